@@ -1,0 +1,75 @@
+"""deltatune: parameter-efficient fine-tuning as an algebra of deltas on a frozen transformer."""
+
+from deltatune.core import (
+    BaseMismatch,
+    DeltaError,
+    DeltaModule,
+    FormatError,
+    Frozen,
+    NoMatch,
+    NotFoldable,
+    NotReached,
+    Opaque,
+    Rule,
+    Stacked,
+)
+from deltatune.inject import (
+    Plan,
+    active,
+    eject,
+    inject,
+    parameters,
+    plan,
+    prompt_ids,
+    use,
+    verify,
+)
+from deltatune.inject import freeze_base as freeze
+from deltatune.io import fingerprint, load, save
+from deltatune.layout import Features, features
+from deltatune.merge import diff, merge, merged
+from deltatune.methods import METHODS, IA3, Adapter, BitFit, DoRA, Full, Head, LoRA, Prefix, Prompt
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "IA3",
+    "METHODS",
+    "Adapter",
+    "BaseMismatch",
+    "BitFit",
+    "DeltaError",
+    "DeltaModule",
+    "DoRA",
+    "Features",
+    "FormatError",
+    "Frozen",
+    "Full",
+    "Head",
+    "LoRA",
+    "NoMatch",
+    "NotFoldable",
+    "NotReached",
+    "Opaque",
+    "Plan",
+    "Prefix",
+    "Prompt",
+    "Rule",
+    "Stacked",
+    "active",
+    "diff",
+    "eject",
+    "features",
+    "fingerprint",
+    "freeze",
+    "inject",
+    "load",
+    "merge",
+    "merged",
+    "parameters",
+    "plan",
+    "prompt_ids",
+    "save",
+    "use",
+    "verify",
+]

@@ -1,0 +1,169 @@
+"""A delta transforms a function: `delta(base, x)` is the changed `base(x)`.
+
+A stack of deltas around a host is a term with two readings: *call* it (forward) or *fold* it (merge into weights).
+Terms: `Frozen`, the host's own linear map; `Opaque`, any other host; `Stacked`, a delta around a term.
+
+Legend: B batch, T tokens, K input features, N output features.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DeltaError(Exception):
+    """Base of every error that deltatune raises on purpose."""
+
+
+class NoMatch(DeltaError):
+    """A rule, name or path matched nothing."""
+
+
+class NotFoldable(DeltaError):
+    """A delta, or the host under it, has no closed form as plain weights."""
+
+
+class NotReached(DeltaError):
+    """A delta would not be, or was not, reached by the model's forward or backward."""
+
+
+class BaseMismatch(DeltaError):
+    """A saved delta belongs to another base model."""
+
+
+class FormatError(DeltaError):
+    """A file is not a well-formed delta file, or not one that this process can read."""
+
+
+class Frozen(NamedTuple):
+    """A host's own linear map, y = op(x, W, b); W (N, K), b (N,) or None.
+
+    An Embedding is the linear map of one-hot rows: W (N, V) is its table transposed, `op` looks rows up.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    op: Callable[[Tensor, Tensor, Tensor | None], Tensor] = F.linear
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.op(x, self.weight, self.bias)
+
+    def folded(self) -> Frozen:
+        return self
+
+
+class Opaque(NamedTuple):
+    """Any other host: it can be called, not folded."""
+
+    call: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.call(*args, **kwargs)
+
+    def folded(self) -> Frozen:
+        raise NotFoldable("the host is not a known linear map, so no delta on it can be merged into weights")
+
+
+class Stacked(NamedTuple):
+    """A delta, at its strength, around a base. The base is called exactly once (it may write a KV cache)."""
+
+    delta: DeltaModule
+    base: Frozen | Opaque | Stacked
+    strength: float = 1.0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.strength == 0:
+            return self.base(*args, **kwargs)
+        if self.strength == 1:  # a delta that knows no strength still works at full strength
+            return self.delta(self.base, *args, **kwargs)
+        return self.delta(self.base, *args, strength=self.strength, **kwargs)
+
+    def folded(self) -> Frozen:
+        inner = self.base.folded()
+        return inner if self.strength == 0 else self.delta.fold(inner, self.strength)
+
+
+class Rule(NamedTuple):
+    """Where a method goes and with which hyperparameters; made by `Method.on(...)`."""
+
+    method: type[DeltaModule]
+    where: str | Callable[[str, nn.Module], bool] | None
+    hparams: dict[str, Any]
+
+    def __str__(self) -> str:
+        given = [] if self.where is None else [repr(self.where)]
+        return f"{self.method.__name__}.on({', '.join(given + [f'{k}={v!r}' for k, v in self.hparams.items()])})"
+
+
+class DeltaModule(nn.Module):
+    """The one interface of all methods. Additive ones override `change`, others `forward`; `fold` where it exists.
+
+    A subclass takes `host` (for sizes and device; it never keeps it) and keyword-only hyperparameters, each kept as
+    an attribute of the same name. Defining a subclass registers it, so that `load` finds it by its class name.
+
+    site: what `base` is. "module": the host's forward, x -> h. "attention": scaled_dot_product_attention as the host
+    calls it, after position encoding and after the cache. "parameters": the host's own parameters, a dict by name.
+    identity_at_init: the injected model computes exactly what it did before.
+    weight_decay: whether decoupled weight decay makes sense for these parameters.
+    """
+
+    site: Literal["module", "attention", "parameters"] = "module"
+    identity_at_init: bool = True
+    weight_decay: ClassVar[bool] = True
+    registry: ClassVar[dict[str, type[DeltaModule]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        DeltaModule.registry[cls.__name__] = cls
+
+    @classmethod
+    def on(cls, where: str | Callable[[str, nn.Module], bool] | None = None, **hparams: Any) -> Rule:
+        """A rule: this method at `where` (a glob over module paths, `|` between alternatives, or a predicate)."""
+        known = {n for n, p in inspect.signature(cls.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY}
+        if unknown := set(hparams) - known:
+            raise DeltaError(
+                f"{cls.__name__} has no hyperparameter {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}"
+            )
+        return Rule(cls, where, hparams)
+
+    @classmethod
+    def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        """The sites of a rule without `where`: (module path, hyperparameters for that site)."""
+        raise DeltaError(f"{cls.__name__} has no usual sites: say where, {cls.__name__}.on('*.some_module')")
+
+    def change(self, x: Tensor, h: Tensor) -> Tensor:
+        """The additive change of the output: h becomes h + strength * change(x, h)."""
+        raise NotImplementedError(f"{type(self).__name__} overrides neither change nor forward")
+
+    def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
+        """The changed base(*args). args[0] is x, the base's first input; base is called exactly once."""
+        h = base(*args, **kwargs)
+        change = self.change(args[0], h)
+        return h + (change if strength == 1 else strength * change).to(h.dtype)
+
+    def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:
+        """The linear map `at` with this delta inside. Raises NotFoldable where there is no closed form."""
+        raise NotFoldable(f"{type(self).__name__} has no closed form as weights; keep it injected")
+
+    def prime(self, base: Callable[..., Any], real: Tensor | None, *args: Any, **kwargs: Any) -> None:
+        """Start from data: called once with what inject's `example` brings to the base; real (B, T) marks tokens."""
+
+    def inactive(self, *args: Any) -> None:
+        """Called with the host's arguments while this delta is switched off; may raise NotReached."""
+
+    def note(self) -> str:
+        """A word for the plan's table, such as whether a bias existed before."""
+        return ""
+
+    def hparams(self) -> dict[str, Any]:
+        """The keyword-only constructor arguments, as they stand."""
+        parameters = inspect.signature(type(self).__init__).parameters.items()
+        return {n: getattr(self, n) for n, p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{k}={v!r}" for k, v in self.hparams().items())

@@ -1,0 +1,120 @@
+"""The reference mathematics: the definition of every kernel, in plain torch.
+
+Legend: x (..., K) input, W (N, K) frozen weight, b (N,) bias, A (R, K) and B (N, R) low-rank factors, s scale.
+Deltas keep fp32 parameters; they are computed in the dtype of their input, as the frozen layer is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import repeat
+from torch import Tensor
+
+
+def like(parameter: Tensor, x: Tensor) -> Tensor:
+    """The parameter in x's dtype (under autocast the operators cast for themselves)."""
+    return parameter.to(x.dtype)
+
+
+def low_rank(x: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
+    """s · (x Aᵀ) Bᵀ; x (..., K), A (R, K), B (N, R) -> (..., N)."""
+    return F.linear(F.linear(x, like(A, x)) * s, like(B, x))
+
+
+def low_rank_rows(ids: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
+    """`low_rank` of one-hot rows, s · A[:, ids]ᵀ Bᵀ; ids (...), A (R, V), B (N, R) -> (..., N)."""
+    return F.linear(F.embedding(ids, A.T) * s, B)
+
+
+def dora_norm(W: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
+    """The row norms of W + s·BA without building it, (N,) in fp32 (fp64 for fp64).
+
+    ‖W + sBA‖² = ‖W‖² + 2s · rowsum((W Aᵀ) ⊙ B) + s² · rowsum((B A Aᵀ) ⊙ B), row by row.
+    """
+    wide = A.dtype
+    squares = torch.linalg.vector_norm(W, dim=1, dtype=wide) ** 2
+    cross = (F.linear(W, like(A, W)).to(wide) * B).sum(1)
+    delta = (B @ (A @ A.T) * B).sum(1)
+    return (squares + 2 * s * cross + s * s * delta).clamp_min(0).sqrt()
+
+
+def allowed(mask: Tensor | None, is_causal: bool, q: Tensor, k: Tensor) -> Tensor | None:
+    """scaled_dot_product_attention's two kinds of mask as one: the mask given, or the top-left aligned causal one."""
+    if not is_causal:
+        return mask
+    return torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+
+
+def by_head(p: Tensor, heads: int) -> Tensor:
+    """Key/value heads repeated for the query heads that share them: (H_kv, L, D) -> (heads, L, D)."""
+    return p if p.shape[0] == heads else repeat(p, "h l d -> (h g) l d", g=heads // p.shape[0])
+
+
+def attend_prefixed(
+    base: Callable[..., Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pk: Tensor,
+    pv: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **kwargs: Any,
+) -> Tensor:
+    """Attention over [P; K]: prefix keys and values in front, seen by every query.
+
+    q (B, H, T, D), k and v (B, H or H_kv, S, D), pk and pv (H_kv, L, D) -> (B, H, T, D).
+    """
+    length = pk.shape[-2]
+    mask = allowed(attn_mask, is_causal, q, k)
+    if mask is not None:
+        if mask.shape[-1] == 1:  # a mask that broadcasts over keys has to be spelt out before it is extended
+            mask = mask.expand(*mask.shape[:-1], k.shape[-2])
+        mask = F.pad(mask, (length, 0), value=True if mask.dtype is torch.bool else 0.0)
+
+    def prepend(p: Tensor, to: Tensor) -> Tensor:
+        p = by_head(like(p, to), to.shape[-3])
+        return torch.cat([p.expand(*to.shape[:-3], *p.shape), to], -2)
+
+    return base(q, prepend(pk, k), prepend(pv, v), attn_mask=mask, dropout_p=dropout_p, **kwargs)
+
+
+def attend_gated(
+    base: Callable[..., Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pk: Tensor,
+    pv: Tensor,
+    gate: Tensor | float,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """Attention with the prefix's share gated: attn(K) + g·λ·(attn(P) − attn(K)); gate g (H_kv,) or a number.
+
+    λ = sigmoid(lse(P) − lse(K)) is the softmax mass on the prefix (He et al. 2022, eq. 7), so g = 1 is attention over
+    [P; K] exactly and g = 0 the base exactly. Shapes as in `attend_prefixed`.
+    """
+    h = base(q, k, v, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale, **kwargs)
+    factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    heads = q.shape[-3]
+    keys = k if k.shape[-3] == heads else k.repeat_interleave(heads // k.shape[-3], -3)
+    scores = (q @ keys.transpose(-1, -2)).float() * factor
+    mask = allowed(attn_mask, is_causal, q, k)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype is torch.bool else scores + mask
+    pk, pv = by_head(like(pk, q), heads), by_head(like(pv, q), heads)
+    prefix_scores = (q @ pk.transpose(-1, -2)).float() * factor
+    share = torch.sigmoid(prefix_scores.logsumexp(-1, keepdim=True) - scores.logsumexp(-1, keepdim=True))
+    share = share * (by_head(gate[:, None, None], heads) if isinstance(gate, Tensor) else gate)
+    prefix = prefix_scores.softmax(-1).to(q.dtype) @ pv
+    return h + (share * (prefix - h)).to(h.dtype)

@@ -1,0 +1,232 @@
+"""The class swap: a host's class becomes a subclass of it whose forward runs the live deltas around the original.
+
+Base parameters are never touched, renamed or moved, so nothing that reads them notices. Chosen over wrappers (they
+break isinstance, `.weight` and state-dict keys), hooks (the base has already run) and parametrizations (they build
+the changed weight).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from deltatune.core import DeltaError, DeltaModule, NotReached, Opaque, Stacked
+from deltatune.layout import frozen, modules, original, own_parameters, unreachable
+
+Live = list[tuple[DeltaModule, float]]
+
+
+class Intercept(TorchFunctionMode):
+    """Hands the host's scaled_dot_product_attention to its attention deltas; held during the host's forward only."""
+
+    def __init__(self, live: Live):
+        super().__init__()
+        self.live = live
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            func = around(func, self.live)
+        return func(*args, **(kwargs or {}))
+
+
+def around(call: Callable[..., Any], live: Live) -> Callable[..., Any]:
+    """The stack of live deltas around a callable."""
+    term: Any = call
+    for delta, strength in live:
+        term = Stacked(delta, term, strength)
+    return term
+
+
+class Host(nn.Module):
+    """What the swapped class adds. deltas[name] is a list, one per rule; strengths[name] is 0 when switched off."""
+
+    original_class: type[nn.Module]
+    first_input: str  # the name of the forward's first parameter
+    deltas: nn.ModuleDict
+    strengths: dict[str, float]
+
+    def live(self, site: str) -> Live:
+        return [
+            (delta, self.strengths[name])
+            for name, stack in self.deltas.items()
+            for delta in cast("list[DeltaModule]", stack)
+            if delta.site == site and self.strengths[name] != 0
+        ]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        for name, stack in self.deltas.items():
+            if self.strengths[name] == 0:
+                for delta in cast("list[DeltaModule]", stack):
+                    if type(delta).inactive is not DeltaModule.inactive:
+                        delta.inactive(*args, *kwargs.values())
+        parameters, attention, module = self.live("parameters"), self.live("attention"), self.live("module")
+        run = super().forward
+        with Intercept(attention) if attention else nullcontext():
+            if not parameters and not module:
+                return run(*args, **kwargs)
+            own = changed_parameters(self, parameters)
+            linear = frozen(self, own)
+            if linear is not None and len(args) == 1 and not kwargs:
+                return around(linear, module)(args[0])
+            with replaced(self, own) if parameters else nullcontext():
+                return around_hidden(run, module, self.first_input, args, kwargs) if module else run(*args, **kwargs)
+
+    def _get_name(self) -> str:
+        return f"Delta({self.original_class.__name__})"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _rebuild, (self.original_class,), self.__dict__
+
+
+def changed_parameters(host: nn.Module, live: Live) -> dict[str, Any]:
+    """The host's own parameters after its parameter deltas, innermost first."""
+    own: dict[str, Any] = own_parameters(host)
+    for delta, strength in live:
+        own = delta(functools.partial(dict, own), strength=strength)
+    return own
+
+
+@contextmanager
+def replaced(module: nn.Module, values: dict[str, Any]) -> Iterator[None]:
+    """The module's own parameters replaced by these tensors inside the block; identities and key order kept."""
+    before = own_parameters(module)
+    try:
+        put(module, values)
+        yield
+    finally:
+        put(module, before)
+
+
+def put(module: nn.Module, values: dict[str, Any]) -> None:
+    """Set own parameters by name (as `layout.own_parameters` names them) to tensors, Parameters or None."""
+    for name, value in values.items():
+        path, _, last = name.rpartition(".")
+        module.get_submodule(path)._parameters[last] = value
+
+
+def around_hidden(run: Callable[..., Any], live: Live, first: str, args: Any, kwargs: Any) -> Any:
+    """Deltas around a host whose first input and (first) output is the hidden state; the rest passes through."""
+    if args:
+        x, args = args[0], args[1:]
+    elif first in kwargs:
+        kwargs = dict(kwargs)
+        x = kwargs.pop(first)
+    else:
+        raise DeltaError(f"the host was called without its first input {first!r}; its deltas have nothing to read")
+    rest: tuple[Any, ...] | None = None
+
+    def base(x: Tensor) -> Tensor:
+        nonlocal rest
+        out = run(x, *args, **kwargs)
+        if isinstance(out, tuple) and out and isinstance(out[0], Tensor):
+            out, rest = out[0], out[1:]
+        if not isinstance(out, Tensor):
+            raise DeltaError(
+                f"the host returned {type(out).__name__}; a delta changes a tensor, or a tuple that starts with one: "
+                "choose a module inside it as the host"
+            )
+        return out
+
+    h = around(Opaque(base), live)(x)
+    return h if rest is None else (h, *rest)
+
+
+def _rebuild(cls: type[nn.Module]) -> nn.Module:
+    swapped = host_class(cls)
+    return cast(nn.Module, object.__new__(swapped))
+
+
+@functools.cache
+def host_class(cls: type[nn.Module]) -> type[nn.Module]:
+    """The subclass of cls with Host's forward; it keeps cls's names, since code looks modules up by them."""
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    first = next((n for n in inspect.signature(cls.forward).parameters if n != "self"), "")
+    return type(cls.__name__, (Host, cls), {**names, "original_class": cls, "first_input": first})
+
+
+def hosts(model: nn.Module) -> list[tuple[str, Host]]:
+    """(path, host) of every module that carries deltas."""
+    return [(p, m) for p, m in modules(model) if isinstance(m, Host)]
+
+
+def deltas(model: nn.Module, name: str | None = None) -> list[tuple[str, str, int, DeltaModule]]:
+    """(host path, delta's name, position in its stack, delta) of every delta, or of those of one name."""
+    return [
+        (path, n, i, cast(DeltaModule, delta))
+        for path, host in hosts(model)
+        for n, stack in host.deltas.items()
+        if name is None or n == name
+        for i, delta in enumerate(cast("list[nn.Module]", stack))
+    ]
+
+
+def names(model: nn.Module) -> list[str]:
+    """The names of the injected deltas, in the order of their injection at the first host that has them."""
+    return list(dict.fromkeys(n for _, host in hosts(model) for n in host.deltas))
+
+
+def check_host(path: str, host: nn.Module, model: nn.Module) -> None:
+    """Raise where a swap would be wrong or silently without effect."""
+    if "forward" in host.__dict__:
+        raise DeltaError(f"{path}: forward is patched on the instance, so a swapped class would never be called")
+    if any(type(p).__name__ == "DTensor" for p in host.parameters()):
+        raise DeltaError(f"{path}: parameters are already sharded (DTensor); inject and eject before sharding")
+    if path in (why := unreachable(model)):
+        raise NotReached(f"{path}: {why[path]}; choose the attention module itself as the host")
+    if "__slots__" in original(host).__dict__:
+        raise DeltaError(f"{path}: {original(host).__name__} has __slots__, so its class cannot be swapped")
+
+
+def attach(path: str, host: nn.Module, name: str, delta: DeltaModule) -> None:
+    """Swap the host's class, if need be, and put the delta on top of its stack under this name."""
+    if not isinstance(host, Host):
+        host.__class__ = host_class(type(host))
+        host.deltas = nn.ModuleDict()
+        host.strengths = {}
+    own = cast(Host, host)
+    if name not in own.deltas:
+        own.deltas[name] = nn.ModuleList()
+        own.strengths[name] = 1.0
+    cast(nn.ModuleList, own.deltas[name]).append(delta)
+    delta.train(host.training)
+
+
+def detach(host: Host, name: str | None = None) -> None:
+    """Remove the deltas of one name, or all; the last one gives the host its class back."""
+    for n in list(host.deltas) if name is None else [name]:
+        if n in host.deltas:
+            del host.deltas[n]
+            del host.strengths[n]
+    if not len(host.deltas):
+        cls = host.original_class
+        del host.deltas
+        del host.strengths
+        host.__class__ = cls
+
+
+def fast_paths(model: nn.Module) -> list[nn.TransformerEncoderLayer]:
+    """The encoder layers whose fast path in eval reads weights instead of calling modules."""
+    return [m for _, m in modules(model) if isinstance(m, nn.TransformerEncoderLayer)]
+
+
+def close_fast_path(model: nn.Module) -> None:
+    """Turn torch's fast path off for encoder layers with deltas in or on them, and on again for those without.
+
+    The layer takes it only while `activation_relu_or_gelu` is nonzero; the value is kept under another name.
+    """
+    for layer in fast_paths(model):
+        carries = any(isinstance(m, Host) for _, m in modules(layer))
+        kept = layer.__dict__.get("_fast_path_activation")
+        if carries and kept is None:
+            layer._fast_path_activation = layer.activation_relu_or_gelu  # type: ignore[assignment]
+            layer.activation_relu_or_gelu = 0
+        elif not carries and kept is not None:
+            layer.activation_relu_or_gelu = kept
+            del layer._fast_path_activation

@@ -1,0 +1,304 @@
+"""The verbs that put deltas in, take them out and switch them: plan, inject, eject, use, active, freeze, verify."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from deltatune.core import DeltaError, DeltaModule, NoMatch, NotReached, Rule
+from deltatune.host import Host, attach, check_host, close_fast_path, deltas, detach, hosts, names
+from deltatune.layout import extend, own_parameters
+from deltatune.select import sites
+
+OPENERS: list[Callable[[nn.Module, nn.Module], None]] = []  # called with (model, host) for every attention site
+
+
+@dataclass(frozen=True)
+class Row:
+    """One site of a plan."""
+
+    path: str
+    method: str
+    hparams: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    parameters: int
+    delta_bytes: int
+    note: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was, or would be, injected; print it for a table with repeated layers folded into one line."""
+
+    rows: tuple[Row, ...]
+    base_parameters: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(r.parameters for r in self.rows)
+
+    @property
+    def delta_bytes(self) -> int:
+        return sum(r.delta_bytes for r in self.rows)
+
+    def __str__(self) -> str:
+        groups: dict[tuple[str, ...], list[Row]] = {}
+        for r in self.rows:
+            shapes = " ".join(f"{n}{list(s)}" for n, s in r.shapes.items())
+            hparams = ", ".join(f"{k}={v!r}" for k, v in r.hparams.items() if v is not None)
+            key = (re.sub(r"(?<=\.)\d+(?=\.)", "*", r.path), f"{r.method}({hparams})", shapes, r.note)
+            groups.setdefault(key, []).append(r)
+        lines = [
+            f"{len(rows):5d} × {path or '(the model)'}  {method}  {shapes}  {sum(r.parameters for r in rows):,}"
+            + (f"  {note}" if note else "")
+            for (path, method, shapes, note), rows in groups.items()
+        ]
+        share = self.parameters / max(1, self.base_parameters)
+        total = f"{self.parameters:,} parameters ({share:.3%} of {self.base_parameters:,}), {self.delta_bytes:,} bytes"
+        return "\n".join([*lines, total])
+
+
+def build(
+    model: nn.Module, rules: tuple[Rule, ...], name: str
+) -> list[tuple[str, nn.Module, DeltaModule]]:
+    """The deltas of all rules, made but not attached: either every one of them can be, or this raises."""
+    if not rules:
+        raise NoMatch("no rule given; say for example deltatune.LoRA.on(rank=8)")
+    if "." in name or not name or name in dir(nn.ModuleDict):
+        raise DeltaError(f"{name!r} cannot name a delta: it is empty, has a dot, or is a method of nn.ModuleDict")
+    if name in names(model):
+        raise DeltaError(f"a delta named {name!r} is injected already; eject it first, or choose another name")
+    extend(model)
+    made: list[tuple[str, nn.Module, DeltaModule]] = []
+    shared: dict[int, nn.Parameter] = {}
+    for rule in rules:
+        for path, host, hparams in sites(model, rule):
+            check_host(path, host, model)
+            try:
+                delta = rule.method(host, **hparams)  # type: ignore[arg-type]
+            except DeltaError as error:
+                raise type(error)(f"{path}: {error}") from None
+            share_tied(host, delta, shared)
+            made.append((path, host, delta))
+    return made
+
+
+def share_tied(host: nn.Module, delta: DeltaModule, shared: dict[int, nn.Parameter]) -> None:
+    """A host parameter that stands at several places has one delta parameter, at all of them."""
+    if delta.site != "parameters":
+        return
+    for name, own in own_parameters(host).items():
+        attribute = name.replace(".", "_")
+        if own is not None and attribute in delta._parameters:
+            mine = cast(nn.Parameter, delta._parameters[attribute])
+            delta._parameters[attribute] = shared.setdefault(id(own), mine)
+
+
+def describe(model: nn.Module, made: list[tuple[str, nn.Module, DeltaModule]]) -> Plan:
+    """The plan's table; a shared parameter is counted where it stands first."""
+    rows, seen = [], set()
+    for path, _, delta in made:
+        new = {n: p for n, p in delta.named_parameters() if id(p) not in seen}
+        seen |= {id(p) for p in new.values()}
+        size = sum(p.numel() for p in new.values())
+        stored = sum(p.numel() * p.element_size() for p in new.values())
+        shapes = {n: tuple(p.shape) for n, p in new.items()}
+        rows.append(Row(path, type(delta).__name__, delta.hparams(), shapes, size, stored, delta.note()))
+    ours = {id(p) for _, _, _, d in deltas(model) for p in d.parameters()}
+    return Plan(tuple(rows), sum(p.numel() for p in model.parameters() if id(p) not in ours))
+
+
+def plan(model: nn.Module, *rules: Rule) -> Plan:
+    """What `inject` would do: sites, shapes, parameters, bytes. Changes nothing, the random state included."""
+    with torch.random.fork_rng(), torch.no_grad():
+        return describe(model, build(model, rules, "planned"))
+
+
+def inject(
+    model: nn.Module,
+    *rules: Rule,
+    name: str = "default",
+    freeze: bool = True,
+    example: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Put the rules' deltas into the model, in place, and switch them on. All of them or, with an error, none.
+
+    freeze: everything but deltas stops requiring gradients. example: keyword arguments of one forward, for methods
+    that start from data (Prefix, Prompt). Raises NoMatch, NotReached, or DeltaError naming the site.
+    """
+    made = build(model, rules, name)
+    put_in(model, made, name)
+    try:
+        if example is not None:
+            prime(model, name, example)
+    except Exception:
+        eject(model, name)
+        raise
+    if freeze:
+        freeze_base(model)
+    return describe(model, made)
+
+
+def put_in(model: nn.Module, made: list[tuple[str, nn.Module, DeltaModule]], name: str) -> None:
+    """Attach built deltas and open what their sites need opened."""
+    for path, host, delta in made:
+        if delta.site == "attention":
+            for opener in OPENERS:
+                opener(model, host)
+        attach(path, host, name, delta)
+    close_fast_path(model)
+
+
+@torch.no_grad()
+def prime(model: nn.Module, name: str, example: Mapping[str, Any]) -> None:
+    """One forward of the example through the base, from which the deltas of this name start."""
+    waiting = {d for _, _, _, d in deltas(model, name) if type(d).prime is not DeltaModule.prime}
+    if not waiting:
+        raise DeltaError(f"none of {name!r}'s methods starts from an example; leave example out")
+    mask = example.get("attention_mask")
+    real = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
+    reached = set(waiting)
+
+    def start(delta: nn.Module, args: Any, kwargs: Any) -> Any:
+        reached.discard(cast(DeltaModule, delta))
+        base, *rest = args
+        cast(DeltaModule, delta).prime(base, real, *rest, **{k: v for k, v in kwargs.items() if k != "strength"})
+
+    handles = [d.register_forward_pre_hook(start, with_kwargs=True) for d in waiting]
+    # The example must see the base alone: a hook primes each delta, and the delta's own call is skipped.
+    for d in waiting:
+        d.forward = pass_through  # type: ignore[method-assign]
+    training = model.training
+    model.eval()
+    try:
+        with active(model, name):
+            model(**example)
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+        for d in waiting:
+            del d.forward
+    if reached:
+        raise NotReached(f"{len(reached)} deltas of {name!r} were not reached by the example, first {first_path(model, reached)}")
+
+
+def pass_through(base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
+    return base(*args, **kwargs)
+
+
+def first_path(model: nn.Module, some: set[DeltaModule]) -> str:
+    return next(p for p, _, _, d in deltas(model) if d in some)
+
+
+def freeze_base(model: nn.Module) -> None:
+    """Stop gradients for every parameter that is not a delta's (`deltatune.freeze`)."""
+    ours = {id(p) for _, _, _, d in deltas(model) for p in d.parameters()}
+    for p in model.parameters():
+        if id(p) not in ours:
+            p.requires_grad_(False)
+
+
+def eject(model: nn.Module, name: str | None = None) -> None:
+    """Take out the deltas of one name, or all: with the last, classes, keys and outputs are the original's again.
+
+    `requires_grad` stays as freeze left it. Raises NoMatch for an unknown name.
+    """
+    known(model, name)
+    for path, host in hosts(model):
+        if any(type(p).__name__ == "DTensor" for p in host.parameters()):
+            raise DeltaError(f"{path}: parameters are sharded (DTensor); eject before sharding")
+    for _, host in hosts(model):
+        detach(host, name)
+    close_fast_path(model)
+    for closer in CLOSERS:
+        closer(model)
+
+
+CLOSERS: list[Callable[[nn.Module], None]] = []  # called after eject; they undo what openers did where no need is left
+
+
+def known(model: nn.Module, *given: str | None) -> None:
+    """Raise NoMatch for a name that is not injected."""
+    there = names(model)
+    for name in given:
+        if name is not None and name not in there:
+            raise NoMatch(f"no delta named {name!r} is injected; there are: {', '.join(there) or 'none'}")
+
+
+def parameters(model: nn.Module, name: str | None = None) -> list[tuple[str, nn.Parameter]]:
+    """(name, Parameter) of the deltas, as `model.named_parameters()` names them; a shared one once."""
+    known(model, name)
+    found = {id(p) for _, _, _, d in deltas(model, name) for p in d.parameters()}
+    return [(n, p) for n, p in model.named_parameters() if id(p) in found]
+
+
+def use(model: nn.Module, *on: str, **strengths: float) -> None:
+    """Which deltas are live, at what strength: use(m, "sql"), use(m, sql=1.0, chat=0.5); use(m) is the base."""
+    wanted = dict.fromkeys(on, 1.0) | strengths
+    known(model, *wanted)
+    for _, host in hosts(model):
+        host.strengths = {n: float(wanted.get(n, 0.0)) for n in host.deltas}
+
+
+@contextmanager
+def active(model: nn.Module, *on: str, **strengths: float) -> Iterator[None]:
+    """`use` for a block."""
+    before = [(host, host.strengths) for _, host in hosts(model)]
+    use(model, *on, **strengths)
+    try:
+        yield
+    finally:
+        for host, kept in before:
+            host.strengths = kept
+
+
+def verify(model: nn.Module, *args: Any, **kwargs: Any) -> None:
+    """Run forward and backward; raise NotReached naming every live delta that was not reached or got no gradient.
+
+    Gradients that parameters hold stay as they are.
+    """
+    live = [
+        (path, name, i, d)
+        for path, name, i, d in deltas(model)
+        if cast(Host, model.get_submodule(path)).strengths[name] != 0
+    ]
+    if not live:
+        raise NoMatch("no delta is live in this model: inject one, or switch one on with use()")
+    reached: set[nn.Module] = set()
+    handles = [d.register_forward_pre_hook(lambda m, _: reached.add(m)) for *_, d in live]
+    try:
+        with torch.enable_grad():
+            out = model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    lost = [f"{path} ({name}): {type(d).__name__} was never called" for path, name, _, d in live if d not in reached]
+    wanted = {f"{path} ({name}): {n}": p for path, name, _, d in live for n, p in d.named_parameters() if p.requires_grad}
+    tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.requires_grad]
+    if wanted and tensors:
+        total = torch.stack([t.float().square().sum() for t in tensors]).sum()
+        gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
+        lost += [f"{n} got no gradient" for n, g in zip(wanted, gradients, strict=True) if g is None]
+    elif wanted:
+        lost.append("the output needs no gradient at all")
+    if lost:
+        raise NotReached("; ".join(lost))
+
+
+def prompt_ids(model: nn.Module, name: str = "default") -> list[int]:
+    """The reserved ids that stand for a prompt's rows; put them where the prompt belongs, with labels -100."""
+    from deltatune.methods.prompt import Prompt
+
+    known(model, name)
+    ids = [d.first + i for _, _, _, d in deltas(model, name) if isinstance(d, Prompt) for i in range(d.length)]
+    if not ids:
+        raise NoMatch(f"the delta {name!r} holds no prompt")
+    return ids

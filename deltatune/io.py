@@ -1,0 +1,258 @@
+"""One delta, one safetensors file: tensors, and one sorted JSON value that says what they are and checks them.
+
+Keys are `{module path}.{parameter}`, with `#i` behind the path from the second delta of one host on. The metadata
+holds format version, the base's fingerprint, each site's method, hyperparameters and order, a checksum of every
+tensor and one of itself. Loading looks methods up in a table; it never imports a path named in a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+from deltatune.core import BaseMismatch, DeltaError, DeltaModule, FormatError, NoMatch
+from deltatune.host import check_host, deltas, hosts
+from deltatune.inject import Plan, describe, freeze_base, known, put_in, share_tied
+from deltatune.layout import extend, modules, own_parameters
+from deltatune.methods import METHODS, Head
+
+FORMAT = 1
+SAMPLES = 16  # values of each parameter that enter the fingerprint
+
+
+def fingerprint(model: nn.Module, skip: set[str] | None = None) -> dict[str, str]:
+    """{"structure", "values"}: hashes of the base's parameter paths and shapes, and of sampled values as bf16.
+
+    So one base in fp32 and in bf16 has one fingerprint. Deltas are not part of it, nor is what a Head holds whole.
+    skip: paths of parameters to leave out besides.
+    """
+    skipped = set(skip or ())
+    for path, host in hosts(model):
+        if any(isinstance(d, Head) for ds in host.deltas.values() for d in cast("list[nn.Module]", ds)):
+            skipped |= {join(path, n) for n in own_parameters(host)}
+    structure, samples = [], []
+    for path, module in modules(model):
+        for name, p in module._parameters.items():
+            full = join(path, name)
+            if p is not None and full not in skipped:
+                structure.append(f"{full}{list(p.shape)}")
+                if p.numel() and p.is_floating_point():
+                    flat = p.detach().reshape(-1)
+                    step = max(1, p.numel() // SAMPLES)
+                    samples.append(flat[::step][:SAMPLES].to(torch.bfloat16))
+                elif p.numel():
+                    samples.append(p.detach().reshape(-1)[:SAMPLES].to(torch.bfloat16))
+    values = torch.cat([s.cpu() for s in samples]).view(torch.int16).numpy().tobytes() if samples else b""
+    return {
+        "structure": hashlib.sha256("\n".join(structure).encode()).hexdigest()[:32],
+        "values": hashlib.sha256(values).hexdigest()[:32],
+    }
+
+
+def join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def checksum(t: Tensor) -> str:
+    """Of dtype, shape and bytes."""
+    raw = t.detach().contiguous().view(torch.uint8) if t.dim() else t.detach().reshape(1).view(torch.uint8)
+    digest = hashlib.sha256(f"{t.dtype}{list(t.shape)}".encode())
+    digest.update(memoryview(cast(np.ndarray, raw.numpy()).reshape(-1)))  # type: ignore[arg-type]
+    return digest.hexdigest()[:16]
+
+
+def site_keys(sites: list[str]) -> list[str]:
+    """The key prefix of each site: its path, with #i from the second delta at that path on."""
+    counts: dict[str, int] = {}
+    keys = []
+    for path in sites:
+        i = counts[path] = counts.get(path, -1) + 1
+        keys.append(f"{path}#{i}" if i else path)
+    return keys
+
+
+def tensors_of(sites: list[tuple[str, DeltaModule]]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by key, and for tensors that stand at several keys, key -> the first one."""
+    tensors: dict[str, Tensor] = {}
+    first: dict[int, str] = {}
+    tied: dict[str, str] = {}
+    for prefix, (_, delta) in zip(site_keys([p for p, _ in sites]), sites, strict=True):
+        for name, t in delta.state_dict(keep_vars=True).items():
+            key = join(prefix, name)
+            if id(t) in first:
+                tied[key] = first[id(t)]
+            else:
+                first[id(t)] = key
+                tensors[key] = t.detach()
+    return tensors, tied
+
+
+def save(model: nn.Module, path: str | os.PathLike[str], name: str = "default", compact: bool = False) -> int:
+    """Write one delta to a file, atomically, and return its bytes. The old file stays if anything goes wrong.
+
+    compact: tensors rounded to bf16, half the bytes. Raises NoMatch for an unknown name, FormatError for a
+    tensor with NaN or infinity.
+    """
+    known(model, name)
+    sites = [(p, d) for p, _, _, d in deltas(model, name)]
+    tensors, tied = tensors_of(sites)
+    tensors = {k: t.cpu().contiguous() for k, t in tensors.items()}
+    if compact:
+        tensors = {k: t.to(torch.bfloat16) if t.is_floating_point() else t for k, t in tensors.items()}
+    for key, t in tensors.items():
+        if t.is_floating_point() and not bool(torch.isfinite(t).all()):
+            raise FormatError(f"{key} holds NaN or infinity, so the delta {name!r} was not saved to {path}")
+    about: dict[str, Any] = {
+        "format": FORMAT,
+        "base": fingerprint(model),
+        "sites": [{"path": p, "method": type(d).__name__, "hparams": d.hparams()} for p, d in sites],
+        "tensors": {k: checksum(t) for k, t in tensors.items()},
+        "tied": tied,
+    }
+    about["checksum"] = hashlib.sha256(canonical(about).encode()).hexdigest()
+    data = serialise(tensors, {"deltatune": canonical(about)})
+    write(Path(path), data)
+    return len(data)
+
+
+def write(path: Path, data: bytes) -> None:
+    """The bytes in place of the file, or, on any error, the file as it was."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(data)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A delta file's metadata and tensors, every byte checked. Raises FormatError."""
+    data = Path(path).read_bytes()
+    try:
+        tensors = parse(data)
+        size = int.from_bytes(data[:8], "little")
+        header = data[8 : 8 + size].decode().rstrip(" ")
+        text = json.loads(header)["__metadata__"]["deltatune"]
+    except (SafetensorError, UnicodeDecodeError, ValueError) as error:
+        raise FormatError(f"{path} is not a whole safetensors file: {error}") from None
+    except KeyError:
+        raise FormatError(f"{path} is a safetensors file without deltatune's metadata") from None
+    if not header.endswith("}"):
+        raise FormatError(f"{path}: the header is damaged")
+    try:
+        about = json.loads(text)
+        claimed = about.pop("checksum")
+        if canonical({**about, "checksum": claimed}) != text:
+            raise ValueError
+        if hashlib.sha256(canonical(about).encode()).hexdigest() != claimed:
+            raise ValueError
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise FormatError(f"{path}: the metadata is damaged: its checksum does not match") from None
+    if about["format"] != FORMAT:
+        raise FormatError(f"{path} has format {about['format']}; this version of deltatune reads {FORMAT}")
+    if missing := about["tensors"].keys() - tensors.keys():
+        raise FormatError(f"{path}: tensor {sorted(missing)[0]!r} is missing")
+    if surplus := tensors.keys() - about["tensors"].keys():
+        raise FormatError(f"{path}: tensor {sorted(surplus)[0]!r} is not one that the metadata names")
+    for key, t in tensors.items():
+        if checksum(t) != about["tensors"][key]:
+            raise FormatError(f"{path}: tensor {key!r} is damaged: its checksum does not match")
+        if t.is_floating_point() and not bool(torch.isfinite(t).all()):
+            raise FormatError(f"{path}: tensor {key!r} holds NaN or infinity")
+    return about, tensors
+
+
+def load(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    name: str = "default",
+    methods: dict[str, type[DeltaModule]] | None = None,
+    freeze: bool = True,
+) -> Plan:
+    """Inject the delta of a file under this name. The model is changed only if everything fits.
+
+    methods: class by name, by default the library's and every DeltaModule that this process defined.
+    Raises FormatError (file, keys, shapes, dtypes, unknown method), BaseMismatch (made on another base).
+    """
+    about, tensors = read(path)
+    table = {**DeltaModule.registry, **METHODS} if methods is None else methods
+    extend(model)
+    here = dict(modules(model))
+    sites: list[tuple[str, nn.Module, DeltaModule]] = []
+    shared: dict[int, nn.Parameter] = {}
+    check_base(model, path, about, here)
+    check_name(model, name)
+    for site in about["sites"]:
+        cls = table.get(site["method"])
+        if cls is None:
+            raise FormatError(f"{path}: unknown method {site['method']!r}; define it, or pass it in methods=")
+        host = here[site["path"]]
+        check_host(site["path"], host, model)
+        try:
+            delta = cls(host, **{k: tuple(v) if isinstance(v, list) else v for k, v in site["hparams"].items()})  # type: ignore[arg-type]
+        except TypeError as error:
+            raise FormatError(f"{path}: {site['path']}: {site['method']}: {error}") from None
+        share_tied(host, delta, shared)
+        sites.append((site["path"], host, delta))
+    wanted, tied = tensors_of([(p, d) for p, _, d in sites])
+    tensors = {**tensors, **{k: tensors[v] for k, v in about["tied"].items() if k in wanted}}
+    if missing := wanted.keys() - tensors.keys():
+        raise FormatError(f"{path}: tensor {sorted(missing)[0]!r} is missing")
+    if surplus := tensors.keys() - wanted.keys() - tied.keys():
+        raise FormatError(f"{path}: tensor {sorted(surplus)[0]!r} belongs to no parameter of its site")
+    with torch.no_grad():
+        for key, t in wanted.items():
+            given = tensors[key]
+            if given.shape != t.shape:
+                raise FormatError(f"{path}: {key!r} has shape {list(given.shape)}, its site needs {list(t.shape)}")
+            if given.dtype != t.dtype and not (given.is_floating_point() and t.is_floating_point()):
+                raise FormatError(f"{path}: {key!r} has dtype {given.dtype}, its site needs {t.dtype}")
+            t.copy_(given)
+    put_in(model, sites, name)
+    if freeze:
+        freeze_base(model)
+    return describe(model, sites)
+
+
+def check_name(model: nn.Module, name: str) -> None:
+    try:
+        known(model, name)
+    except NoMatch:
+        return
+    raise DeltaError(f"a delta named {name!r} is injected already; eject it first, or choose another name")
+
+
+def check_base(model: nn.Module, path: Any, about: dict[str, Any], here: dict[str, nn.Module]) -> None:
+    """Raise BaseMismatch, saying whether structure or values differ."""
+    for site in about["sites"]:
+        if site["path"] not in here:
+            raise BaseMismatch(f"{path} changes {site['path']!r}, which this {type(model).__name__} does not have")
+    heads = [s["path"] for s in about["sites"] if s["method"] == "Head"]
+    own = fingerprint(model, {join(p, n) for p in heads for n in own_parameters(here[p])})
+    if own["structure"] != about["base"]["structure"]:
+        raise BaseMismatch(f"{path} was made on a base with other parameters or shapes than this {type(model).__name__}")
+    if own["values"] != about["base"]["values"]:
+        raise BaseMismatch(
+            f"{path} was made on a base with the same shapes as this {type(model).__name__} but other weights; load "
+            "the weights it was trained on"
+        )

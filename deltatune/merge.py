@@ -1,0 +1,190 @@
+"""Deltas into plain weights: merge for good, merged for a block, and diff, full fine-tuning as a delta."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from deltatune.core import BaseMismatch, DeltaError, DeltaModule, NoMatch, NotFoldable, Stacked
+from deltatune.host import Host, changed_parameters, deltas, detach, hosts, names, put, replaced
+from deltatune.inject import Plan, close_fast_path, describe, known, put_in
+from deltatune.layout import delta_dtype, frozen, modules, own_parameters, stored, unreachable
+from deltatune.methods.full import Full
+
+
+def folded(model: nn.Module, chosen: list[str]) -> list[tuple[Host, dict[str, nn.Parameter | None]]]:
+    """Every host's new parameters with the chosen deltas inside, computed in fp32 and rounded once.
+
+    Raises NotFoldable naming the site where a delta has no closed form, where an unfoldable or unchosen live delta
+    lies under a chosen one, or where a weight that is tied to another module would change at one of its uses.
+    """
+    uses = Counter(id(p) for _, m in modules(model) for p in m._parameters.values() if p is not None)
+    per_delta = Counter(
+        id(p) for _, _, _, d in deltas(model) if d.site == "parameters" for p in d._parameters.values()
+    )
+    made: dict[int, nn.Parameter] = {}
+    result = []
+    for path, host in hosts(model):
+        stack = [
+            (n, d, host.strengths[n])
+            for n, ds in host.deltas.items()
+            for d in cast("list[DeltaModule]", ds)
+            if host.strengths[n] != 0
+        ]
+        mine = [(n, d, s) for n, d, s in stack if n in chosen]
+        if not mine:
+            continue
+        for site in ("module", "parameters"):
+            order = [n in chosen for n, d, _ in stack if d.site == site]
+            if order != sorted(order, reverse=True):
+                raise NotFoldable(f"{path}: a live delta that is not merged lies under one that is; merge it as well")
+        if any(d.site == "attention" for _, d, _ in mine):
+            raise NotFoldable(f"{path}: a prefix has no closed form as weights; keep it injected")
+        own = own_parameters(host)
+        wide = {n: None if p is None else p.detach().to(widest(p.dtype)) for n, p in own.items()}
+        with torch.no_grad():
+            new = fold_host(path, host, wide, mine)
+        fresh: dict[str, nn.Parameter | None] = {}
+        for name, value in new.items():
+            old = own.get(name)
+            if value is None or value is wide.get(name):
+                fresh[name] = old
+                continue
+            if old is not None and uses[id(old)] > 1 and not tied_delta(name, mine, per_delta, uses[id(old)]):
+                raise NotFoldable(
+                    f"{path}.{name} is tied to another module, which would change with it; untie the weights first"
+                )
+            like = old if old is not None else next(p for p in own.values() if p is not None)
+            parameter = nn.Parameter(value.to(like.dtype).contiguous(), requires_grad=like.requires_grad)
+            fresh[name] = parameter if old is None else made.setdefault(id(old), parameter)
+        result.append((host, fresh))
+    return result
+
+
+def widest(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype is torch.float64 else torch.float32 if dtype.is_floating_point else dtype
+
+
+def tied_delta(name: str, mine: list[tuple[str, DeltaModule, float]], shared: Counter[int], uses: int) -> bool:
+    """Whether every delta that changes this parameter is one Δ that stands at all of its uses."""
+    attribute = name.replace(".", "_")
+    changing = [d for _, d, _ in mine if d.site == "module" or attribute in d._parameters]
+    return all(d.site == "parameters" and shared[id(d._parameters[attribute])] == uses for d in changing)
+
+
+def fold_host(
+    path: str, host: Host, wide: dict[str, Any], mine: list[tuple[str, DeltaModule, float]]
+) -> dict[str, Any]:
+    """One host's parameters with its deltas inside: parameter deltas first, then the stack around the linear map."""
+    with replaced(host, wide):
+        own = changed_parameters(host, [(d, s) for _, d, s in mine if d.site == "parameters"])
+    around = [(d, s) for _, d, s in mine if d.site == "module"]
+    if not around:
+        return own
+    term: Any = frozen(host, own)
+    if term is None:
+        kind = type(around[0][0]).__name__
+        raise NotFoldable(f"{path}: {host.original_class.__name__} is no known linear map, so {kind} cannot be merged")
+    for delta, strength in around:
+        term = Stacked(delta, term, strength)
+    try:
+        new = stored(host, term.folded())
+    except NotFoldable as error:
+        raise NotFoldable(f"{path}: {error}") from None
+    return own | {n: value for n, value in new.items() if value is not None or n in own}
+
+
+def chosen_names(model: nn.Module, given: tuple[str, ...]) -> list[str]:
+    known(model, *given)
+    live = {n for _, h in hosts(model) for n, s in h.strengths.items() if s != 0}
+    if off := [n for n in given if n not in live]:
+        raise DeltaError(f"{off[0]!r} is switched off; switch it on with use() before merging, at the strength wanted")
+    chosen = list(given) or [n for n in names(model) if n in live]
+    if not chosen:
+        raise NoMatch("no delta is live in this model, so there is nothing to merge")
+    return chosen
+
+
+def merge(model: nn.Module, *given: str) -> None:
+    """Fold the named deltas (all live ones without a name) into the weights for good and take them out.
+
+    Sums in fp32, rounded once to the weight's dtype; a tied weight stays tied. All or, with NotFoldable, nothing.
+    """
+    chosen = chosen_names(model, given)
+    result = folded(model, chosen)
+    added = [h for h, new in result if h._parameters.get("bias") is None and new.get("bias") is not None]
+    for host, new in result:
+        put(host, new)
+    for _, host in hosts(model):
+        for name in chosen:
+            detach(host, name)
+    close_fast_path(model)
+    if added and "save_pretrained" in dir(model):
+        warnings.warn(
+            f"{len(added)} merged biases stand where the model's config knows none: save_pretrained and from_pretrained "
+            "would drop them; keep the delta file, or torch.save the model",
+            stacklevel=2,
+        )
+
+
+@contextmanager
+def merged(model: nn.Module, *given: str) -> Iterator[None]:
+    """Plain merged weights inside the block; afterwards the original Parameters, bit-identical, and the deltas."""
+    chosen = chosen_names(model, given)
+    result = folded(model, chosen)
+    before = [(h, h.strengths) for _, h in hosts(model)]
+    with ExitStack() as stack:
+        for host, new in result:
+            stack.enter_context(replaced(host, new))
+        for host, _ in before:
+            host.strengths = {n: 0.0 if n in chosen else s for n, s in host.strengths.items()}
+        try:
+            yield
+        finally:
+            for host, kept in before:
+                host.strengths = kept
+
+
+@torch.no_grad()
+def diff(tuned: nn.Module, base: nn.Module, name: str = "default") -> Plan:
+    """Inject into `base`, in place, the delta that makes it compute what `tuned` does: Δ = W_tuned − W_base.
+
+    Only parameters that differ are stored; a tied one once. Δ is computed and kept in fp32 (fp64 for fp64), so base
+    and delta give the tuned weights to one rounding. Raises BaseMismatch where paths or shapes differ.
+    """
+    other, here = dict(modules(tuned)), dict(modules(base))
+    if names(base) or names(tuned):
+        raise DeltaError("diff compares plain models; merge or eject their deltas first")
+    if surplus := other.keys() ^ here.keys():
+        raise BaseMismatch(f"the two models have different modules, first {sorted(surplus)[0]!r}")
+    skipped = unreachable(base)
+    made: list[tuple[str, nn.Module, DeltaModule]] = []
+    shared: dict[int, nn.Parameter] = {}
+    for path, host in here.items():
+        if path in skipped:
+            continue
+        theirs, changed = own_parameters(other[path]), {}
+        for n, p in own_parameters(host).items():
+            q = theirs.get(n)
+            if p is None and q is None:
+                continue
+            if p is None or q is None or p.shape != q.shape:
+                raise BaseMismatch(f"{path}.{n}: the two models differ in shape, or one has no such parameter")
+            delta = q.to(p.device, delta_dtype(host)) - p.to(delta_dtype(host))
+            if delta.any():
+                changed[n] = (p, delta)
+        if changed:
+            full = Full(host, only=tuple(changed))
+            for n, (p, delta) in changed.items():
+                full._parameters[n.replace(".", "_")] = shared.setdefault(id(p), nn.Parameter(delta))
+            made.append((path, host, full))
+    if not made:
+        raise NoMatch("the two models are equal: there is no difference to store")
+    put_in(base, made, name)
+    return describe(base, made)

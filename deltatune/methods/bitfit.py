@@ -1,0 +1,67 @@
+"""BitFit: Ben Zaken et al. 2022, "BitFit: Simple Parameter-efficient Fine-tuning"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deltatune.core import DeltaError, DeltaModule, Frozen
+from deltatune.layout import blocks, delta_dtype, device_of, features, linears, modules, own_parameters
+
+
+def biases(host: nn.Module) -> dict[str, nn.Parameter]:
+    """The host's own bias parameters: `bias`, and nn.MultiheadAttention's `in_proj_bias` and `out_proj.bias`."""
+    ends = ("bias", "in_proj_bias", "out_proj.bias")
+    return {n: p for n, p in own_parameters(host).items() if n in ends and p is not None}
+
+
+class BitFit(DeltaModule):
+    """b ← b + δ for every bias of the host (section 3.1); where a linear layer has none, h + δ. δ (N,) starts at zero.
+
+    Usual sites: every module with a bias, inside the blocks and outside, LayerNorm's included, and every bias-free
+    linear layer of the blocks. RMSNorm has no bias and gets none. No weight decay. `note()` says which of the two.
+    """
+
+    weight_decay = False
+
+    def __init__(self, host: nn.Module):
+        super().__init__()
+        found = biases(host)
+        if found:
+            self.site = "parameters"
+            for name, bias in found.items():
+                delta = torch.zeros_like(bias, dtype=delta_dtype(host), requires_grad=True)
+                self.register_parameter(name.replace(".", "_"), nn.Parameter(delta))
+        else:
+            if isinstance(host, nn.Embedding):
+                raise DeltaError("BitFit: an Embedding has no bias; choose linear layers or norms")
+            size = features(host).out
+            self.bias = nn.Parameter(torch.zeros(size, dtype=delta_dtype(host), device=device_of(host)))
+
+    @classmethod
+    def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        missing = {id(m) for block in blocks(model) for _, m in linears(block.module)}
+        inner = {id(m.out_proj) for _, m in modules(model) if isinstance(m, nn.MultiheadAttention)}
+        found = [p for p, m in modules(model) if (biases(m) or id(m) in missing) and id(m) not in inner]
+        return [(path, {}) for path in found]
+
+    def note(self) -> str:
+        return "existing bias" if self.site == "parameters" else "added bias"
+
+    def change(self, x: Tensor, h: Tensor) -> Tensor:
+        return self.bias.to(h.dtype).expand_as(h)
+
+    def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
+        if self.site == "module":
+            return super().forward(base, *args, strength=strength, **kwargs)
+        own = base()
+        for name in [n for n in own if n.replace(".", "_") in self._parameters]:
+            own[name] = own[name] + (strength * self._parameters[name.replace(".", "_")]).to(own[name].dtype)
+        return own
+
+    def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:
+        bias = strength * self.bias
+        return at._replace(bias=bias if at.bias is None else at.bias + bias.to(at.bias.dtype))

@@ -1,0 +1,51 @@
+"""DoRA: Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deltatune.core import DeltaError, Frozen
+from deltatune.functional import dora_norm, low_rank
+from deltatune.layout import delta_dtype, frozen, is_linear, term
+from deltatune.methods.lora import LoRA
+
+
+class DoRA(LoRA):
+    """y = m ⊙ (V x) / ‖V‖ + b with V = W + s · B A, norms by row; m (N,) starts as ‖W‖ (eq. 5).
+
+    The norm is detached (section 4.3) and computed without an (N, K) temporary; dropout is on the delta's input
+    alone, so with m/‖V‖ = c the forward is c ⊙ (W x) + c ⊙ s · B A · dropout(x) + b. At strength a the scale c
+    is 1 + a (m/‖W + a s B A‖ − 1) and the low-rank part a s B A.
+    """
+
+    def __init__(
+        self, host: nn.Module, *, rank: int = 8, alpha: float = 16.0, dropout: float = 0.0, rslora: bool = False
+    ):
+        super().__init__(host, rank=rank, alpha=alpha, dropout=dropout, rslora=rslora)
+        at = frozen(host, dict(host._parameters))
+        if at is None or not is_linear(host):
+            raise DeltaError(f"DoRA needs the rows of a plain linear weight; {type(host).__name__} has none to read")
+        self.m = nn.Parameter(torch.linalg.vector_norm(at.weight.detach(), dim=1, dtype=delta_dtype(host)))
+
+    def rescale(self, at: Frozen, strength: float) -> Tensor:
+        """c − 1 (N,), c being what the rows of W + a s B A are multiplied by. (In bf16, c itself has 0.4 % steps.)"""
+        norm = dora_norm(at.weight.detach(), self.A.detach(), self.B.detach(), strength * self.scale)
+        return strength * (self.m / norm.clamp_min(torch.finfo(norm.dtype).tiny) - 1)
+
+    def forward(
+        self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any
+    ) -> Tensor:
+        at = term(base).folded()
+        h = at._replace(bias=None)(x)
+        h = h + low_rank(F.dropout(x, self.dropout, self.training), self.A, self.B, strength * self.scale)
+        h = torch.addcmul(h, h, self.rescale(at, strength).to(h.dtype))
+        return h if at.bias is None else h + at.bias.to(h.dtype)
+
+    def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:
+        wide = super().fold(at, strength).weight
+        return at._replace(weight=torch.addcmul(wide, wide, self.rescale(at, strength).to(wide.dtype)[:, None]))

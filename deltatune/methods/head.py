@@ -1,0 +1,45 @@
+"""A new task head, trained and stored whole beside a delta."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from deltatune.core import DeltaError, DeltaModule, NoMatch
+from deltatune.layout import delta_dtype, modules, output_head, own_parameters
+
+
+class Head(DeltaModule):
+    """p ← p + strength · (own − p): the host's parameters replaced by the delta's own, which start as copies in fp32.
+
+    For layers that are new to the task, such as a classifier: they are stored as they are, not as a difference, and
+    the base's fingerprint leaves them out, because they differ from one initialisation to the next.
+    Usual sites: the head of a Hugging Face model (what stands beside its backbone).
+    """
+
+    site = "parameters"
+
+    def __init__(self, host: nn.Module):
+        super().__init__()
+        own = {n: p for n, p in own_parameters(host).items() if p is not None}
+        if not own:
+            raise DeltaError(f"Head: {type(host).__name__} owns no parameters; choose the layers inside it")
+        for name, p in own.items():
+            copy = p.detach().to(delta_dtype(host), copy=True)
+            self.register_parameter(name.replace(".", "_"), nn.Parameter(copy))
+
+    @classmethod
+    def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        found = [(p, {}) for p, _ in output_head(model)]
+        if not found:
+            raise NoMatch(f"{type(model).__name__} has no head beside a backbone; say where, Head.on('classifier')")
+        return found
+
+    def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
+        own = base()
+        for name in [n for n in own if n.replace(".", "_") in self._parameters]:
+            mine = self._parameters[name.replace(".", "_")]
+            own[name] = (own[name] + strength * (mine - own[name])).to(own[name].dtype)
+        return own

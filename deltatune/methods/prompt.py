@@ -1,0 +1,85 @@
+"""Prompt tuning: Lester et al. 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from deltatune.core import DeltaError, DeltaModule, NoMatch, NotReached
+from deltatune.layout import delta_dtype, input_embedding
+
+
+class Prompt(DeltaModule):
+    """Rows P (length, D) looked up by reserved ids: first + i -> strength · P[i]; all other ids go to the base.
+
+    The reserved ids lie above the vocabulary (`deltatune.prompt_ids`), each named prompt in a range of its own, so
+    lengths, masks, labels (-100 there) and caches stay the caller's. They never reach the base; while the prompt is
+    switched off they raise NotReached. P starts from the rows of `tokens` (ids, repeated as needed), of an example
+    batch given to inject, or of ids drawn from the first 5,000 (frequent in BPE and WordPiece vocabularies).
+    """
+
+    weight_decay = False
+    FREQUENT = 5000
+
+    def __init__(self, host: nn.Module, *, length: int = 16, tokens: tuple[int, ...] | None = None):
+        super().__init__()
+        if not isinstance(host, nn.Embedding):
+            raise DeltaError(f"Prompt: the host is the input Embedding, not {type(host).__name__}")
+        if length < 1:
+            raise DeltaError(f"Prompt: length must be at least 1, not {length}")
+        size = host.num_embeddings
+        if tokens is not None and (not tokens or not all(0 <= t < size for t in tokens)):
+            raise DeltaError(f"Prompt: tokens must be ids below the vocabulary's {size}, not {tokens}")
+        self.length, self.tokens = length, None if tokens is None else tuple(tokens)
+        others = [d for _, d in prompts_of(host)]
+        self.first = max([size, *(d.first + d.length for d in others)])
+        ids = torch.tensor(tokens) if tokens else torch.randperm(min(size, self.FREQUENT))
+        ids = ids.repeat(-(-length // len(ids)))[:length]
+        with torch.no_grad():
+            rows = host.weight.detach()[ids.to(host.weight.device)]
+        self.P = nn.Parameter(rows.to(delta_dtype(host), copy=True))
+
+    @classmethod
+    def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        found = input_embedding(model)
+        if found is None:
+            raise NoMatch(f"{type(model).__name__} has no token embedding, so a prompt has no place in it")
+        return [(found[0], {})]
+
+    def mine(self, ids: Tensor) -> Tensor:
+        return (ids >= self.first) & (ids < self.first + self.length)
+
+    def prime(self, base: Callable[..., Any], real: Tensor | None, *args: Any, **kwargs: Any) -> None:
+        """Start from the example's first tokens, padding left out, unless `tokens` said from which."""
+        ids = args[0]
+        if self.tokens is None:
+            chosen = ids[real] if real is not None and real.shape == ids.shape else ids.flatten()
+            chosen = chosen.repeat(-(-self.length // len(chosen)))[: self.length]
+            self.P.copy_(base(chosen))
+
+    def inactive(self, *args: Any) -> None:
+        if torch.compiler.is_compiling():  # a graph cannot raise on data; eager runs do
+            return
+        if args and isinstance(args[0], Tensor) and bool(self.mine(args[0]).any()):
+            last = self.first + self.length - 1
+            raise NotReached(
+                f"the ids hold those of a prompt ({self.first}..{last}) that is switched off; switch it on with "
+                "use() or active(), or leave its ids out"
+            )
+
+    def forward(
+        self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any
+    ) -> Tensor:
+        mine = self.mine(x)
+        h = base(torch.where(mine, 0, x), *args, **kwargs)
+        rows = self.P[(x - self.first).clamp(0, self.length - 1)]
+        return torch.where(mine[..., None], (strength * rows).to(h.dtype), h)
+
+
+def prompts_of(host: nn.Module) -> list[tuple[str, Prompt]]:
+    """The prompts that already stand on this host, whatever their name."""
+    stacks = cast("dict[str, nn.Module]", getattr(host, "deltas", {}))
+    return [(n, d) for n in stacks for d in cast("list[nn.Module]", stacks[n]) if isinstance(d, Prompt)]
