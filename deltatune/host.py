@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from deltatune.core import DeltaError, DeltaModule, NotReached, Opaque, Stacked
-from deltatune.layout import frozen, modules, original, own_parameters, unreachable
+from deltatune.layout import frozen, modules, original, own_parameters
 
 Live = list[tuple[DeltaModule, float]]
 
@@ -172,14 +172,14 @@ def names(model: nn.Module) -> list[str]:
     return list(dict.fromkeys(n for _, host in hosts(model) for n in host.deltas))
 
 
-def check_host(path: str, host: nn.Module, model: nn.Module) -> None:
-    """Raise where a swap would be wrong or silently without effect."""
+def check_host(path: str, host: nn.Module, skipped: dict[str, str]) -> None:
+    """Raise where a swap would be wrong or silently without effect. skipped: `layout.unreachable` of the model."""
     if "forward" in host.__dict__:
         raise DeltaError(f"{path}: forward is patched on the instance, so a swapped class would never be called")
     if any(type(p).__name__ == "DTensor" for p in host.parameters()):
         raise DeltaError(f"{path}: parameters are already sharded (DTensor); inject and eject before sharding")
-    if path in (why := unreachable(model)):
-        raise NotReached(f"{path}: {why[path]}; choose the attention module itself as the host")
+    if path in skipped:
+        raise NotReached(f"{path}: {skipped[path]}; choose the attention module itself as the host")
     if "__slots__" in original(host).__dict__:
         raise DeltaError(f"{path}: {original(host).__name__} has __slots__, so its class cannot be swapped")
 

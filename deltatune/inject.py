@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from deltatune.core import DeltaError, DeltaModule, NoMatch, NotReached, Rule
 from deltatune.host import Host, attach, check_host, close_fast_path, deltas, detach, hosts, names
-from deltatune.layout import extend, own_parameters
+from deltatune.layout import extend, own_parameters, unreachable
 from deltatune.select import sites
 
 OPENERS: list[Callable[[nn.Module, nn.Module], None]] = []  # called with (model, host) for every attention site
@@ -78,9 +78,10 @@ def build(
     extend(model)
     made: list[tuple[str, nn.Module, DeltaModule]] = []
     shared: dict[int, nn.Parameter] = {}
+    skipped = unreachable(model)
     for rule in rules:
         for path, host, hparams in sites(model, rule):
-            check_host(path, host, model)
+            check_host(path, host, skipped)
             try:
                 delta = rule.method(host, **hparams)  # type: ignore[arg-type]
             except DeltaError as error:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, FormatError, NoMatch
 from deltatune.host import check_host, deltas, hosts
 from deltatune.inject import Plan, describe, freeze_base, known, put_in, share_tied
-from deltatune.layout import extend, modules, own_parameters
+from deltatune.layout import extend, modules, own_parameters, unreachable
 from deltatune.methods import METHODS, Head
 
 FORMAT = 1
@@ -200,6 +200,7 @@ def load(
     here = dict(modules(model))
     sites: list[tuple[str, nn.Module, DeltaModule]] = []
     shared: dict[int, nn.Parameter] = {}
+    skipped = unreachable(model)
     check_base(model, path, about, here)
     check_name(model, name)
     for site in about["sites"]:
@@ -207,7 +208,7 @@ def load(
         if cls is None:
             raise FormatError(f"{path}: unknown method {site['method']!r}; define it, or pass it in methods=")
         host = here[site["path"]]
-        check_host(site["path"], host, model)
+        check_host(site["path"], host, skipped)
         try:
             delta = cls(host, **{k: tuple(v) if isinstance(v, list) else v for k, v in site["hparams"].items()})  # type: ignore[arg-type]
         except TypeError as error:

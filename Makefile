@@ -1,0 +1,45 @@
+# Thin targets; each one sets up .venv first. `make demo` and `make test` work in a fresh clone.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+WORKERS ?= 2
+# One thread a worker: two workers with two threads each would fight over two cores.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
+
+.PHONY: demo study test test-all check format clean
+
+demo: $(VENV)/.experiments
+	$(PY) -m experiments.demo
+
+study: $(VENV)/.experiments
+	$(PY) -m experiments.study
+
+test: check
+	$(PYTEST) -m "not slow"
+
+test-all: check
+	$(PYTEST)
+
+check: $(VENV)/.dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pyright
+
+format: $(VENV)/.dev
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+# runs/ stays: its results cost hours.
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.experiments: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -c constraints.txt -e '.[experiments]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.experiments
+	$(PY) -m pip install -c constraints.txt -e '.[experiments,dev]'
+	touch $@

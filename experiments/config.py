@@ -1,0 +1,177 @@
+"""The configuration of one run, as dataclasses; the yaml files in conf/ fill them and Hydra checks every type.
+
+Choices are enums, so that a wrong word is refused with the list of right ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+
+class Device(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Dtype(Enum):
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+class Decay(Enum):
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class Trains(Enum):
+    """What a method trains: its deltas, every weight of the model (full fine-tuning), or nothing."""
+
+    deltas = "deltas"
+    everything = "everything"
+    nothing = "nothing"
+
+
+@dataclass
+class ModelConfig:
+    name: str = MISSING
+    path: str | None = None  # of model=hf: a local directory or a hub id
+    dtype: Dtype = Dtype.bf16
+
+
+@dataclass
+class RuleConfig:
+    method: str = MISSING  # a class name in dt.METHODS
+    where: str | None = None  # None: the method's usual sites
+    hparams: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class MethodConfig:
+    name: str = MISSING
+    lr: float = MISSING  # the default of optim.lr
+    trains: Trains = Trains.deltas
+    rules: list[RuleConfig] = field(default_factory=list)
+
+
+@dataclass
+class TaskConfig:
+    name: str = MISSING
+    seed: int = 0  # of the data and its split, apart from the run's seed
+
+
+@dataclass
+class HaJsonConfig(TaskConfig):
+    n_train: int = 2000
+    n_val: int = 100
+    n_test: int = 200
+
+
+@dataclass
+class JsonlConfig(TaskConfig):
+    train: str = MISSING
+    val: str | None = None  # without one, a part of train by hash
+    test: str | None = None
+    n_val: int = 100  # how many to split off where no file is given
+    n_test: int = 200
+
+
+@dataclass
+class OptimConfig:
+    lr: float = MISSING
+    steps: int = 60
+    batch_size: int = 8  # examples an optimizer step
+    micro_batch: int | None = None  # examples a forward; None: the whole batch. The gradient is the same
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    warmup: float = 0.1  # share of the steps
+    decay: Decay = Decay.linear
+    clip: float = 1.0  # largest gradient norm
+    max_length: int = 512  # tokens of an example, prompt and completion; longer prompts lose their beginning
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = 50  # steps
+
+
+@dataclass
+class EvalConfig:
+    batch_size: int = 25
+    max_new_tokens: int = 96
+
+
+@dataclass
+class Config:
+    model: ModelConfig = MISSING
+    method: MethodConfig = MISSING
+    task: TaskConfig = MISSING
+    optim: OptimConfig = MISSING
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    seed: int = 0
+    device: Device = Device.auto
+    threads: int | None = None  # of the CPU; None: torch's default
+    out: str = "runs"
+
+
+def register() -> None:
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(group="schema", name="ha_json", node=HaJsonConfig)
+    store.store(group="schema", name="jsonl", node=JsonlConfig)
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The configuration as plain values, ready for JSON and yaml."""
+    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    assert isinstance(container, dict)
+    return {str(name): value for name, value in container.items()}
+
+
+def check(config: Config) -> None:
+    """Raises ValueError for a value of the right type that makes no sense, naming its key."""
+    optim = config.optim
+    at_least_one = {
+        "optim.steps": optim.steps,
+        "optim.batch_size": optim.batch_size,
+        "optim.micro_batch": optim.micro_batch or optim.batch_size,
+        "optim.checkpoint_every": optim.checkpoint_every,
+        "optim.max_length": optim.max_length,
+        "eval.batch_size": config.eval.batch_size,
+        "eval.max_new_tokens": config.eval.max_new_tokens,
+        "threads": 1 if config.threads is None else config.threads,
+    }
+    for name, value in at_least_one.items():
+        if value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+    if not 0 <= optim.warmup <= 1:
+        raise ValueError(f"optim.warmup={optim.warmup}: a share of the steps, from 0 to 1")
+    for name, value in {"optim.lr": optim.lr, "optim.clip": optim.clip}.items():
+        if not value > 0:
+            raise ValueError(f"{name}={value}: must be above 0")
+
+
+def key(config: Config) -> str:
+    """A hash of everything that can change the outcome, the contents of the task's own files included."""
+    values = plain(config)
+    del values["out"], values["optim"]["checkpoint_every"]
+    if isinstance(config.task, JsonlConfig):
+        files = (config.task.train, config.task.val, config.task.test)
+        values["files"] = [_sha256(Path(name)) if name else None for name in files]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run_name(config: Config) -> str:
+    return f"{config.model.name}-{config.task.name}-{config.method.name}-s{config.seed}-{key(config)}"
+
+
+def _sha256(path: Path) -> str | None:
+    """None for a file that is not there: loading the task reports it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

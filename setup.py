@@ -1,0 +1,52 @@
+"""Build script. Tool settings live in pyproject.toml, tested versions in constraints.txt.
+
+Floor 0, the kernels, lies in kernels/fused and is installed as `deltatune.kernels`. The folder kernels/ must
+stay without an `__init__.py`: as a package it would hide the PyPI package `kernels`, which transformers
+imports, from every process started in the checkout (tests/test_packaging.py).
+"""
+
+from setuptools import find_packages, setup
+
+EXPERIMENTS = [
+    "transformers>=5",
+    "hydra-core>=1.3",
+    "gguf",
+    "rich",
+    "psutil",
+    "scipy",
+    "platformdirs",
+    "matplotlib",
+    "home-assistant-intents",
+    "hassil",
+]
+KERNELS = ['triton; platform_system == "Linux"']
+BENCH = ["peft>=0.20"]
+DEV = [
+    *BENCH,
+    "pytest>=8",
+    "pytest-xdist",
+    "hypothesis",
+    "ruff",
+    "pyright[nodejs]",
+    "setuptools>=77",
+]
+
+setup(
+    name="deltatune",
+    version="0.1.0",
+    description="Parameter-efficient fine-tuning as an algebra of deltas: inject, merge, save, measure.",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["deltatune", "deltatune.*"]), "deltatune.kernels"],
+    package_dir={"deltatune.kernels": "kernels/fused"},
+    install_requires=["torch>=2.6", "safetensors", "einops", "numpy"],
+    extras_require={
+        "experiments": EXPERIMENTS,
+        "kernels": KERNELS,
+        "bench": BENCH,
+        "dev": DEV,
+        "all": sorted({*EXPERIMENTS, *KERNELS, *BENCH, *DEV}),
+    },
+    zip_safe=False,
+)
