@@ -281,7 +281,12 @@ def verify(model: nn.Module, *args: Any, **kwargs: Any) -> None:
     finally:
         for handle in handles:
             handle.remove()
-    lost = [f"{path} ({name}): {type(d).__name__} was never called" for path, name, _, d in live if d not in reached]
+    held = {id(p) for d in reached for p in d.parameters()}  # a tied Δ stands at every use; one that runs will do
+    lost = [
+        f"{path} ({name}): {type(d).__name__} was never called"
+        for path, name, _, d in live
+        if d not in reached and not {id(p) for p in d.parameters()} <= held
+    ]
     wanted = {f"{path} ({name}): {n}": p for path, name, _, d in live for n, p in d.named_parameters() if p.requires_grad}
     tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.requires_grad]
     if wanted and tensors:

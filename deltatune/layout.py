@@ -283,8 +283,13 @@ def key_value(block: Block) -> list[tuple[str, nn.Module, tuple[int, int] | None
 
 
 def input_embedding(model: nn.Module) -> tuple[str, nn.Module] | None:
-    """The token embedding: the model's own word for it, else its first nn.Embedding."""
+    """The token embedding: the model's own word for it, an encoder's before a decoder's, else its first nn.Embedding.
+
+    (T5's own word is `shared`, which holds the tied table and is never called: its encoder has the one that is.)
+    """
     named = getattr(model, "get_input_embeddings", None)
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        named = getattr(model.get_encoder(), "get_input_embeddings", named)  # type: ignore[operator]
     tables = [(p, m) for p, m in modules(model) if isinstance(m, nn.Embedding)]
     if named is not None:
         try:
@@ -301,6 +306,8 @@ def output_head(model: nn.Module) -> list[tuple[str, nn.Module]]:
     if not backbone:
         return []
     shared = {id(p) for n, c in model.named_children() if n == backbone for p in c.parameters()}
+    if not shared:  # a bare backbone, or a model that keeps its parts beside its head, as T5 does
+        return []
     return [
         (p, m)
         for p, m in modules(model)

@@ -118,7 +118,8 @@ class Config:
     seed: int = 0
     device: Device = Device.auto
     threads: int | None = None  # of the CPU; None: torch's default
-    out: str = "runs"
+    out: str = "runs"  # the folder that holds the run's directory
+    log_every: int = 10  # steps, or examples, between progress lines where there is no terminal
 
 
 def register() -> None:
@@ -146,6 +147,7 @@ def check(config: Config) -> None:
         "optim.max_length": optim.max_length,
         "eval.batch_size": config.eval.batch_size,
         "eval.max_new_tokens": config.eval.max_new_tokens,
+        "log_every": config.log_every,
         "threads": 1 if config.threads is None else config.threads,
     }
     for name, value in at_least_one.items():
@@ -161,7 +163,7 @@ def check(config: Config) -> None:
 def key(config: Config) -> str:
     """A hash of everything that can change the outcome, the contents of the task's own files included."""
     values = plain(config)
-    del values["out"], values["optim"]["checkpoint_every"]
+    del values["out"], values["log_every"], values["optim"]["checkpoint_every"]
     if isinstance(config.task, JsonlConfig):
         files = (config.task.train, config.task.val, config.task.test)
         values["files"] = [_sha256(Path(name)) if name else None for name in files]

@@ -1,9 +1,9 @@
-"""The short comparison, `make demo`: a language model untouched, tuned by four methods and by full fine-tuning.
+"""The short comparison, `make demo`: a language model untouched, tuned by four methods and by full SFT.
 
     python -m experiments.demo
 
-Each arm is a fresh process. Ends in a table, a markdown report and a plot under runs/demo; what is done already is
-not run again. Exits with 1 if an arm failed.
+Each arm is a fresh process. Ends in a table, a markdown report and a plot under runs/demo; what is done
+already is not run again. Exits with 1 if an arm failed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from experiments.arms import ROOT, Arm
 from experiments.plot import quality_plot
-from experiments.report import notes, rich_table, terminal, write_markdown
+from experiments.report import ending, notes, rich_table, terminal, write_markdown
 from experiments.rows import Row
 
 METHODS = ("none", "lora", "adapter", "prefix", "bitfit", "full")
@@ -23,36 +23,37 @@ STEPS = 60
 N_TEST = 100
 N_SAMPLES = 5
 HOW = (
-    "Made by `python -m experiments.demo` (`make demo`): every arm sees the same {steps} batches in the same order "
-    "and is scored on the same {n_test} test sentences by greedy generation. Each method runs at its default "
-    "learning rate; `make study` searches it."
+    "Made by `python -m experiments.demo` (`make demo`): every trained arm sees the same {steps} batches in "
+    "the same order, and every arm is scored on the same {n_test} test sentences by greedy generation. Each "
+    "method runs at its default learning rate; `make study` searches it."
 )
 
 
 def samples(arms: Sequence[Arm], rows: Sequence[Row]) -> str:
-    """Predictions of the complete arms side by side, on test prompts taken at even distances, right or wrong."""
-    said: dict[str, list[dict]] = {}
+    """Predictions of the complete arms side by side, on test prompts at even distances."""
+    said: dict[str, dict[str, dict]] = {}  # by method, then by prompt
     for arm, row in zip(arms, rows):
         if row.failure is None:
             lines = (arm.result.parent / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-            said[row.method] = [json.loads(line) for line in lines]
+            said[row.method] = {prediction["prompt"]: prediction for prediction in map(json.loads, lines)}
     if not said:
         return ""
-    first = next(iter(said.values()))
+    first = list(next(iter(said.values())).values())
     parts = ["## Predictions side by side", f"{N_SAMPLES} test prompts at even distances, right or wrong."]
-    for index in range(0, len(first), max(1, len(first) // N_SAMPLES))[:N_SAMPLES]:
-        example = first[index]
+    for example in first[:: max(1, len(first) // N_SAMPLES)][:N_SAMPLES]:
         parts.append(f"{code(example['prompt'])}, gold {code(example['gold'])}")
-        answers = []
-        for method, predictions in said.items():
-            (answer,) = [p for p in predictions if p["prompt"] == example["prompt"]][:1]
-            answers.append(f"- {method}, {'right' if answer['correct'] else 'wrong'}: {code(answer['prediction'])}")
-        parts.append("\n".join(answers))
+        answers = [(method, predictions[example["prompt"]]) for method, predictions in said.items()]
+        parts.append(
+            "\n".join(
+                f"- {method}, {'right' if answer['correct'] else 'wrong'}: {code(answer['prediction'])}"
+                for method, answer in answers
+            )
+        )
     return "\n\n".join(parts)
 
 
 def code(text: str, longest: int = 160) -> str:
-    """One line of markdown code: white space runs become a space, backticks an apostrophe, the rest is cut off."""
+    """One line of markdown code: white space becomes single spaces, a backtick an apostrophe."""
     line = " ".join(text.split()).replace("`", "'")
     return f"`{line[:longest]}…`" if len(line) > longest else f"`{line}`" if line else "(nothing)"
 
@@ -66,7 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="runs/demo", help="folder for the runs and the report (%(default)s)")
     given = parser.parse_args(argv)
 
-    shared = (f"model={given.model}", "task=ha_json", f"task.n_test={given.n_test}", f"optim.steps={given.steps}")
+    shared = (
+        f"model={given.model}",
+        "task=ha_json",
+        f"task.n_test={given.n_test}",
+        f"optim.steps={given.steps}",
+    )
     arms = [Arm((f"method={method}", *shared, f"out={given.out}")) for method in given.only]
     console = terminal()
     rows: list[Row] = []
@@ -83,9 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(rich_table(rows, title))
     for line in notes(rows):
         console.print(line, markup=False)
-    console.print(f"report: {Path(given.out) / 'report.md'}", f"plot: {Path(given.out) / 'plot.png'}", sep="\n")
+    console.print(
+        f"report: {Path(given.out) / 'report.md'}", f"plot: {Path(given.out) / 'plot.png'}", sep="\n"
+    )
     return 1 if any(row.failure is not None for row in rows) else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ending(main))

@@ -20,11 +20,7 @@ MiB = 2**20
 
 
 def _bytes(count: int) -> str:
-    return f"{count / MiB:,.1f} MiB" if count >= 0.1 * MiB else f"{count / 1024:,.1f} KiB"
-
-
-def _count(number: int) -> str:
-    return f"{number:,}"
+    return f"{count / MiB:,.1f} MiB" if count >= MiB else f"{count / 1024:,.1f} KiB"
 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -49,12 +45,12 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         if item.failure is not None:
             lines.append([item.label, "failed", *[""] * (len(headers) - 3), lr])
             continue
-        trained = item.trainable > 0
+        trained = not item.untrained
         lines.append(
             [
                 item.label,
                 *(f"{item.quality[m]:.3f}" if m in item.quality else "–" for m in metrics),
-                _count(item.trainable),
+                f"{item.trainable:,}",
                 f"{item.share:.3%}",
                 _bytes(item.delta_bytes) if trained else "–",
                 f"{item.delta_bytes / item.full_copy_bytes:.2%}" if trained else "–",
@@ -94,17 +90,16 @@ def markdown_table(headers: Sequence[str], lines: Iterable[Sequence[str]]) -> st
 def notes(rows: Sequence[Row]) -> list[str]:
     """What the table alone does not say: notes and failures, a line each."""
     said = [f"* {item.method}: {item.note}" for item in rows if item.note]
-    return said + [
-        f"{item.method} failed: {item.failure.strip()}" for item in rows if item.failure is not None
-    ]
+    return said + [f"{row.method} failed: {' '.join(row.failure.split())}" for row in rows if row.failure]
 
 
 def conditions(rows: Sequence[Row]) -> list[str]:
     """Base, data, machine, versions and commit of the complete runs; where runs differ, all values."""
     done = [item for item in rows if item.failure is None]
+    trained = [item for item in done if not item.untrained]
 
-    def values(get: Callable[[Row], object]) -> str:
-        return " / ".join(dict.fromkeys(str(get(item)) for item in done))
+    def values(get: Callable[[Row], object], among: Sequence[Row] = done) -> str:
+        return " / ".join(dict.fromkeys(str(get(item)) for item in among))
 
     def env(key: str) -> str:
         return values(lambda item: item.environment.get(key, "unknown"))
@@ -121,13 +116,21 @@ def conditions(rows: Sequence[Row]) -> list[str]:
         f"{values(lambda item: item.data['n_val'])} validation "
         f"and {values(lambda item: item.n_test)} test examples; "
         f"content sha256 {values(lambda item: item.data['sha256'][:16])}",
-        f"steps: {values(lambda item: item.steps)} of batch {values(lambda item: item.batch_size)}; "
+        f"steps: {values(lambda item: item.steps, trained)} of batch {values(lambda item: item.batch_size)}; "
         f"seed {values(lambda item: item.seed)}",
         f"machine: {env('cpu')}, {env('threads')} threads, device {env('device')}, {env('platform')}",
         f"versions: deltatune {env('deltatune')}, torch {env('torch')}, transformers {env('transformers')}, "
         f"Python {env('python')}",
         f"commit: {values(commit)}",
     ]
+
+
+def _noise(rows: Sequence[Row]) -> str:
+    """How far chance alone moves a share of the test examples, for the smallest test set among the rows."""
+    n = min((item.n_test for item in rows if item.failure is None), default=0)
+    return (
+        f" quality: with {n} test examples the standard error is up to {(0.25 / n) ** 0.5:.3f}." if n else ""
+    )
 
 
 def write_markdown(
@@ -141,7 +144,7 @@ def write_markdown(
         "bytes per task: the saved delta; for full, the whole model in its own dtype. "
         "peak memory: the process's high-water mark, the base model included. "
         "training adds: the peak during training over the process with the model loaded. "
-        "step: median seconds of one optimizer step."
+        "step: median seconds of one optimizer step." + _noise(rows)
     )
     if plot is not None:
         parts.append(f"![{title}: quality against trainable parameters]({plot.name})")
@@ -152,6 +155,15 @@ def write_markdown(
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
+def ending(main: Callable[[], int]) -> int:
+    """The exit code of a command: its own, or 2 and the message where a result file cannot be read."""
+    try:
+        return main()
+    except ReportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Show the runs in the given folders; with --out, write report.md and plot.png there too."""
     parser = argparse.ArgumentParser(prog="python -m experiments.report", description=main.__doc__)
@@ -159,11 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write report.md and plot.png into this folder")
     given = parser.parse_args(argv)
     console = terminal()
-    try:
-        rows = [row(path) for path in find(given.folders)]
-    except ReportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    rows = [row(path) for path in find(given.folders)]
     console.print(rich_table(rows, "runs"))
     for line in notes(rows):
         console.print(line, markup=False)
@@ -177,4 +185,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ending(main))

@@ -51,6 +51,11 @@ class Row:
         return self.quality[self.metric]
 
     @property
+    def untrained(self) -> bool:
+        """Whether this is the model as it was, method `none`."""
+        return self.failure is None and self.trainable == 0
+
+    @property
     def label(self) -> str:
         """The method's name, starred where a note goes with it."""
         return f"{self.method} *" if self.note else self.method

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from deltatune.core import DeltaError, DeltaModule, Frozen
-from deltatune.layout import blocks, delta_dtype, device_of, features, linears, modules, own_parameters
+from deltatune.layout import (
+    blocks,
+    delta_dtype,
+    device_of,
+    features,
+    linears,
+    modules,
+    output_head,
+    own_parameters,
+)
 
 
 def biases(host: nn.Module) -> dict[str, nn.Parameter]:
@@ -21,8 +30,9 @@ def biases(host: nn.Module) -> dict[str, nn.Parameter]:
 class BitFit(DeltaModule):
     """b ← b + δ for every bias of the host (section 3.1); where a linear layer has none, h + δ. δ (N,) starts at zero.
 
-    Usual sites: every module with a bias, inside the blocks and outside, LayerNorm's included, and every bias-free
-    linear layer of the blocks. RMSNorm has no bias and gets none. No weight decay. `note()` says which of the two.
+    Usual sites: every module with a bias, inside the blocks and outside, LayerNorm's included, the task head (see
+    `Head`) left out, and every bias-free linear layer of the blocks. RMSNorm has no bias and gets none. No weight
+    decay. `note()` says which of the two.
     """
 
     weight_decay = False
@@ -45,6 +55,7 @@ class BitFit(DeltaModule):
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         missing = {id(m) for block in blocks(model) for _, m in linears(block.module)}
         inner = {id(m.out_proj) for _, m in modules(model) if isinstance(m, nn.MultiheadAttention)}
+        inner |= {id(m) for _, m in output_head(model)}
         found = [p for p, m in modules(model) if (biases(m) or id(m) in missing) and id(m) not in inner]
         return [(path, {}) for path in found]
 

@@ -1,0 +1,1 @@
+"""Experiments with deltatune: tasks, training, measurement. In a checkout: python -m experiments.run."""

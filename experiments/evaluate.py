@@ -1,0 +1,76 @@
+"""What a model is worth on a set of examples: its loss, and its answers by greedy generation or by class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from experiments.batches import Encoder, Row, collate, padded
+from experiments.config import EvalConfig
+from experiments.loss import loss_sum
+from experiments.progress import progress
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, rows: Sequence[Row], pad: int, batch_size: int, device: torch.device) -> float:
+    """Cross-entropy a labelled token (a row, for classification)."""
+    model.eval()
+    batches = [collate([rows[i] for i in part], pad, device) for part in parts(rows, batch_size)]
+    return sum(loss_sum(model, b).item() for b in batches) / sum(b.n_labelled for b in batches)
+
+
+@torch.no_grad()
+def answers(
+    model: nn.Module, encoder: Encoder, rows: Sequence[Row], config: EvalConfig, device: torch.device, log_every: int
+) -> list[str]:
+    """The model's answer to each row's prompt: generated text, or the label of the likeliest class."""
+    model.eval()
+    found = [""] * len(rows)
+    done = 0
+    with progress("evaluate", len(rows), max(log_every, config.batch_size * 4)) as show:
+        for part in parts(rows, config.batch_size):
+            chosen = [rows[i] for i in part]
+            texts = (
+                classes(model, encoder, chosen, device)
+                if encoder.labels
+                else generated(model, encoder, chosen, config.max_new_tokens, device)
+            )
+            for i, text in zip(part, texts):
+                found[i] = text
+            done += len(part)
+            show(done, "")
+    return found
+
+
+def parts(rows: Sequence[Row], size: int) -> Iterator[list[int]]:
+    """Indices in batches, shortest prompts first, so that a batch holds little padding."""
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt), i))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def generated(
+    model: nn.Module, encoder: Encoder, rows: Sequence[Row], max_new_tokens: int, device: torch.device
+) -> list[str]:
+    """Greedy continuations up to the end-of-turn token."""
+    tokenizer: Any = encoder.tokenizer
+    prompts = [row.prompt for row in rows]
+    ids = padded(prompts, encoder.pad, device, left=True)
+    out = model.generate(  # type: ignore[operator]
+        input_ids=ids,
+        attention_mask=padded([[1] * len(p) for p in prompts], 0, device, left=True),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=encoder.pad,
+    )
+    return tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+
+
+def classes(model: nn.Module, encoder: Encoder, rows: Sequence[Row], device: torch.device) -> list[str]:
+    batch = collate(rows, encoder.pad, device)
+    return [encoder.labels[i] for i in model(**batch.inputs).logits.argmax(-1).tolist()]

