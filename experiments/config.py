@@ -104,8 +104,8 @@ class OptimConfig:
 
 @dataclass
 class EvalConfig:
-    batch_size: int = 25
-    max_new_tokens: int = 96
+    batch_size: int = 50
+    max_new_tokens: int = 48
 
 
 @dataclass

@@ -87,11 +87,13 @@ def test_lora(make: Callable[[], nn.Module], a: float, rslora: bool, x: Tensor) 
 
 def test_lora_starts_as_loralib() -> None:
     """A uniform in ±1/√K (Kaiming with a = √5), B zero; on an Embedding A zero, B standard normal."""
-    wide = dt.LoRA(nn.Linear(400, 300), rank=50)
+    wide = dt.LoRA(nn.Linear(400, 300), rank=50).requires_grad_(False)
     assert not wide.B.any()
     assert 0.99 / math.sqrt(400) < wide.A.abs().max() <= 1 / math.sqrt(400)
-    assert abs(float(wide.A.std()) * math.sqrt(3 * 400) - 1) < 0.02  # 20,000 values: three deviations are 0.014
-    rows = dt.LoRA(nn.Embedding(300, 400), rank=50)
+    assert (
+        abs(float(wide.A.std()) * math.sqrt(3 * 400) - 1) < 0.02
+    )  # 20,000 values: three deviations are 0.014
+    rows = dt.LoRA(nn.Embedding(300, 400), rank=50).requires_grad_(False)
     assert not rows.A.any()
     assert abs(float(rows.B.std()) - 1) < 0.02 and abs(float(rows.B.mean())) < 0.03
 
@@ -323,8 +325,16 @@ def test_gradients_are_the_derivatives(name: str, a: float) -> None:
 REFUSED = {
     "rank": (dt.LoRA.on("0", rank=0), linear, "rank must be at least 1, not 0"),
     "dropout": (dt.LoRA.on("0", dropout=1.0), linear, "dropout must be in"),
-    "dropout of ids": (dt.LoRA.on("0", dropout=0.1), lambda: nn.Embedding(5, 4), "ids, which cannot be dropped"),
-    "DoRA rows": (dt.DoRA.on("0"), lambda: nn.Embedding(5, 4), "DoRA needs the rows of a plain linear weight"),
+    "dropout of ids": (
+        dt.LoRA.on("0", dropout=0.1),
+        lambda: nn.Embedding(5, 4),
+        "ids, which cannot be dropped",
+    ),
+    "DoRA rows": (
+        dt.DoRA.on("0"),
+        lambda: nn.Embedding(5, 4),
+        "DoRA needs the rows of a plain linear weight",
+    ),
     "DoRA norm": (dt.DoRA.on("0"), lambda: nn.LayerNorm(5), "DoRA needs the rows of a plain linear weight"),
     "form": (dt.Adapter.on("0", form="beside"), linear, "form is 'serial' or 'parallel', not 'beside'"),
     "act": (dt.Adapter.on("0", act="tanh"), linear, "act is one of relu, gelu, silu, not 'tanh'"),
@@ -340,9 +350,17 @@ REFUSED = {
     "Head empty": (dt.Head.on("0"), nn.ReLU, "ReLU owns no parameters"),
     "Prompt": (dt.Prompt.on("0"), linear, "the host is the input Embedding, not Linear"),
     "Prompt length": (dt.Prompt.on("0", length=0), lambda: nn.Embedding(5, 4), "length must be at least 1"),
-    "Prompt tokens": (dt.Prompt.on("0", tokens=(1, 5)), lambda: nn.Embedding(5, 4), "ids below the vocabulary's 5"),
+    "Prompt tokens": (
+        dt.Prompt.on("0", tokens=(1, 5)),
+        lambda: nn.Embedding(5, 4),
+        "ids below the vocabulary's 5",
+    ),
     "Prefix": (dt.Prefix.on("0", length=0), linear, "length must be at least 1"),
-    "Prefix heads": (dt.Prefix.on("0"), linear, "does not show its key/value heads and head size; give heads="),
+    "Prefix heads": (
+        dt.Prefix.on("0"),
+        linear,
+        "does not show its key/value heads and head size; give heads=",
+    ),
     "sizes": (dt.Adapter.on("0"), nn.ReLU, "ReLU has no sizes to read"),
 }
 
@@ -357,7 +375,19 @@ def test_what_cannot_be_is_refused_with_its_path(case: str) -> None:
 
 
 def test_the_table_holds_every_method() -> None:
-    assert list(dt.METHODS) == ["LoRA", "DoRA", "Adapter", "Prefix", "Prompt", "BitFit", "IA3", "Full", "Head"]
-    assert all(dt.METHODS[n] is getattr(dt, n) and issubclass(dt.METHODS[n], dt.DeltaModule) for n in dt.METHODS)
+    assert list(dt.METHODS) == [
+        "LoRA",
+        "DoRA",
+        "Adapter",
+        "Prefix",
+        "Prompt",
+        "BitFit",
+        "IA3",
+        "Full",
+        "Head",
+    ]
+    assert all(
+        dt.METHODS[n] is getattr(dt, n) and issubclass(dt.METHODS[n], dt.DeltaModule) for n in dt.METHODS
+    )
     decay = {n for n, m in dt.METHODS.items() if m.weight_decay}
     assert decay == {"LoRA", "DoRA", "Adapter", "Full", "Head"}

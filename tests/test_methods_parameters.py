@@ -101,7 +101,9 @@ def test_bitfit_on_torchs_own_attention() -> None:
 def test_bitfit_merged_says_that_a_config_without_biases_would_drop_them() -> None:
     model = Llama().model()
     dt.inject(model, dt.BitFit.on())
-    with pytest.warns(UserWarning, match=r"14 merged biases .* save_pretrained and from_pretrained would drop"):
+    with pytest.warns(
+        UserWarning, match=r"14 merged biases .* save_pretrained and from_pretrained would drop"
+    ):
         dt.merge(model)
 
 
@@ -229,13 +231,13 @@ def test_diff_of_tied_weights_keeps_the_tie() -> None:
 
 
 def test_diff_in_bf16_gives_every_tuned_weight_to_the_last_bit() -> None:
-    """Δ is kept in fp32 and added in fp32. Rounded to bf16 first, a Δ near −p leaves an error of the size of the
-    rest: p = 1, q = 2⁻¹⁰ would give 0."""
+    """Δ is kept in fp32 and added in fp32, exact as long as q is above p · 2⁻¹⁶. Rounded to bf16 before it is added,
+    a Δ near −p would leave an error of q's own size: p = 1, q = 2⁻¹⁰ would give 0."""
     base = Llama().model().to(torch.bfloat16)
     tuned = copy.deepcopy(base)
     with torch.no_grad():
         for p in tuned.parameters():
-            p *= (2.0 ** torch.randint(-10, 10, p.shape)).to(p.dtype) * torch.randn_like(p)
+            p *= (2.0 ** torch.randint(-10, 10, p.shape) * (1 + torch.rand(p.shape))).to(p.dtype)
     want = tuned(ids(2, 6)).logits
     dt.diff(tuned, base)
     assert torch.equal(base(ids(2, 6)).logits, want)

@@ -70,7 +70,8 @@ class BitFit(DeltaModule):
             return super().forward(base, *args, strength=strength, **kwargs)
         own = base()
         for name in [n for n in own if n.replace(".", "_") in self._parameters]:
-            own[name] = own[name] + (strength * self._parameters[name.replace(".", "_")]).to(own[name].dtype)
+            delta = strength * self._parameters[name.replace(".", "_")]
+            own[name] = (own[name] + delta).to(own[name].dtype)  # rounded once: Δ in bf16 may lose it all
         return own
 
     def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:

@@ -44,5 +44,6 @@ class Full(DeltaModule):
     def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
         own = base()
         for name in [n for n in own if n.replace(".", "_") in self._parameters]:
-            own[name] = own[name] + (strength * self._parameters[name.replace(".", "_")]).to(own[name].dtype)
+            delta = strength * self._parameters[name.replace(".", "_")]
+            own[name] = (own[name] + delta).to(own[name].dtype)  # rounded once: Δ in bf16 may lose it all
         return own

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from deltatune.core import DeltaError, DeltaModule, NoMatch
@@ -41,5 +42,6 @@ class Head(DeltaModule):
         own = base()
         for name in [n for n in own if n.replace(".", "_") in self._parameters]:
             mine = self._parameters[name.replace(".", "_")]
-            own[name] = (own[name] + strength * (mine - own[name])).to(own[name].dtype)
+            mixed = torch.lerp(own[name].to(mine.dtype), mine, strength)  # at 1 exactly `mine`
+            own[name] = mixed.to(own[name].dtype)
         return own

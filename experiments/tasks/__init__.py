@@ -42,19 +42,19 @@ class TaskData:
 
 def load_task(task_cfg: Any, seed: int = 0) -> TaskData:
     """The data of `task_cfg.name`; `seed` draws the sentences and the split, and nothing else does."""
-    from experiments.tasks import ha_json, jsonl
-
     if task_cfg.name == "ha_json":
+        from experiments.tasks import ha_json
+
         return ha_json.load(task_cfg.n_train, task_cfg.n_val, task_cfg.n_test, seed)
     if task_cfg.name == "jsonl":
+        from experiments.tasks import jsonl
+
         return jsonl.load(task_cfg, seed)
     raise TaskError(f"unknown task {task_cfg.name!r}: choose ha_json or jsonl")
 
 
 def score(data: TaskData, predictions: list[str], examples: list[Example]) -> dict[str, float]:
     """Shares in [0, 1] over `examples`, whose predictions stand in the same order."""
-    from experiments.tasks import ha_json
-
     if len(predictions) != len(examples) or not examples:
         raise TaskError(
             f"{len(predictions)} predictions for {len(examples)} examples: give one for each, of some"
@@ -63,6 +63,8 @@ def score(data: TaskData, predictions: list[str], examples: list[Example]) -> di
     if data.kind == "classify":
         return _classification(gold, predictions)
     if data.name == "ha_json":
+        from experiments.tasks import ha_json
+
         return ha_json.score(gold, predictions)
     return {"exact_match": _mean(said.strip() == right.strip() for said, right in zip(predictions, gold))}
 

@@ -70,11 +70,10 @@ def records(path: Path) -> tuple[str, list[Example]]:
     except OSError as error:
         raise TaskError(f"{path}: cannot be read: {error.strerror}") from None
     form, examples = "", []
-    lines = raw.split(b"\n")
-    for number, line in enumerate(lines, 1):
+    if not raw.strip():
+        raise TaskError(f"{path}: the file is empty")
+    for number, line in enumerate(raw.rstrip().split(b"\n"), 1):
         place = f"{path}:{number}"
-        if not line.strip() and number == len(lines):
-            continue
         try:
             record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
         except UnicodeDecodeError as error:
@@ -88,8 +87,6 @@ def records(path: Path) -> tuple[str, list[Example]]:
             raise TaskError(f"{place}: a {own} record in a file of {form} records")
         form = own
         examples.append(example_of(record, form, place))
-    if not examples:
-        raise TaskError(f"{path}: the file is empty")
     return form, examples
 
 
