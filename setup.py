@@ -5,12 +5,15 @@ stay without an `__init__.py`: as a package it would hide the PyPI package `kern
 imports, from every process started in the checkout (tests/test_packaging.py).
 """
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 EXPERIMENTS = [
     "transformers>=5",
     "hydra-core>=1.3",
     "gguf",
+    "accelerate",  # transformers wants it to read a GGUF
     "rich",
     "psutil",
     "scipy",
@@ -35,6 +38,8 @@ setup(
     name="deltatune",
     version="0.1.0",
     description="Parameter-efficient fine-tuning as an algebra of deltas: inject, merge, save, measure.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",

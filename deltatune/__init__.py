@@ -28,7 +28,7 @@ from deltatune.inject import freeze_base as freeze
 from deltatune.io import fingerprint, load, save
 from deltatune.layout import Features, features
 from deltatune.merge import diff, merge, merged
-from deltatune.methods import METHODS, IA3, Adapter, BitFit, DoRA, Full, Head, LoRA, Prefix, Prompt
+from deltatune.methods import IA3, METHODS, Adapter, BitFit, DoRA, Full, Head, LoRA, Prefix, Prompt
 
 __version__ = "0.1.0"
 

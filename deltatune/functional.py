@@ -108,12 +108,13 @@ def attend_gated(
     factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     heads = q.shape[-3]
     keys = k if k.shape[-3] == heads else k.repeat_interleave(heads // k.shape[-3], -3)
-    scores = (q @ keys.transpose(-1, -2)).float() * factor
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = (q @ keys.transpose(-1, -2)).to(wide) * factor
     mask = allowed(attn_mask, is_causal, q, k)
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf) if mask.dtype is torch.bool else scores + mask
     pk, pv = by_head(like(pk, q), heads), by_head(like(pv, q), heads)
-    prefix_scores = (q @ pk.transpose(-1, -2)).float() * factor
+    prefix_scores = (q @ pk.transpose(-1, -2)).to(wide) * factor
     share = torch.sigmoid(prefix_scores.logsumexp(-1, keepdim=True) - scores.logsumexp(-1, keepdim=True))
     share = share * (by_head(gate[:, None, None], heads) if isinstance(gate, Tensor) else gate)
     prefix = prefix_scores.softmax(-1).to(q.dtype) @ pv

@@ -16,7 +16,7 @@ from transformers.masking_utils import eager_mask
 from transformers.pytorch_utils import Conv1D
 
 from deltatune.core import NotReached
-from deltatune.host import Host, around, hosts
+from deltatune.host import Host, hosts
 from deltatune.inject import CLOSERS, OPENERS
 from deltatune.layout import MAPS, Map, modules
 
@@ -63,12 +63,12 @@ def eager(
         scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
         if attn_mask is not None:
             scores = scores + attn_mask
-        weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
-        return F.dropout(weights, dropout_p, dropout_p > 0) @ v
+        shares = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
+        weights = shares
+        return F.dropout(shares, dropout_p, dropout_p > 0) @ v
 
-    live = module.live("attention") if isinstance(module, Host) else []
     rate = dropout if module.training else 0.0
-    term = around(attend, live)
+    term = module.attention(attend) if isinstance(module, Host) else attend
     out = term(query, key, value, attn_mask=attention_mask, dropout_p=rate, scale=scaling)
     return out.transpose(1, 2).contiguous(), weights
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -26,13 +27,13 @@ Live = list[tuple[DeltaModule, float]]
 class Intercept(TorchFunctionMode):
     """Hands the host's scaled_dot_product_attention to its attention deltas; held during the host's forward only."""
 
-    def __init__(self, live: Live):
+    def __init__(self, host: Host):
         super().__init__()
-        self.live = live
+        self.host = host
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
-            func = around(func, self.live)
+            func = self.host.attention(func)
         return func(*args, **(kwargs or {}))
 
 
@@ -66,17 +67,35 @@ class Host(nn.Module):
                 for delta in cast("list[DeltaModule]", stack):
                     if type(delta).inactive is not DeltaModule.inactive:
                         delta.inactive(*args, *kwargs.values())
-        parameters, attention, module = self.live("parameters"), self.live("attention"), self.live("module")
-        run = super().forward
-        with Intercept(attention) if attention else nullcontext():
-            if not parameters and not module:
-                return run(*args, **kwargs)
-            own = changed_parameters(self, parameters)
-            linear = frozen(self, own)
-            if linear is not None and len(args) == 1 and not kwargs:
-                return around(linear, module)(args[0])
-            with replaced(self, own) if parameters else nullcontext():
-                return around_hidden(run, module, self.first_input, args, kwargs) if module else run(*args, **kwargs)
+        if not self.live("attention"):
+            return self.inner(super().forward, args, kwargs)
+        with Intercept(self):
+            out = self.inner(super().forward, args, kwargs)
+        if not torch.compiler.is_compiling() and not self.__dict__.pop("reached", False):
+            raise NotReached(
+                f"{self.original_class.__name__} attended without scaled_dot_product_attention, so its attention "
+                "deltas had no effect; choose the module that calls it, or load with attn_implementation='sdpa'"
+            )
+        return out
+
+    def attention(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The host's attention function with its live attention deltas around it."""
+        if not torch.compiler.is_compiling():
+            self.__dict__["reached"] = True
+        return around(call, self.live("attention"))
+
+    def inner(self, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """The host's own forward `run` with its parameter deltas inside and its module deltas around it."""
+        parameters, module = self.live("parameters"), self.live("module")
+        if not parameters and not module:
+            return run(*args, **kwargs)
+        own = changed_parameters(self, parameters)
+        linear = frozen(self, own)
+        if linear is not None:
+            (x,) = (*args, *kwargs.values())
+            return around(linear, module)(x)
+        with replaced(self, own) if parameters else nullcontext():
+            return around_hidden(run, module, self.first_input, args, kwargs) if module else run(*args, **kwargs)
 
     def _get_name(self) -> str:
         return f"Delta({self.original_class.__name__})"
@@ -120,13 +139,13 @@ def around_hidden(run: Callable[..., Any], live: Live, first: str, args: Any, kw
         x = kwargs.pop(first)
     else:
         raise DeltaError(f"the host was called without its first input {first!r}; its deltas have nothing to read")
-    rest: tuple[Any, ...] | None = None
+    rest: list[tuple[Any, ...]] = []  # what the host returned beside the hidden state
 
     def base(x: Tensor) -> Tensor:
-        nonlocal rest
         out = run(x, *args, **kwargs)
         if isinstance(out, tuple) and out and isinstance(out[0], Tensor):
-            out, rest = out[0], out[1:]
+            rest.append(out[1:])
+            out = out[0]
         if not isinstance(out, Tensor):
             raise DeltaError(
                 f"the host returned {type(out).__name__}; a delta changes a tensor, or a tuple that starts with one: "
@@ -135,7 +154,7 @@ def around_hidden(run: Callable[..., Any], live: Live, first: str, args: Any, kw
         return out
 
     h = around(Opaque(base), live)(x)
-    return h if rest is None else (h, *rest)
+    return (h, *rest[0]) if rest else h
 
 
 def _rebuild(cls: type[nn.Module]) -> nn.Module:
@@ -189,7 +208,7 @@ def attach(path: str, host: nn.Module, name: str, delta: DeltaModule) -> None:
     if not isinstance(host, Host):
         host.__class__ = host_class(type(host))
         host.deltas = nn.ModuleDict()
-        host.strengths = {}
+        host.strengths = {}  # type: ignore[assignment]
     own = cast(Host, host)
     if name not in own.deltas:
         own.deltas[name] = nn.ModuleList()
@@ -208,7 +227,7 @@ def detach(host: Host, name: str | None = None) -> None:
         cls = host.original_class
         del host.deltas
         del host.strengths
-        host.__class__ = cls
+        host.__class__ = cls  # type: ignore[assignment]
 
 
 def fast_paths(model: nn.Module) -> list[nn.TransformerEncoderLayer]:

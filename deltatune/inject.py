@@ -65,16 +65,11 @@ class Plan:
         return "\n".join([*lines, total])
 
 
-def build(
-    model: nn.Module, rules: tuple[Rule, ...], name: str
-) -> list[tuple[str, nn.Module, DeltaModule]]:
+def build(model: nn.Module, rules: tuple[Rule, ...], name: str) -> list[tuple[str, nn.Module, DeltaModule]]:
     """The deltas of all rules, made but not attached: either every one of them can be, or this raises."""
     if not rules:
         raise NoMatch("no rule given; say for example deltatune.LoRA.on(rank=8)")
-    if "." in name or not name or name in dir(nn.ModuleDict):
-        raise DeltaError(f"{name!r} cannot name a delta: it is empty, has a dot, or is a method of nn.ModuleDict")
-    if name in names(model):
-        raise DeltaError(f"a delta named {name!r} is injected already; eject it first, or choose another name")
+    check_name(model, name)
     extend(model)
     made: list[tuple[str, nn.Module, DeltaModule]] = []
     shared: dict[int, nn.Parameter] = {}
@@ -89,6 +84,14 @@ def build(
             share_tied(host, delta, shared)
             made.append((path, host, delta))
     return made
+
+
+def check_name(model: nn.Module, name: str) -> None:
+    """Raise where no delta can be injected under this name."""
+    if not name or "." in name or name in dir(nn.ModuleDict()):
+        raise DeltaError(f"{name!r} cannot name a delta: it is empty, has a dot, or is an attribute of nn.ModuleDict")
+    if name in names(model):
+        raise DeltaError(f"a delta named {name!r} is injected already; eject it first, or choose another name")
 
 
 def share_tied(host: nn.Module, delta: DeltaModule, shared: dict[int, nn.Parameter]) -> None:
@@ -162,7 +165,7 @@ def prime(model: nn.Module, name: str, example: Mapping[str, Any]) -> None:
     """One forward of the example through the base, from which the deltas of this name start."""
     waiting = {d for _, _, _, d in deltas(model, name) if type(d).prime is not DeltaModule.prime}
     if not waiting:
-        raise DeltaError(f"none of {name!r}'s methods starts from an example; leave example out")
+        raise DeltaError(f"no method of {name!r} starts from an example; leave example out")
     mask = example.get("attention_mask")
     real = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
     reached = set(waiting)
@@ -188,7 +191,9 @@ def prime(model: nn.Module, name: str, example: Mapping[str, Any]) -> None:
         for d in waiting:
             del d.forward
     if reached:
-        raise NotReached(f"{len(reached)} deltas of {name!r} were not reached by the example, first {first_path(model, reached)}")
+        raise NotReached(
+            f"{len(reached)} deltas of {name!r} were not reached by the example, first {first_path(model, reached)}"
+        )
 
 
 def pass_through(base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
@@ -241,7 +246,7 @@ def parameters(model: nn.Module, name: str | None = None) -> list[tuple[str, nn.
     return [(n, p) for n, p in model.named_parameters() if id(p) in found]
 
 
-def use(model: nn.Module, *on: str, **strengths: float) -> None:
+def use(model: nn.Module, /, *on: str, **strengths: float) -> None:
     """Which deltas are live, at what strength: use(m, "sql"), use(m, sql=1.0, chat=0.5); use(m) is the base."""
     wanted = dict.fromkeys(on, 1.0) | strengths
     known(model, *wanted)
@@ -250,7 +255,7 @@ def use(model: nn.Module, *on: str, **strengths: float) -> None:
 
 
 @contextmanager
-def active(model: nn.Module, *on: str, **strengths: float) -> Iterator[None]:
+def active(model: nn.Module, /, *on: str, **strengths: float) -> Iterator[None]:
     """`use` for a block."""
     before = [(host, host.strengths) for _, host in hosts(model)]
     use(model, *on, **strengths)
@@ -287,10 +292,13 @@ def verify(model: nn.Module, *args: Any, **kwargs: Any) -> None:
         for path, name, _, d in live
         if d not in reached and not {id(p) for p in d.parameters()} <= held
     ]
-    wanted = {f"{path} ({name}): {n}": p for path, name, _, d in live for n, p in d.named_parameters() if p.requires_grad}
+    wanted = {
+        f"{path} ({name}): {n}": p for path, name, _, d in live for n, p in d.named_parameters() if p.requires_grad
+    }
     tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.requires_grad]
     if wanted and tensors:
-        total = torch.stack([t.float().square().sum() for t in tensors]).sum()
+        with torch.enable_grad():
+            total = torch.stack([t.float().square().sum() for t in tensors]).sum()
         gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
         lost += [f"{n} got no gradient" for n, g in zip(wanted, gradients, strict=True) if g is None]
     elif wanted:

@@ -21,9 +21,9 @@ from safetensors.torch import load as parse
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from deltatune.core import BaseMismatch, DeltaError, DeltaModule, FormatError, NoMatch
+from deltatune.core import BaseMismatch, DeltaModule, FormatError
 from deltatune.host import check_host, deltas, hosts
-from deltatune.inject import Plan, describe, freeze_base, known, put_in, share_tied
+from deltatune.inject import Plan, check_name, describe, freeze_base, known, put_in, share_tied
 from deltatune.layout import extend, modules, own_parameters, unreachable
 from deltatune.methods import METHODS, Head
 
@@ -235,14 +235,6 @@ def load(
     return describe(model, sites)
 
 
-def check_name(model: nn.Module, name: str) -> None:
-    try:
-        known(model, name)
-    except NoMatch:
-        return
-    raise DeltaError(f"a delta named {name!r} is injected already; eject it first, or choose another name")
-
-
 def check_base(model: nn.Module, path: Any, about: dict[str, Any], here: dict[str, nn.Module]) -> None:
     """Raise BaseMismatch, saying whether structure or values differ."""
     for site in about["sites"]:
@@ -251,7 +243,9 @@ def check_base(model: nn.Module, path: Any, about: dict[str, Any], here: dict[st
     heads = [s["path"] for s in about["sites"] if s["method"] == "Head"]
     own = fingerprint(model, {join(p, n) for p in heads for n in own_parameters(here[p])})
     if own["structure"] != about["base"]["structure"]:
-        raise BaseMismatch(f"{path} was made on a base with other parameters or shapes than this {type(model).__name__}")
+        raise BaseMismatch(
+            f"{path} was made on a base with other parameters or shapes than this {type(model).__name__}"
+        )
     if own["values"] != about["base"]["values"]:
         raise BaseMismatch(
             f"{path} was made on a base with the same shapes as this {type(model).__name__} but other weights; load "

@@ -63,12 +63,17 @@ def original(module: nn.Module) -> type[nn.Module]:
     return getattr(type(module), "original_class", type(module))
 
 
+def plain(p: Tensor) -> bool:
+    """Whether a parameter's numbers are its values: neither codes in integers nor a quantiser's tensor subclass."""
+    return type(p) is nn.Parameter and p.is_floating_point()
+
+
 def linear_map(host: nn.Module) -> Map | None:
     """The known linear map of a host, or None: subclasses that compute otherwise and packed weights are not one."""
     cls = original(host)
     known = next((m for base, m in MAPS.items() if issubclass(cls, base) and cls.forward is m.forward), None)
     weight = host.__dict__.get("_parameters", {}).get("weight")
-    if known is None or weight is None or type(weight) is not nn.Parameter or not weight.is_floating_point():
+    if known is None or weight is None or not plain(weight):
         return None
     if weight.dim() != 2 or getattr(host, "max_norm", None) is not None:
         return None
@@ -105,8 +110,8 @@ def features(host: nn.Module) -> Features:
     """Input and output sizes of a host. A container's are those of its first and its last linear map."""
     known = linear_map(host)
     if known is not None:
-        n, k = host.weight.shape if not known.transposed else host.weight.T.shape  # type: ignore[union-attr]
-        return Features(k, n)
+        n, k = host._parameters["weight"].shape  # type: ignore[union-attr]
+        return Features(n, k) if known.transposed else Features(k, n)
     into, out = getattr(host, "in_features", None), getattr(host, "out_features", None)
     if isinstance(into, int) and isinstance(out, int):
         return Features(into, out)
@@ -130,6 +135,12 @@ def own_parameters(host: nn.Module) -> dict[str, nn.Parameter | None]:
     if isinstance(host, nn.MultiheadAttention):
         own |= {f"out_proj.{n}": p for n, p in host.out_proj._parameters.items()}
     return own
+
+
+def paired(own: dict[str, Any], delta: nn.Module) -> list[tuple[str, Tensor, nn.Parameter]]:
+    """(name, tensor, the delta's parameter of that name, "." as "_") of the own parameters that the delta covers."""
+    mine = {n: delta._parameters.get(n.replace(".", "_")) for n in own}
+    return [(n, own[n], p) for n, p in mine.items() if p is not None]
 
 
 def device_of(host: nn.Module) -> torch.device:
@@ -191,16 +202,14 @@ def blocks(model: nn.Module) -> list[Block]:
         if any(path == p or path.startswith(p + ".") for p, _ in found):
             continue
         children = list(module.named_children())
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len({original(c) for _, c in children}) == 1:
-            if all(len(linears(c)) > 1 for _, c in children):
-                found += [(f"{path}.{n}" if path else n, c) for n, c in children]
+        alike = isinstance(module, (nn.ModuleList, nn.Sequential)) and len({original(c) for _, c in children}) == 1
+        if alike and all(len(linears(c)) > 1 for _, c in children):
+            found += [(f"{path}.{n}" if path else n, c) for n, c in children]
     return [_block(p, m) for p, m in found or [("", model)]]
 
 
 def _block(path: str, module: nn.Module) -> Block:
-    attention = [
-        (p, m) for p, m in modules(module, path) if isinstance(m, nn.MultiheadAttention) or _projections(m)
-    ]
+    attention = [(p, m) for p, m in modules(module, path) if isinstance(m, nn.MultiheadAttention) or _projections(m)]
     inside = tuple(p + "." for p, _ in attention)
     # What BERT and ViT keep beside the attention module (`attention.output.dense`) belongs to attention too:
     # everything up to the last attention part in module order that shares its parent.
@@ -311,8 +320,7 @@ def output_head(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [
         (p, m)
         for p, m in modules(model)
-        if p.partition(".")[0] not in ("", backbone)
-        and any(id(q) not in shared for q in m.parameters(recurse=False))
+        if p.partition(".")[0] not in ("", backbone) and any(id(q) not in shared for q in m.parameters(recurse=False))
     ]
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, NoMatch, NotFoldable, Stacked
 from deltatune.host import Host, changed_parameters, deltas, detach, hosts, names, put, replaced
-from deltatune.inject import Plan, close_fast_path, describe, known, put_in
+from deltatune.inject import Plan, check_name, close_fast_path, describe, known, put_in
 from deltatune.layout import delta_dtype, frozen, modules, own_parameters, stored, unreachable
 from deltatune.methods.full import Full
 
@@ -25,9 +25,7 @@ def folded(model: nn.Module, chosen: list[str]) -> list[tuple[Host, dict[str, nn
     lies under a chosen one, or where a weight that is tied to another module would change at one of its uses.
     """
     uses = Counter(id(p) for _, m in modules(model) for p in m._parameters.values() if p is not None)
-    per_delta = Counter(
-        id(p) for _, _, _, d in deltas(model) if d.site == "parameters" for p in d._parameters.values()
-    )
+    per_delta = Counter(id(p) for _, _, _, d in deltas(model) if d.site == "parameters" for p in d._parameters.values())
     made: dict[int, nn.Parameter] = {}
     result = []
     for path, host in hosts(model):
@@ -40,10 +38,10 @@ def folded(model: nn.Module, chosen: list[str]) -> list[tuple[Host, dict[str, nn
         mine = [(n, d, s) for n, d, s in stack if n in chosen]
         if not mine:
             continue
-        for site in ("module", "parameters"):
-            order = [n in chosen for n, d, _ in stack if d.site == site]
-            if order != sorted(order, reverse=True):
-                raise NotFoldable(f"{path}: a live delta that is not merged lies under one that is; merge it as well")
+        # From the inside out: parameter deltas change the weights that all module deltas stand around.
+        order = [n in chosen for site in ("parameters", "module") for n, d, _ in stack if d.site == site]
+        if order != sorted(order, reverse=True):
+            raise NotFoldable(f"{path}: a live delta that is not merged lies under one that is; merge it as well")
         if any(d.site == "attention" for _, d, _ in mine):
             raise NotFoldable(f"{path}: a prefix has no closed form as weights; keep it injected")
         own = own_parameters(host)
@@ -127,8 +125,8 @@ def merge(model: nn.Module, *given: str) -> None:
     close_fast_path(model)
     if added and "save_pretrained" in dir(model):
         warnings.warn(
-            f"{len(added)} merged biases stand where the model's config knows none: save_pretrained and from_pretrained "
-            "would drop them; keep the delta file, or torch.save the model",
+            f"{len(added)} merged biases stand where the model's config knows none: save_pretrained and "
+            "from_pretrained would drop them; keep the delta file, or torch.save the model",
             stacklevel=2,
         )
 
@@ -161,6 +159,7 @@ def diff(tuned: nn.Module, base: nn.Module, name: str = "default") -> Plan:
     other, here = dict(modules(tuned)), dict(modules(base))
     if names(base) or names(tuned):
         raise DeltaError("diff compares plain models; merge or eject their deltas first")
+    check_name(base, name)
     if surplus := other.keys() ^ here.keys():
         raise BaseMismatch(f"the two models have different modules, first {sorted(surplus)[0]!r}")
     skipped = unreachable(base)

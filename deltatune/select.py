@@ -19,6 +19,8 @@ def sites(model: nn.Module, rule: Rule) -> list[tuple[str, nn.Module, dict[str, 
         found = [(p, here[p], h | rule.hparams) for p, h in rule.method.usual(model, rule.hparams)]
     elif isinstance(rule.where, str):
         parts = {part: [p for p in here if fnmatch.fnmatchcase(p, part)] for part in rule.where.split("|")}
+        if "" in parts and rule.where:  # "" alone is the model itself; beside others it is a slip
+            raise NoMatch(f"{rule}: there is nothing between two '|', or before or behind one")
         for part, paths in parts.items():
             if not paths:
                 near = difflib.get_close_matches(part.lstrip("*."), here, n=3, cutoff=0.0)

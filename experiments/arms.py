@@ -53,7 +53,11 @@ class Arm:
         code = subprocess.call([sys.executable, "-m", "experiments.run", *self.overrides], cwd=ROOT)
         if self.result.is_file():
             return row(self.result)
-        ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        if code == 0:
+            failure = f"no result at {self.result}: was the code changed while it ran? Start again"
+        else:
+            ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            failure = f"the process {ended} before it wrote a result; its output says why"
         config = self.config
         return Row(
             method=config.method.name,
@@ -63,5 +67,5 @@ class Arm:
             lr=config.optim.lr,
             steps=config.optim.steps,
             batch_size=config.optim.batch_size,
-            failure=f"the process {ended} before it wrote a result; its output says why",
+            failure=failure,
         )

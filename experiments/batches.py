@@ -44,7 +44,9 @@ class Encoder:
         """Raises ValueError where the response alone fills max_length."""
         end = self.tokenizer.eos_token_id
         if end is None:
-            raise ValueError("the tokenizer has no eos_token, so no response could end; set one in the model's directory")
+            raise ValueError(
+                "the tokenizer has no eos_token, so no response could end; set one in the model's directory"
+            )
         response = [*self.tokenizer(example.completion, add_special_tokens=False)["input_ids"], end]
         room = self.max_length - len(self.front) - len(response)
         if room < 1:

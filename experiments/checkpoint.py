@@ -33,7 +33,8 @@ class State:
     step: int = 0  # steps done
     tokens: int = 0  # real tokens seen, without padding
     wall_s: float = 0.0  # spent in steps, over all processes of a resumed run
-    increase_bytes: int = 0  # peak memory of training over that of the loaded model
+    peak_bytes: int = 0  # high-water mark of the process
+    increase_bytes: int = 0  # peak of training over the size with the model loaded
     metrics: list[dict[str, float]] = field(default_factory=list)  # a row a step
 
 
@@ -73,7 +74,9 @@ class Checkpoints:
         """
         for path in self.newest_first():
             if digest(path) != path.stem.rsplit("-", 1)[1]:
-                warnings.warn(f"{path}: damaged, its contents do not match its name; trying the one before", stacklevel=2)
+                warnings.warn(
+                    f"{path}: damaged, its contents do not match its name; trying the one before", stacklevel=2
+                )
                 continue
             content = torch.load(path, weights_only=True)
             if content["identity"] != self.identity:

@@ -142,7 +142,7 @@ def check(config: Config) -> None:
     at_least_one = {
         "optim.steps": optim.steps,
         "optim.batch_size": optim.batch_size,
-        "optim.micro_batch": optim.micro_batch or optim.batch_size,
+        "optim.micro_batch": 1 if optim.micro_batch is None else optim.micro_batch,
         "optim.checkpoint_every": optim.checkpoint_every,
         "optim.max_length": optim.max_length,
         "eval.batch_size": config.eval.batch_size,

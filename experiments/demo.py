@@ -89,9 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(rich_table(rows, title))
     for line in notes(rows):
         console.print(line, markup=False)
-    console.print(
-        f"report: {Path(given.out) / 'report.md'}", f"plot: {Path(given.out) / 'plot.png'}", sep="\n"
-    )
+    console.print(f"report: {Path(given.out) / 'report.md'}", f"plot: {Path(given.out) / 'plot.png'}", sep="\n")
     return 1 if any(row.failure is not None for row in rows) else 0
 
 

@@ -57,18 +57,26 @@ def generated(
 ) -> list[str]:
     """Greedy continuations up to the end-of-turn token."""
     tokenizer: Any = encoder.tokenizer
+    head = model.get_output_embeddings()  # type: ignore[operator]
     prompts = [row.prompt for row in rows]
     ids = padded(prompts, encoder.pad, device, left=True)
-    out = model.generate(  # type: ignore[operator]
-        input_ids=ids,
-        attention_mask=padded([[1] * len(p) for p in prompts], 0, device, left=True),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        use_cache=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=encoder.pad,
-    )
+    with head.register_forward_pre_hook(contiguous):
+        out = model.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=padded([[1] * len(p) for p in prompts], 0, device, left=True),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=encoder.pad,
+        )
     return tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+
+
+def contiguous(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The head's input as one block. After the prompts it is a strided slice, each row's last position, for which
+    matmul copies the head once a row on CPU: 2.8 GB and half the time of 50 rows on a vocabulary of 49,152."""
+    return (args[0].contiguous(), *args[1:])
 
 
 def classes(model: nn.Module, encoder: Encoder, rows: Sequence[Row], device: torch.device) -> list[str]:

@@ -35,9 +35,7 @@ class ModelError(ValueError):
     """The model cannot be used; the message says why."""
 
 
-def load_model(
-    config: Any, *, dtype: torch.dtype, device: torch.device, labels: tuple[str, ...] = ()
-) -> Loaded:
+def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, labels: tuple[str, ...] = ()) -> Loaded:
     """The model that `config.name` names: a causal language model, or with labels a classifier.
 
     A head that the checkpoint lacks is drawn from torch's global generator: seed it first.
@@ -110,9 +108,7 @@ def smollm2() -> Path:
             dtype=torch.float32,
         )
         # What was read from a GGUF refuses to be saved; the strict load checks that its weights are plain.
-        config = {
-            name: value for name, value in read.config.to_dict().items() if name != "quantization_config"
-        }
+        config = {name: value for name, value in read.config.to_dict().items() if name != "quantization_config"}
         model = LlamaForCausalLM(LlamaConfig(**config))
         model.load_state_dict(read.state_dict())
         nn.Module.to(model, torch.bfloat16)

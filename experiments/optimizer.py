@@ -59,7 +59,7 @@ class Optimizer:
 
     @staticmethod
     def master(p: nn.Parameter) -> Tensor:
-        """The parameter itself where it is fp32 or wider, else a copy to which its gradient moves as soon as it is there."""
+        """The parameter itself where it is fp32 or wider, else a copy that takes each gradient over at once."""
         if torch.finfo(p.dtype).bits >= 32:
             return p
         master = p.detach().float()

@@ -31,13 +31,9 @@ def quality_plot(rows: Sequence[Row], path: Path, title: str) -> Path:
         if row.untrained:
             axes.axhline(row.score, color="0.55", linestyle="--", linewidth=1)
             place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "xytext": (-4, 3)}
-            axes.annotate(
-                f"{row.method} (untrained)", (1, row.score), **place, ha="right", color="0.4", fontsize=8
-            )
+            axes.annotate(f"{row.method} (untrained)", (1, row.score), **place, ha="right", color="0.4", fontsize=8)
     colours = [f"C{number % 10}" for number in range(len(trained))]
-    axes.scatter(
-        [row.trainable for row in trained], [row.score for row in trained], s=36, c=colours, zorder=3
-    )
+    axes.scatter([row.trainable for row in trained], [row.score for row in trained], s=36, c=colours, zorder=3)
     metrics = " / ".join(dict.fromkeys(row.metric.replace("_", " ") for row in done))
     axes.set(xlabel="trainable parameters", ylabel=f"{metrics} (test)", title=title, ylim=(-0.05, 1.05))
     axes.margins(x=0.15)
@@ -59,9 +55,7 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> list
     frame = axes.get_window_extent()
     labels: list[Annotation] = []
     for x, y, text in points:
-        label = axes.annotate(
-            text, (x, y), xytext=PLACES[0], textcoords="offset points", va="center", fontsize=9
-        )
+        label = axes.annotate(text, (x, y), xytext=PLACES[0], textcoords="offset points", va="center", fontsize=9)
         for dx, dy in PLACES:
             label.set_position((dx, dy))
             label.set_horizontalalignment("center" if dx == 0 else "left" if dx > 0 else "right")

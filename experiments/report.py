@@ -128,14 +128,10 @@ def conditions(rows: Sequence[Row]) -> list[str]:
 def _noise(rows: Sequence[Row]) -> str:
     """How far chance alone moves a share of the test examples, for the smallest test set among the rows."""
     n = min((item.n_test for item in rows if item.failure is None), default=0)
-    return (
-        f" quality: with {n} test examples the standard error is up to {(0.25 / n) ** 0.5:.3f}." if n else ""
-    )
+    return f" quality: with {n} test examples the standard error is up to {(0.25 / n) ** 0.5:.3f}." if n else ""
 
 
-def write_markdown(
-    path: Path, title: str, how: str, rows: Sequence[Row], plot: Path | None, extra: str = ""
-) -> None:
+def write_markdown(path: Path, title: str, how: str, rows: Sequence[Row], plot: Path | None, extra: str = "") -> None:
     """The report: how it was made, the table, the plot, the conditions, and `extra` sections as they are."""
     parts = [f"# {title}", how, markdown_table(*cells(rows))]
     if said := notes(rows):

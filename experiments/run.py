@@ -11,8 +11,10 @@ from __future__ import annotations
 import fcntl
 import json
 import statistics
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,7 +83,9 @@ def held(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(f"{directory}: another process is at work in this run; wait for it, or stop it") from None
+            raise RuntimeError(
+                f"{directory}: another process is at work in this run; wait for it, or stop it"
+            ) from None
         yield
 
 
@@ -115,7 +119,7 @@ def measured(config: Config, directory: Path, device: torch.device) -> dict[str,
     with phase("inject"):
         encoder = put_in(config, loaded, data, device)
         trained = [p for p in model.parameters() if p.requires_grad]
-    state = State()
+    state = State(peak_bytes=memory.peak_bytes())
     checkpoints = Checkpoints(directory / "checkpoints", f"{key(config)}-{data.sha256[:16]}")
     if trained:
         state = trained_state(config, directory, model, encoder, data, device, checkpoints, memory)
@@ -140,7 +144,7 @@ def measured(config: Config, directory: Path, device: torch.device) -> dict[str,
         "n_test": len(data.test),
         "parameters": {"trainable": n_trainable, "total": total, "share": n_trainable / total},
         "bytes": {"delta": delta_bytes, "full_copy": full_copy_bytes},
-        "memory": {"peak_bytes": memory.peak_bytes(), "training_increase_bytes": state.increase_bytes}
+        "memory": {"peak_bytes": state.peak_bytes, "training_increase_bytes": state.increase_bytes}
         | ({"device_peak_bytes": torch.cuda.max_memory_allocated()} if device.type == "cuda" else {}),
         "seconds": seconds | {"total": sum(seconds.values())},
         "tokens_per_s": state.tokens / state.wall_s if state.wall_s else 0.0,
@@ -202,7 +206,7 @@ def trained_state(
 ) -> State:
     """Train to the last step, or find it done."""
     if config.optim.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        checkpoint_activations(model)
     return train(
         model,
         Optimizer(*groups(model), config.optim),
@@ -216,6 +220,14 @@ def trained_state(
         memory=memory,
         log_every=config.log_every,
     )
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Keep each block's input alone and run the block again in the backward."""
+    with warnings.catch_warnings():
+        # Newer transformers 5 rename this method and warn; older ones have no other.
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
 
 
 def saved_bytes(config: Config, directory: Path, model: nn.Module) -> int:
@@ -248,7 +260,7 @@ def prompt_text(example: Example) -> str:
 
 def median_step_s(state: State) -> float:
     ends = [0.0, *(row["wall_s"] for row in state.metrics)]
-    return statistics.median([b - a for a, b in zip(ends, ends[1:])]) if state.metrics else 0.0
+    return statistics.median([b - a for a, b in pairwise(ends)]) if state.metrics else 0.0
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).with_name("conf")), config_name="config")

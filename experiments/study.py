@@ -32,8 +32,9 @@ N_TEST = 200
 RESULTS = Path("experiments/results/study")
 HOW = (
     "Made by `python -m experiments.study` (`make study`): {steps} steps a run, one seed, the same batches "
-    "in the same order for every method, on one thread of the CPU. Each learning rate is chosen by {metric} on the validation set, "
-    "ties by its loss; quality is the test set's at the chosen rate, bytes and seconds are that run's."
+    "in the same order for every method, on one thread of the CPU. Each learning rate is chosen by {metric} "
+    "on the validation set, ties by its loss; quality is the test set's at the chosen rate, bytes and "
+    "seconds are that run's."
 )
 
 
@@ -105,9 +106,7 @@ def chosen(rows: Sequence[Row]) -> Row:
     if len(rates) < len(FACTORS):
         said.append(f"only {len(rates)} of {len(FACTORS)} learning rates tried so far")
     elif pick.lr in (rates[0], rates[-1]):
-        said.append(
-            f"lr {pick.lr:g} is at the edge of its grid ({rates[0]:g} to {rates[-1]:g}); beyond may be better"
-        )
+        said.append(f"lr {pick.lr:g} is at the edge of its grid ({rates[0]:g} to {rates[-1]:g}); beyond may be better")
     said += [f"lr {item.lr:g} failed: {item.failure}" for item in rows if item.failure is not None]
     return pick.noted("; ".join(said))
 
@@ -158,12 +157,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each (%(default)s)")
     parser.add_argument("--model", default="smollm2", help="of experiments/conf/model (%(default)s)")
     parser.add_argument("--out", default="runs/study", help="folder for the runs (%(default)s)")
-    parser.add_argument(
-        "--results", type=Path, default=RESULTS, help="folder for the small files (%(default)s)"
-    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the small files (%(default)s)")
     given = parser.parse_args(argv)
 
-    shared = (f"model={given.model}", "task=ha_json", f"task.n_test={given.n_test}", "task.n_val=50", "threads=1")
+    shared = (
+        f"model={given.model}",
+        "task=ha_json",
+        f"task.n_test={given.n_test}",
+        "task.n_val=50",
+        "threads=1",
+    )
     shared += (f"optim.steps={given.steps}", f"out={given.out}")
     whole = grid(METHODS, shared)
     cells = [cell for cell in whole if cell.method in given.only]

@@ -42,7 +42,7 @@ def train(
     state = checkpoints.restore(optimizer) or State()
     # The rows of a dead process that lie after its last checkpoint are written again.
     write_text(metrics, "".join(json.dumps(row) + "\n" for row in state.metrics))
-    earlier_bytes = state.increase_bytes
+    peak_bytes, increase_bytes = state.peak_bytes, state.increase_bytes
     model.train()
     with metrics.open("a") as log, progress("train", optim.steps, log_every, state.step) as show:
         while state.step < optim.steps:
@@ -73,7 +73,8 @@ def train(
             log.flush()
             show(state.step, f"loss {loss:.3f}  {n_tokens / step_s:.0f} tokens/s")
             if state.step % optim.checkpoint_every == 0 or state.step == optim.steps:
-                state.increase_bytes = max(earlier_bytes, memory.increase_bytes())
+                state.peak_bytes = max(peak_bytes, memory.peak_bytes())
+                state.increase_bytes = max(increase_bytes, memory.increase_bytes())
                 checkpoints.save(optimizer, state)
     return state
 

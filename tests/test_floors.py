@@ -25,8 +25,8 @@ FLOORS = {
     "deltatune.peft_format": 5,
     "deltatune": 6,
 }
-# Imports inside a floor that are meant: the algebra is the ground of floor 1, putting deltas in that of floor 4
-# (load and diff put them in as inject does), and DoRA is a LoRA.
+# Imports inside a floor that are meant: the algebra is the ground of floor 1, inject that of floor 4 (load and
+# diff put deltas in as it does), and DoRA is a LoRA.
 SIDEWAYS = {
     ("deltatune.functional", "deltatune.core"),
     ("deltatune.layout", "deltatune.core"),
@@ -59,9 +59,7 @@ def imports(path: Path, module: str) -> Iterator[str]:
             found = [f"{source}.{a.name}" if f"{source}.{a.name}" in modules else source for a in node.names]
         else:
             continue
-        yield from (
-            name for name in found if name.split(".")[0] in ("deltatune", "experiments", "benchmarks")
-        )
+        yield from (name for name in found if name.split(".")[0] in ("deltatune", "experiments", "benchmarks"))
 
 
 def name_of(path: Path) -> str:
@@ -72,9 +70,8 @@ def name_of(path: Path) -> str:
 def wrong_imports(path: Path, module: str) -> list[str]:
     wrong = []
     for imported in dict.fromkeys(imports(path, module)):
-        own = (
-            imported.startswith(f"{module}.") and path.name == "__init__.py"
-        )  # a package gathers its own modules
+        # a package gathers its own modules
+        own = imported.startswith(f"{module}.") and path.name == "__init__.py"
         if own or (module, imported) in SIDEWAYS:
             continue
         if imported.split(".")[0] != "deltatune" or floor(imported) >= floor(module):

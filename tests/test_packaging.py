@@ -2,8 +2,8 @@
 
 The trap: the folder kernels/ in the repository root and the PyPI package `kernels`, which transformers
 imports where it is installed. Both must work side by side, in a process started in the root or elsewhere,
-from an editable install or a wheel. Each check is a fresh interpreter started with -S, so that no other copy of
-deltatune takes part.
+from an editable install or a wheel. Each check is a fresh interpreter started with -S, so that no other copy
+of deltatune takes part.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("checkout")
     for name in ("deltatune", "kernels"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "LICENSE"):
+    for name in ("setup.py", "pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, copy)
     return copy
 
@@ -117,9 +117,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "kernels" / "__init__.py").write_text(STAND_IN)
     metadata = folder / f"kernels-{KERNELS_MIN_VERSION}.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: kernels\nVersion: {KERNELS_MIN_VERSION}\n"
-    )
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kernels\nVersion: {KERNELS_MIN_VERSION}\n")
     return folder
 
 
@@ -173,9 +171,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
 
 def test_import_is_light() -> None:
     """`import deltatune` needs torch, safetensors, einops and numpy, not what only the experiments use."""
-    code = (
-        "import json, sys, deltatune; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-    )
+    code = "import json, sys, deltatune; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     loaded = set(json.loads(python(code, cwd=ROOT, path=[])))
     heavy = {"triton", "transformers", "hydra", "omegaconf", "peft", "rich", "matplotlib", "scipy", "gguf"}
     assert not loaded & heavy

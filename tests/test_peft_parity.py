@@ -63,9 +63,7 @@ def renamed(parts: dict[str, str]) -> Callable[[nn.Module], dict[str, Tensor]]:
 
     def values(model: nn.Module) -> dict[str, Tensor]:
         return {
-            f"{PEFT_HIDDEN}{path}.{parts[n]}": p
-            for path, _, _, d in deltas(model)
-            for n, p in d.named_parameters()
+            f"{PEFT_HIDDEN}{path}.{parts[n]}": p for path, _, _, d in deltas(model) for n, p in d.named_parameters()
         }
 
     return values
@@ -111,14 +109,10 @@ PAIRS = {
     ),
     "ia3": Pair(
         dt.IA3.on(),
-        lambda: peft.IA3Config(
-            target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
-        ),
+        lambda: peft.IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
         ia3_values,
     ),
-    "prompt": Pair(
-        dt.Prompt.on(length=LENGTH), virtual("PromptTuningConfig"), prompt_values, tokens_in_front=LENGTH
-    ),
+    "prompt": Pair(dt.Prompt.on(length=LENGTH), virtual("PromptTuningConfig"), prompt_values, tokens_in_front=LENGTH),
     "prefix": Pair(dt.Prefix.on(length=LENGTH, gated=False), virtual("PrefixTuningConfig"), prefix_values),
 }
 every_pair = pytest.mark.parametrize("method", PAIRS)

@@ -47,9 +47,7 @@ def test_sizes_and_form(parts: Parts) -> None:
         assert [turn["role"] for turn in example.messages] == ["user"]
         answer = json.loads(example.completion)
         assert set(answer) == {"intent", "slots"}
-        assert example.completion == json.dumps(
-            answer, sort_keys=True, separators=(",", ":"), ensure_ascii=False
-        )
+        assert example.completion == json.dumps(answer, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def test_no_template_and_no_sentence_stands_in_two_parts(parts: Parts) -> None:
@@ -118,9 +116,7 @@ def test_expansions_depend_on_the_seed_alone(home: ha_json.Home) -> None:
     assert first != draw(home, 1)
 
 
-def test_more_sentences_than_there_are_is_an_error(
-    home: ha_json.Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_sentences_than_there_are_is_an_error(home: ha_json.Home, monkeypatch: pytest.MonkeyPatch) -> None:
     few = [template for template in home.templates() if template.intent == "HassNevermind"]
     monkeypatch.setattr(ha_json.Home, "templates", lambda self: few)
     with pytest.raises(TaskError, match=r"task.n_train=50: the templates give only 2 distinct"):
@@ -150,9 +146,7 @@ def test_the_data_is_the_same_in_every_process(tmp_path: Path) -> None:
 
 
 def test_loading_keeps_the_data_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = [
-        template for template in ha_json.Home.english().templates() if template.intent == "HassMediaPrevious"
-    ]
+    few = [template for template in ha_json.Home.english().templates() if template.intent == "HassMediaPrevious"]
     monkeypatch.setattr(ha_json.Home, "templates", lambda self: few)
     monkeypatch.setenv("DELTATUNE_CACHE", str(tmp_path))
     config = SimpleNamespace(name="ha_json", n_train=6, n_val=1, n_test=2)

@@ -15,4 +15,4 @@ METHODS: dict[str, type[DeltaModule]] = {
     m.__name__: m for m in (LoRA, DoRA, Adapter, Prefix, Prompt, BitFit, IA3, Full, Head)
 }
 
-__all__ = ["METHODS", "Adapter", "BitFit", "DoRA", "Full", "Head", "IA3", "LoRA", "Prefix", "Prompt"]
+__all__ = ["IA3", "METHODS", "Adapter", "BitFit", "DoRA", "Full", "Head", "LoRA", "Prefix", "Prompt"]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltatune.core import DeltaError, DeltaModule, NoMatch
 from deltatune.functional import like
-from deltatune.layout import blocks, delta_dtype, device_of, feed_forward_module, features, sublayer_outs
+from deltatune.layout import blocks, delta_dtype, device_of, features, feed_forward_module, sublayer_outs
 
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 

@@ -18,6 +18,7 @@ from deltatune.layout import (
     modules,
     output_head,
     own_parameters,
+    paired,
 )
 
 
@@ -69,9 +70,8 @@ class BitFit(DeltaModule):
         if self.site == "module":
             return super().forward(base, *args, strength=strength, **kwargs)
         own = base()
-        for name in [n for n in own if n.replace(".", "_") in self._parameters]:
-            delta = strength * self._parameters[name.replace(".", "_")]
-            own[name] = (own[name] + delta).to(own[name].dtype)  # rounded once: Δ in bf16 may lose it all
+        for name, p, delta in paired(own, self):
+            own[name] = (p + strength * delta).to(p.dtype)  # rounded once: Δ in bf16 may lose it all
         return own
 
     def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:

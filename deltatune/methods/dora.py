@@ -37,9 +37,7 @@ class DoRA(LoRA):
         norm = dora_norm(at.weight.detach(), self.A.detach(), self.B.detach(), strength * self.scale)
         return strength * (self.m / norm.clamp_min(torch.finfo(norm.dtype).tiny) - 1)
 
-    def forward(
-        self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any
-    ) -> Tensor:
+    def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any) -> Tensor:
         at = term(base).folded()
         h = at._replace(bias=None)(x)
         h = h + low_rank(F.dropout(x, self.dropout, self.training), self.A, self.B, strength * self.scale)

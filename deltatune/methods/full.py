@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from deltatune.core import DeltaError, DeltaModule
-from deltatune.layout import delta_dtype, modules, own_parameters, unreachable
+from deltatune.layout import delta_dtype, modules, own_parameters, paired, plain, unreachable
 
 
 class Full(DeltaModule):
@@ -31,6 +31,10 @@ class Full(DeltaModule):
         chosen = [n for n in own if only is None or n in only]
         if not chosen:
             raise DeltaError(f"Full: {type(host).__name__} owns no parameters; choose the modules inside it")
+        if packed := [n for n in chosen if not plain(own[n])]:
+            raise DeltaError(
+                f"Full: {', '.join(packed)} of {type(host).__name__} is packed, no number to add to; see only="
+            )
         for name in chosen:
             delta = torch.zeros_like(own[name], dtype=delta_dtype(host), memory_format=torch.contiguous_format)
             self.register_parameter(name.replace(".", "_"), nn.Parameter(delta))
@@ -43,7 +47,6 @@ class Full(DeltaModule):
 
     def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
         own = base()
-        for name in [n for n in own if n.replace(".", "_") in self._parameters]:
-            delta = strength * self._parameters[name.replace(".", "_")]
-            own[name] = (own[name] + delta).to(own[name].dtype)  # rounded once: Δ in bf16 may lose it all
+        for name, p, delta in paired(own, self):
+            own[name] = (p + strength * delta).to(p.dtype)  # rounded once: Δ in bf16 may lose it all
         return own

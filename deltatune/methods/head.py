@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from deltatune.core import DeltaError, DeltaModule, NoMatch
-from deltatune.layout import delta_dtype, modules, output_head, own_parameters
+from deltatune.layout import delta_dtype, output_head, own_parameters, paired, plain
 
 
 class Head(DeltaModule):
@@ -27,6 +27,8 @@ class Head(DeltaModule):
         own = {n: p for n, p in own_parameters(host).items() if p is not None}
         if not own:
             raise DeltaError(f"Head: {type(host).__name__} owns no parameters; choose the layers inside it")
+        if packed := [n for n, p in own.items() if not plain(p)]:
+            raise DeltaError(f"Head: {', '.join(packed)} of {type(host).__name__} is packed, no number to copy")
         for name, p in own.items():
             copy = p.detach().to(delta_dtype(host), copy=True)
             self.register_parameter(name.replace(".", "_"), nn.Parameter(copy))
@@ -40,8 +42,6 @@ class Head(DeltaModule):
 
     def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
         own = base()
-        for name in [n for n in own if n.replace(".", "_") in self._parameters]:
-            mine = self._parameters[name.replace(".", "_")]
-            mixed = torch.lerp(own[name].to(mine.dtype), mine, strength)  # at 1 exactly `mine`
-            own[name] = mixed.to(own[name].dtype)
+        for name, p, mine in paired(own, self):
+            own[name] = torch.lerp(p.to(mine.dtype), mine, strength).to(p.dtype)  # at 1 exactly `mine`
         return own

@@ -52,9 +52,7 @@ class IA3(DeltaModule):
             l = F.pad(l, (self.span[0], self.width - self.span[1]))
         return l.to(dtype)
 
-    def forward(
-        self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any
-    ) -> Tensor:
+    def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any) -> Tensor:
         if self.form == "input":
             return base(torch.addcmul(x, x, self.less_one(strength, x.dtype)), *args, **kwargs)
         h = base(x, *args, **kwargs)

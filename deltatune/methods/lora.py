@@ -58,9 +58,7 @@ class LoRA(DeltaModule):
             return low_rank_rows(x * known, self.A, self.B, self.scale) * known[..., None]
         return low_rank(F.dropout(x, self.dropout, self.training), self.A, self.B, self.scale)
 
-    def forward(
-        self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any
-    ) -> Tensor:
+    def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any) -> Tensor:
         h = base(x, *args, **kwargs)
         return h + strength * self.update(x).to(h.dtype)
 

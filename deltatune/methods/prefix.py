@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deltatune.core import DeltaError, DeltaModule, NotReached
-from deltatune.functional import attend_gated, attend_prefixed, like
+from deltatune.functional import attend_gated, attend_prefixed
 from deltatune.layout import attention_shape, blocks, delta_dtype, device_of
 
 
@@ -77,11 +77,15 @@ class Prefix(DeltaModule):
             rows = t.transpose(1, 2)  # (B, S, H_kv, D_head)
             rows = rows[real] if real is not None and real.shape == rows.shape[:2] else rows.flatten(0, 1)
             if len(rows) < self.length:
-                raise DeltaError(f"Prefix: the example has {len(rows)} real tokens, fewer than the prefix's {self.length}")
+                raise DeltaError(
+                    f"Prefix: the example has {len(rows)} real tokens, fewer than the prefix's {self.length}"
+                )
             if rows.shape[1] != self.heads:  # a caller that repeats the heads before it attends
                 rows = rows[:, :: rows.shape[1] // self.heads]
             if rows.shape[1:] != (self.heads, self.head_dim):
-                raise DeltaError(f"Prefix: the host's {name} heads are {tuple(rows.shape[1:])}, not {self.k.shape[::2]}")
+                raise DeltaError(
+                    f"Prefix: the host's {name} heads are {tuple(rows.shape[1:])}, not {self.k.shape[::2]}"
+                )
             taken.append(rows[: self.length].transpose(0, 1))
         self.k.copy_(taken[0])
         self.v.copy_(taken[1])
@@ -103,7 +107,5 @@ class Prefix(DeltaModule):
         args = (base, query, key, value, k, v)
         if self.gate is None and strength == 1:
             return attend_prefixed(*args, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, **kwargs)
-        gate = strength if self.gate is None else strength * like(self.gate, query).float()
-        return attend_gated(
-            *args, gate, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, **kwargs
-        )
+        gate = strength if self.gate is None else strength * self.gate
+        return attend_gated(*args, gate, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, **kwargs)

@@ -70,9 +70,7 @@ class Prompt(DeltaModule):
                 "use() or active(), or leave its ids out"
             )
 
-    def forward(
-        self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any
-    ) -> Tensor:
+    def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any) -> Tensor:
         mine = self.mine(x)
         h = base(torch.where(mine, 0, x), *args, **kwargs)
         rows = self.P[(x - self.first).clamp(0, self.length - 1)]

@@ -56,9 +56,7 @@ def load_task(task_cfg: Any, seed: int = 0) -> TaskData:
 def score(data: TaskData, predictions: list[str], examples: list[Example]) -> dict[str, float]:
     """Shares in [0, 1] over `examples`, whose predictions stand in the same order."""
     if len(predictions) != len(examples) or not examples:
-        raise TaskError(
-            f"{len(predictions)} predictions for {len(examples)} examples: give one for each, of some"
-        )
+        raise TaskError(f"{len(predictions)} predictions for {len(examples)} examples: give one for each, of some")
     gold = [example.completion for example in examples]
     if data.kind == "classify":
         return _classification(gold, predictions)

@@ -70,9 +70,7 @@ class Home:
         contents = get_intents("en")
         if contents is None:
             raise TaskError("home-assistant-intents has no English sentences: install another version of it")
-        names = [
-            (name, name, {"domain": kind}) for kind, all_names in ha_home.NAMES.items() for name in all_names
-        ]
+        names = [(name, name, {"domain": kind}) for kind, all_names in ha_home.NAMES.items() for name in all_names]
         return Home(
             Intents.from_dict(contents),
             {
@@ -88,10 +86,7 @@ class Home:
             for block in intent.data:
                 for sentence in block.sentences:
                     found[intent.name, str(sentence.text)].append((block, sentence))
-        return [
-            Template(intent, text, tuple(blocks))
-            for (intent, text), blocks in sorted(found.items(), key=_first)
-        ]
+        return [Template(intent, text, tuple(blocks)) for (intent, text), blocks in sorted(found.items(), key=_first)]
 
     def understand(self, sentence: str) -> tuple[str, dict[str, Any]] | None:
         """The intent and slots of a sentence.
@@ -104,9 +99,7 @@ class Home:
         )
         if found is None:
             return None
-        slots = {
-            name: _plain(entity.value) for name, entity in found.entities.items() if entity.value != NO_AREA
-        }
+        slots = {name: _plain(entity.value) for name, entity in found.entities.items() if entity.value != NO_AREA}
         return found.intent.name, slots
 
 
@@ -156,9 +149,7 @@ class Walk:
         if isinstance(values, WildcardSlotList) and name in ha_home.PHRASES:
             phrase = self.rng.choice(ha_home.PHRASES[name])
             return phrase, phrase
-        raise TaskError(
-            f"the list {{{name}}} has no values for {self.block.requires_context}: add some to ha_home.py"
-        )
+        raise TaskError(f"the list {{{name}}} has no values for {self.block.requires_context}: add some to ha_home.py")
 
     def _number(self, values: RangeSlotList) -> tuple[str, Any]:
         number = self.rng.choice(list(values.get_numbers()))
@@ -184,9 +175,7 @@ def expansions(home: Home, template: Template, seed: int) -> Iterator[Example]:
             continue
         misses = 0
         seen.add(said)
-        yield Example(
-            messages=({"role": "user", "content": said},), completion=_answer(*put_in), group=template.id
-        )
+        yield Example(messages=({"role": "user", "content": said},), completion=_answer(*put_in), group=template.id)
 
 
 def load(n_train: int, n_val: int, n_test: int, seed: int) -> TaskData:
@@ -196,20 +185,14 @@ def load(n_train: int, n_val: int, n_test: int, seed: int) -> TaskData:
 
     def build(into: Path) -> None:
         parts = generate(n_train, n_val, n_test, seed)
-        (into / "parts.json").write_text(
-            json.dumps([[asdict(example) for example in part] for part in parts])
-        )
+        (into / "parts.json").write_text(json.dumps([[asdict(example) for example in part] for part in parts]))
 
     stored = json.loads((cached(f"ha_json-{key}", build) / "parts.json").read_text())
-    train, val, test = (
-        [Example(**{**row, "messages": tuple(row["messages"])}) for row in part] for part in stored
-    )
+    train, val, test = ([Example(**{**row, "messages": tuple(row["messages"])}) for row in part] for part in stored)
     return TaskData("ha_json", "generate", train, val, test, (), content_sha256(train, val, test), sources)
 
 
-def generate(
-    n_train: int, n_val: int, n_test: int, seed: int
-) -> tuple[list[Example], list[Example], list[Example]]:
+def generate(n_train: int, n_val: int, n_test: int, seed: int) -> tuple[list[Example], list[Example], list[Example]]:
     """Train, val and test. The split of the templates depends on the seed alone, not on the sizes."""
     home = Home.english()
     alive: dict[str, list[Iterator[Example]]] = defaultdict(list)
@@ -258,8 +241,7 @@ def score(gold: list[str], predictions: list[str]) -> dict[str, float]:
     said = [_parse(text) for text in predictions]
     right = [_parse(text) for text in gold]
     return {
-        "exact_match": sum(a is not None and _canonical(a) == _canonical(b) for a, b in zip(said, right))
-        / len(gold),
+        "exact_match": sum(a is not None and _canonical(a) == _canonical(b) for a, b in zip(said, right)) / len(gold),
         "valid_json": sum(value is not None for value in said) / len(gold),
     }
 

@@ -42,9 +42,7 @@ def load(task: Any, seed: int = 0) -> TaskData:
             parts[part] = [row for row, own in zip(rows, ranks) if own in chosen]
             parts["train"] = [row for row, own in zip(rows, ranks) if own not in chosen]
             if not parts["train"]:
-                raise TaskError(
-                    f"{task.train}: {len(rows)} records leave none to train on after task.n_{part}={n}"
-                )
+                raise TaskError(f"{task.train}: {len(rows)} records leave none to train on after task.n_{part}={n}")
     classify = forms == {"text/label"}
     labels = tuple(sorted({e.completion for e in parts["train"]})) if classify else ()
     for part in ("val", "test"):
@@ -77,9 +75,7 @@ def records(path: Path) -> tuple[str, list[Example]]:
         try:
             record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
         except UnicodeDecodeError as error:
-            raise TaskError(
-                f"{place}: not UTF-8 at byte {error.start} of the line; save the file as UTF-8"
-            ) from None
+            raise TaskError(f"{place}: not UTF-8 at byte {error.start} of the line; save the file as UTF-8") from None
         except ValueError as error:
             raise TaskError(f"{place}: not a JSON value: {error}") from None
         own = form_of(record, place)
@@ -124,9 +120,7 @@ def example_of(record: dict[str, Any], form: str, place: str) -> Example:
     if form == "text/label":
         label = record["label"]
         if isinstance(label, bool) or not isinstance(label, (str, int)):
-            raise TaskError(
-                f"{place}: field 'label' must be a text or a whole number, not {type(label).__name__}"
-            )
+            raise TaskError(f"{place}: field 'label' must be a text or a whole number, not {type(label).__name__}")
         pair = text_of(record, "text_pair", place) if "text_pair" in record else None
         return Example((), str(label), place, text=text_of(record, "text", place), text_pair=pair)
     turns = record["messages"]
@@ -138,8 +132,6 @@ def example_of(record: dict[str, Any], form: str, place: str) -> Example:
                 raise TaskError(f"{place}: a turn of 'messages' has no {field!r}")
             text_of(turn, field, place)
     if turns[-1]["role"] != "assistant":
-        raise TaskError(
-            f"{place}: the last turn of 'messages' must be the assistant's, not {turns[-1]['role']!r}"
-        )
+        raise TaskError(f"{place}: the last turn of 'messages' must be the assistant's, not {turns[-1]['role']!r}")
     before = tuple({"role": t["role"], "content": t["content"]} for t in turns[:-1])
     return Example(before, turns[-1]["content"], place)
