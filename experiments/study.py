@@ -4,7 +4,8 @@
 
 The learning rate is chosen on the validation set; the test result shown is that of the chosen one. Every
 method runs at its default rate first and the other rates follow, so that a study stopped early has a row for
-each. Started again, it goes on where it was. The essentials of every run, the tables and the plot are small
+each. Started again, it goes on where it was, also
+in another checkout that has its small result files. The essentials of every run, the tables and the plot are small
 files in experiments/results/study. Exits with 1 if a run failed.
 """
 
@@ -67,6 +68,18 @@ class Cell:
             return "none.json"
         return f"{self.method}-lr{self.arm.config.optim.lr:g}.json"
 
+    def kept(self, results: Path) -> Row | None:
+        """The row of its small result file, if that is of this very configuration."""
+        path = results / self.file
+        if path.is_file() and self.arm.result.parent.name.endswith(read(path)["key"]):
+            return row(path)
+        return None
+
+    def done(self, results: Path) -> Row | None:
+        """Its row where it is complete: in this checkout's runs, or in the small files of an earlier one."""
+        kept = None if self.arm.complete else self.kept(results)
+        return kept if kept is not None and kept.failure is None else None
+
 
 def grid(methods: Sequence[str], shared: tuple[str, ...]) -> list[Cell]:
     """Every run in its order: all methods at their default rate, then the other rates."""
@@ -128,12 +141,7 @@ def rates_table(rows: Sequence[Row], picks: Sequence[Row]) -> str:
 
 def collect(cells: Sequence[Cell], results: Path) -> list[Row]:
     """The rows of the cells that have a small result file of this very configuration, in the grid's order."""
-    rows = []
-    for cell in cells:
-        path = results / cell.file
-        if path.is_file() and cell.arm.result.parent.name.endswith(read(path)["key"]):
-            rows.append(row(path))
-    return rows
+    return [kept for kept in (cell.kept(results) for cell in cells) if kept is not None]
 
 
 def write_tables(rows: Sequence[Row], results: Path, title: str, steps: int) -> list[Row]:
@@ -175,9 +183,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     title = f"{given.model} on ha_json, {given.steps} steps, learning rates searched"
     console = terminal()
     failed: dict[str, Row] = {}
-    fresh = {cell.file for cell in cells if not cell.arm.complete}
+    fresh = {cell.file for cell in cells if not cell.arm.complete and cell.done(results) is None}
     with ThreadPoolExecutor(given.jobs) as pool:
-        for number, (cell, item) in enumerate(zip(cells, pool.map(lambda cell: cell.arm.run(), cells)), 1):
+        outcomes = pool.map(lambda cell: cell.done(results) or cell.arm.run(), cells)
+        for number, (cell, item) in enumerate(zip(cells, outcomes), 1):
             name = f"{number} of {len(cells)}: {cell.file.removesuffix('.json')}"
             console.rule(f"{name}, {'ran' if cell.file in fresh else 'done already'}", align="left")
             if cell.arm.result.is_file():

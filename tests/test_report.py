@@ -328,6 +328,8 @@ def test_a_study_goes_on_where_it_was(in_tmp: Path, monkeypatch: pytest.MonkeyPa
     assert "| lora | 0.003 | 0.600 | 1.000 | 0.600 | yes |" in text
     assert "lr 0.003 is at the edge" in text
     assert study.main(command) == 0
+    elsewhere = ["--only", "lora", "--model", "tiny", "--out", str(in_tmp / "empty"), "--results", "small"]
+    assert study.main(elsewhere) == 0  # as in another checkout, where only the small files are
     assert len(called) == 3
 
 
