@@ -1,0 +1,198 @@
+"""Delta files that are damaged, crafted, of another base or of another time: each refused by name, and the model
+left as it was; and a disk that is full."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save as serialise
+from torch import nn
+
+import deltatune as dt
+from deltatune.io import canonical, checksum, read
+from tests.laws import image
+
+
+def small(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 3))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A delta file of a small model: LoRA of rank 1 on both layers."""
+    model = small()
+    dt.inject(model, dt.LoRA.on("0|2", rank=1))
+    dt.save(model, tmp_path / "delta.safetensors")
+    return tmp_path / "delta.safetensors"
+
+
+def refused(path: Path, error: type[dt.DeltaError], message: str, model: nn.Module | None = None) -> None:
+    model = small() if model is None else model
+    before = image(model)
+    with pytest.raises(error, match=message):
+        dt.load(model, path)
+    assert image(model) == before
+
+
+def crafted(file: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:
+    """Rewrite the file with changed content and checksums that fit, so that the check behind them must fire."""
+    about, tensors = read(file)
+    change(about, tensors)
+    about["tensors"] = {k: about["tensors"].get(k, "") and checksum(t) for k, t in tensors.items()}
+    about["checksum"] = hashlib.sha256(canonical(about).encode()).hexdigest()
+    file.write_bytes(serialise(tensors, {"deltatune": canonical(about)}))
+
+
+def test_another_base_with_the_same_shapes(file: Path) -> None:
+    refused(file, dt.BaseMismatch, "same shapes as this Sequential but other weights", small(seed=1))
+
+
+def test_another_base_with_other_shapes(file: Path) -> None:
+    other = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3))
+    refused(file, dt.BaseMismatch, "other parameters or shapes", other)
+
+
+def test_a_base_without_the_path(file: Path) -> None:
+    refused(file, dt.BaseMismatch, "changes '2', which this Sequential does not have", nn.Sequential(nn.Linear(3, 2)))
+
+
+def test_one_base_in_two_dtypes_is_one_base(file: Path) -> None:
+    dt.load(small().to(torch.bfloat16), file)
+
+
+def drop(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["0.A"]
+
+
+def add(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    tensors["0.C"] = torch.zeros(2)
+    about["tensors"]["0.C"] = "new"
+
+
+def reshape(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    tensors["0.A"] = torch.zeros(3, 1)
+
+
+def retype(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    tensors["0.A"] = torch.zeros(1, 3, dtype=torch.int32)
+
+
+def not_a_number(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    tensors["2.B"][0] = float("nan")
+
+
+def unknown(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    about["sites"][0]["method"] = "NobodyWroteThis"
+
+
+def surplus_hparam(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    about["sites"][0]["hparams"]["colour"] = "red"
+
+
+def future(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    about["format"] = 99
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop, "tensor '0.A' is missing"),
+        (add, "tensor '0.C' belongs to no parameter"),
+        (reshape, r"'0.A' has shape \[3, 1\], its site needs \[1, 3\]"),
+        (retype, "'0.A' has dtype torch.int32"),
+        (not_a_number, "'2.B' holds NaN or infinity"),
+        (unknown, "unknown method 'NobodyWroteThis'; define it, or pass it in methods="),
+        (surplus_hparam, "0: LoRA: .*colour"),
+        (future, "has format 99; this version of deltatune reads 1"),
+    ],
+)
+def test_consistent_files_with_wrong_content(file: Path, change: Any, message: str) -> None:
+    crafted(file, change)
+    refused(file, dt.FormatError, message)
+
+
+def test_methods_are_looked_up_where_told(file: Path) -> None:
+    with pytest.raises(dt.FormatError, match="unknown method 'LoRA'"):
+        dt.load(small(), file, methods={})
+    dt.load(small(), file, methods={"LoRA": dt.LoRA})
+
+
+def test_any_truncation(file: Path) -> None:
+    data = file.read_bytes()
+    for length in range(0, len(data), 7):
+        file.write_bytes(data[:length])
+        refused(file, dt.FormatError, "safetensors|metadata|header")
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x20, 0x80, 0xFF])
+def test_any_single_flipped_byte(file: Path, flip: int) -> None:
+    """Every byte of the file: length, header, its padding, metadata and tensors."""
+    data = bytearray(file.read_bytes())
+    model = small()
+    before = image(model)
+    for i in range(len(data)):
+        data[i] ^= flip
+        file.write_bytes(data)
+        with pytest.raises((dt.FormatError, dt.BaseMismatch)):
+            dt.load(model, file)
+        data[i] ^= flip
+    assert image(model) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04pickle", json.dumps({"a": 1}).encode() * 9])
+def test_not_a_safetensors_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "delta.safetensors"
+    path.write_bytes(content)
+    refused(path, dt.FormatError, "not a whole safetensors file")
+
+
+def test_a_safetensors_file_of_somebody_else(tmp_path: Path) -> None:
+    path = tmp_path / "delta.safetensors"
+    path.write_bytes(serialise({"weight": torch.zeros(3)}, {"format": "pt"}))
+    refused(path, dt.FormatError, "without deltatune's metadata")
+
+
+def test_a_delta_that_diverged_is_not_saved_over_a_good_one(file: Path) -> None:
+    good = file.read_bytes()
+    model = small()
+    dt.load(model, file)
+    dt.parameters(model)[0][1].data.fill_(float("inf"))
+    with pytest.raises(dt.FormatError, match=r"0\.A holds NaN or infinity"):
+        dt.save(model, file)
+    assert file.read_bytes() == good
+
+
+FULL_DISK = """
+import resource, signal, sys, torch, deltatune as dt
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+model = torch.nn.Sequential(torch.nn.Linear(64, 64))
+dt.inject(model, dt.LoRA.on("0", rank=64))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    dt.save(model, sys.argv[1])
+except OSError as error:
+    print("OSError", error.errno)
+"""
+
+
+def test_a_full_disk_leaves_the_old_file(file: Path) -> None:
+    """The limit on a file's size stands for the disk: writing breaks off in the middle."""
+    good = file.read_bytes()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(file)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.startswith("OSError")
+    assert file.read_bytes() == good
+    assert list(file.parent.iterdir()) == [file]
