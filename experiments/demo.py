@@ -19,7 +19,7 @@ from experiments.report import ending, notes, rich_table, terminal, write_markdo
 from experiments.rows import Row
 
 METHODS = ("none", "lora", "adapter", "prefix", "bitfit", "full")
-STEPS = 60
+STEPS = 100
 N_TEST = 100
 N_SAMPLES = 5
 HOW = (

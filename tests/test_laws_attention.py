@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import deltatune as dt
 from tests.cases import assert_changed, assert_close, base_output, run, shaken
-from tests.hosts import HEADS, WIDTH, EagerLlama, Host, Llama
+from tests.hosts import HEADS, HOSTS, WIDTH, EagerLlama, Host, Llama
 from tests.laws import image
 
 pytestmark = pytest.mark.law
@@ -53,6 +53,20 @@ def test_attention_that_no_prefix_can_enter_is_refused() -> None:
     with pytest.raises(dt.NotReached, match=r"attends with 'flex_attention'.* attn_implementation='sdpa'"):
         dt.inject(model, dt.Prefix.on(length=2))
     assert image(model) == before
+
+
+@pytest.mark.parametrize("host", [pytest.param(h, id=h.name) for h in HOSTS if h.pads and h.takes_ids])
+@pytest.mark.parametrize("rule", [dt.Prefix.on(length=3), dt.Prompt.on(length=3)], ids=["Prefix", "Prompt"])
+def test_an_example_starts_deltas_from_its_real_tokens_alone(host: Host, rule: dt.Rule) -> None:
+    batch = host.batch(rows=2, tokens=5)
+    model = host.model()
+    dt.inject(model, rule, example=host.cut(batch, 0, 3))
+    for side in ("left", "right"):
+        other = host.model()
+        dt.inject(other, rule, example=host.padded(batch, [3, 5], side))
+        for (_, want), (name, got) in zip(dt.parameters(model), dt.parameters(other)):
+            assert_close(got.detach(), want.detach(), host.reduction)
+            assert name.endswith((".k", ".v", ".P"))
 
 
 class ByHand(nn.Module):
