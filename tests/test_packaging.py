@@ -36,7 +36,8 @@ print(json.dumps({
     "kernels": spec.origin if spec else None,
 }))
 """
-EDITABLE = "import site, sys; site.addsitedir(sys.argv[1])\n"
+# First on the path: the finder has the same module name in every editable install, the environment's own included.
+EDITABLE = "import site, sys; sys.path.insert(0, sys.argv[1]); site.addsitedir(sys.argv[1])\n"
 
 
 def python(code: str, *argv: str, cwd: Path, path: list[Path]) -> str:
