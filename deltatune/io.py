@@ -21,7 +21,7 @@ from safetensors.torch import load as parse
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from deltatune.core import BaseMismatch, DeltaModule, FormatError
+from deltatune.core import BaseMismatch, DeltaError, DeltaModule, FormatError
 from deltatune.host import check_host, deltas, hosts
 from deltatune.inject import Plan, check_name, describe, freeze_base, known, put_in, share_tied
 from deltatune.layout import extend, modules, own_parameters, unreachable
@@ -29,6 +29,8 @@ from deltatune.methods import METHODS, Head
 
 FORMAT = 1
 SAMPLES = 16  # values of each parameter that enter the fingerprint
+PARTS = {"base": dict, "sites": list, "tensors": dict, "tied": dict}  # of the metadata
+BASE, SITE = {"structure": str, "values": str}, {"path": str, "method": str, "hparams": dict}
 
 
 def fingerprint(model: nn.Module, skip: set[str] | None = None) -> dict[str, str]:
@@ -168,8 +170,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
             raise ValueError
     except (ValueError, AttributeError, KeyError, TypeError):
         raise FormatError(f"{path}: the metadata is damaged: its checksum does not match") from None
-    if about["format"] != FORMAT:
-        raise FormatError(f"{path} has format {about['format']}; this version of deltatune reads {FORMAT}")
+    if about.get("format") != FORMAT:
+        raise FormatError(f"{path} has format {about.get('format')}; this version of deltatune reads {FORMAT}")
+    if not (holds(about, PARTS) and holds(about["base"], BASE) and all(holds(s, SITE) for s in about["sites"])):
+        raise FormatError(f"{path}: the metadata lacks a part that format {FORMAT} has")
+    if loose := [k for k, first in about["tied"].items() if str(first) not in tensors]:
+        raise FormatError(f"{path}: {loose[0]!r} is tied to a tensor that the file does not hold")
     if missing := about["tensors"].keys() - tensors.keys():
         raise FormatError(f"{path}: tensor {sorted(missing)[0]!r} is missing")
     if surplus := tensors.keys() - about["tensors"].keys():
@@ -180,6 +186,11 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
         if t.is_floating_point() and not bool(torch.isfinite(t).all()):
             raise FormatError(f"{path}: tensor {key!r} holds NaN or infinity")
     return about, tensors
+
+
+def holds(value: Any, parts: dict[str, type]) -> bool:
+    """Whether this is a dict with these keys and kinds of values."""
+    return isinstance(value, dict) and all(isinstance(value.get(k), kind) for k, kind in parts.items())
 
 
 def load(
@@ -211,7 +222,7 @@ def load(
         check_host(site["path"], host, skipped)
         try:
             delta = cls(host, **{k: tuple(v) if isinstance(v, list) else v for k, v in site["hparams"].items()})  # type: ignore[arg-type]
-        except TypeError as error:
+        except (TypeError, DeltaError) as error:
             raise FormatError(f"{path}: {site['path']}: {site['method']}: {error}") from None
         share_tied(host, delta, shared)
         sites.append((site["path"], host, delta))

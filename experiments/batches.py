@@ -27,6 +27,10 @@ class Row:
     segments: list[int] | None = None  # BERT's token types of the prompt
     label: int | None = None
 
+    @property
+    def n_tokens(self) -> int:
+        return len(self.prompt) + len(self.response)
+
 
 @dataclass(frozen=True)
 class Encoder:

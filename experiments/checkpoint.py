@@ -92,13 +92,6 @@ class Checkpoints:
     def newest_first(self) -> list[Path]:
         return sorted(self.directory.glob("step-*.pt"), reverse=True)
 
-    def clear(self) -> None:
-        """Remove them all: a complete run has its delta and needs none."""
-        for path in (*self.newest_first(), self.directory / "writing.part"):
-            path.unlink(missing_ok=True)
-        if self.directory.is_dir():
-            self.directory.rmdir()
-
 
 def digest(path: Path) -> str:
     with path.open("rb") as file:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import statistics
 import warnings
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from experiments.tasks import Example, TaskData, load_task, score
 from experiments.train import train
 
 NAME = "run"  # of the delta in the model and in its file
+CHECKPOINTS = "checkpoints"
 DTYPES = {Dtype.bf16: torch.bfloat16, Dtype.fp32: torch.float32}
 
 
@@ -73,6 +75,7 @@ def run(config: Config) -> dict[str, Any]:
             write_json(file, head | {"status": "failed", "error": f"{type(error).__name__}: {error}"})
             raise
         write_json(file, result)
+        shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)  # a complete run has its delta and needs none
         return result
 
 
@@ -107,6 +110,9 @@ def measured(config: Config, directory: Path, device: torch.device) -> dict[str,
     phase, memory = Phases(), Memory()
     with phase("data"):
         data = load_task(config.task, seed=config.task.seed)
+        parts = {"train": data.train, "val": data.val, "test": data.test}
+        if empty := [part for part, examples in parts.items() if not examples]:
+            raise ValueError(f"task={data.name} has no examples in {', '.join(empty)}; give it some, or raise task.n_*")
     with phase("load"):
         loaded = load_model(config.model, dtype=DTYPES[config.model.dtype], device=device, labels=data.labels)
         model = loaded.model
@@ -119,21 +125,21 @@ def measured(config: Config, directory: Path, device: torch.device) -> dict[str,
     with phase("inject"):
         encoder = put_in(config, loaded, data, device)
         trained = [p for p in model.parameters() if p.requires_grad]
+    with phase("data"):
+        rows = {part: encoder.rows(examples) for part, examples in parts.items()}
     state = State(peak_bytes=memory.peak_bytes())
-    checkpoints = Checkpoints(directory / "checkpoints", f"{key(config)}-{data.sha256[:16]}")
     if trained:
-        state = trained_state(config, directory, model, encoder, data, device, checkpoints, memory)
+        checkpoints = Checkpoints(directory / CHECKPOINTS, f"{key(config)}-{data.sha256[:16]}")
+        state = trained_state(config, directory, model, encoder, rows["train"], device, checkpoints, memory)
     with phase("save"):
         delta_bytes = saved_bytes(config, directory, model)
     with phase("evaluate"):
-        rows = encoder.rows(data.val)
-        loss = mean_loss(model, rows, encoder.pad, config.eval.batch_size, device)
-        predictions = answers(model, encoder, rows, config.eval, device, config.log_every)
+        loss = mean_loss(model, rows["val"], encoder.pad, config.eval.batch_size, device)
+        predictions = answers(model, encoder, rows["val"], config.eval, device, config.log_every)
         validation = score(data, predictions, data.val) | {"loss": loss}
-        predictions = answers(model, encoder, encoder.rows(data.test), config.eval, device, config.log_every)
+        predictions = answers(model, encoder, rows["test"], config.eval, device, config.log_every)
         quality = score(data, predictions, data.test)
     write_text(directory / "predictions.jsonl", prediction_lines(data, predictions))
-    checkpoints.clear()
     n_trainable = sum(p.numel() for p in trained)
     seconds = phase.seconds | {"train": state.wall_s}
     return {
@@ -155,6 +161,7 @@ def measured(config: Config, directory: Path, device: torch.device) -> dict[str,
             "n_train": len(data.train),
             "n_val": len(data.val),
             "n_test": len(data.test),
+            "n_at_max_length": sum(row.n_tokens >= config.optim.max_length for part in rows.values() for row in part),
         },
         "base": loaded.source,
     }
@@ -199,7 +206,7 @@ def trained_state(
     directory: Path,
     model: nn.Module,
     encoder: Encoder,
-    data: TaskData,
+    rows: list[Row],
     device: torch.device,
     checkpoints: Checkpoints,
     memory: Memory,
@@ -210,7 +217,7 @@ def trained_state(
     return train(
         model,
         Optimizer(*groups(model), config.optim),
-        encoder.rows(data.train),
+        rows,
         config.optim,
         seed=config.seed,
         pad=encoder.pad,

@@ -3,9 +3,11 @@ left as it was; and a disk that is full."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -122,6 +124,71 @@ def test_consistent_files_with_wrong_content(file: Path, change: Any, message: s
     refused(file, dt.FormatError, message)
 
 
+def without(*keys: str) -> Callable[[dict[str, Any], dict[str, torch.Tensor]], None]:
+    """Metadata that lacks a part."""
+
+    def change(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        for key in keys:
+            about = about[0] if key == "first" else about.setdefault(key, {}) if key != keys[-1] else about
+        del about[keys[-1]]
+
+    return change
+
+
+def tied_to_nothing(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["2.A"]
+    about["tied"]["2.A"] = "0.Z"
+
+
+def impossible_rank(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    about["sites"][0]["hparams"]["rank"] = 0
+
+
+def list_of_hparams(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    about["sites"][0]["hparams"] = ["rank", 1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        tied_to_nothing,
+        impossible_rank,
+        list_of_hparams,
+        without("format"),
+        without("base"),
+        without("sites"),
+        without("tied"),
+        without("base", "structure"),
+        without("sites", "first", "hparams"),
+        without("sites", "first", "method"),
+        without("sites", "first", "path"),
+    ],
+)
+def test_consistent_files_that_nobody_saved(file: Path, change: Any) -> None:
+    """Checksums say that a file is whole, not that what it says makes sense."""
+    crafted(file, change)
+    refused(file, dt.FormatError, re.escape(str(file)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop("0.B"), "tensor '0.B' is missing"),
+        (lambda tensors: tensors.update({"0.C": torch.zeros(2)}), "tensor '0.C' is not one that the metadata names"),
+        (lambda tensors: tensors.update({"0.A": tensors["0.A"] + 1}), "tensor '0.A' is damaged"),
+        (lambda tensors: tensors.update({"0.A": tensors["0.A"].view(3, 1)}), "tensor '0.A' is damaged"),
+        (lambda tensors: tensors.update({"0.A": tensors["0.A"].view(torch.int32)}), "tensor '0.A' is damaged"),
+    ],
+)
+def test_tensors_that_are_not_those_of_the_metadata(file: Path, change: Any, message: str) -> None:
+    _, tensors = read(file)
+    data = file.read_bytes()
+    kept = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    change(tensors)
+    file.write_bytes(serialise(tensors, kept))
+    refused(file, dt.FormatError, message)
+
+
 def test_methods_are_looked_up_where_told(file: Path) -> None:
     with pytest.raises(dt.FormatError, match="unknown method 'LoRA'"):
         dt.load(small(), file, methods={})
@@ -148,6 +215,19 @@ def test_any_single_flipped_byte(file: Path, flip: int) -> None:
             dt.load(model, file)
         data[i] ^= flip
     assert image(model) == before
+
+
+@pytest.mark.slow
+def test_every_value_of_every_byte(file: Path) -> None:
+    """255 other values for each byte; reading is where they are told apart."""
+    data = bytearray(file.read_bytes())
+    for i, right in enumerate(data):
+        for value in set(range(256)) - {right}:
+            data[i] = value
+            file.write_bytes(data)
+            with pytest.raises(dt.FormatError):
+                read(file)
+        data[i] = right
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04pickle", json.dumps({"a": 1}).encode() * 9])
@@ -196,3 +276,20 @@ def test_a_full_disk_leaves_the_old_file(file: Path) -> None:
     assert done.stdout.startswith("OSError")
     assert file.read_bytes() == good
     assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("step", ["fdopen", "chmod", "replace"])
+def test_a_save_that_breaks_off_anywhere(file: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, model = file.read_bytes(), small()
+    dt.load(model, file)
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"deltatune.io.os.{step}", full)
+        with pytest.raises(OSError, match="No space left"):
+            dt.save(model, file)
+    assert file.read_bytes() == good and list(file.parent.iterdir()) == [file]
+    dt.save(model, file)
+    assert file.read_bytes() == good

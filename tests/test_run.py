@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -16,88 +14,35 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 import deltatune as dt
 from experiments import run as module
 from experiments.batches import Encoder
-from experiments.config import Config, key, register, run_name
+from experiments.config import key
 from experiments.evaluate import answers, mean_loss
 from experiments.models import load_model
 from experiments.rows import row
-from experiments.run import main, run
+from experiments.run import run
 from experiments.tasks import load_task
+from tests.runs import (
+    ROOT,
+    classes,
+    config,
+    directory,
+    metrics,
+    overrides,
+    own_cache_and_torch_settings,  # noqa: F401 - a fixture
+    words,
+)
 
-ROOT = Path(__file__).resolve().parents[1]
 METHODS = sorted(file.stem for file in (ROOT / "experiments" / "conf" / "method").glob("*.yaml"))
 KEYS = {
     *("format", "status", "error", "config", "key", "method", "model", "task", "seed", "lr", "steps", "batch_size"),
     *("quality", "validation", "metric", "loss", "n_test", "parameters", "bytes", "memory", "seconds"),
     *("tokens_per_s", "step_s", "environment", "data", "base"),
 }
-
-
-@pytest.fixture(autouse=True)
-def own_cache_and_torch_settings(tmp_path_factory, monkeypatch):
-    """A cache for the tests alone, and torch's global settings put back."""
-    monkeypatch.setenv("DELTATUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    threads = torch.get_num_threads()
-    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-
-
-def words(path: Path, n: int = 40) -> Path:
-    """A file of small generation records."""
-    colours = ("red", "green", "blue", "grey")
-    records = [{"prompt": f"{i} {colours[i % 4]} lamp?", "completion": f"{colours[i % 4]} {i % 3}"} for i in range(n)]
-    path.write_text("".join(json.dumps(r) + "\n" for r in records))
-    return path
-
-
-def classes(path: Path, n: int = 40) -> Path:
-    records = [{"text": ("warm " if i % 2 else "cold ") * (1 + i % 5) + str(i), "label": "ab"[i % 2]} for i in range(n)]
-    path.write_text("".join(json.dumps(r) + "\n" for r in records))
-    return path
-
-
-def overrides(tmp_path: Path, *more: str, file: Path | None = None) -> list[str]:
-    data = file or words(tmp_path / "words.jsonl")
-    return [
-        *("model=tiny", "task=jsonl", f"task.train={data}", "task.n_val=5", "task.n_test=6", "optim=quick"),
-        *("eval.max_new_tokens=6", "device=cpu", f"out={tmp_path / 'runs'}", *more),
-    ]
-
-
-def config(*given: str) -> Config:
-    register()
-    with initialize_config_dir(str(ROOT / "experiments" / "conf"), version_base="1.3"):
-        made = OmegaConf.to_object(compose("config", overrides=list(given)))
-    assert isinstance(made, Config)
-    return made
-
-
-def directory(made: Config) -> Path:
-    return Path(made.out) / run_name(made)
-
-
-def metrics(folder: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "wall_s"} for line in lines]
-
-
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *given: str) -> str:
-    """What the command line says when it exits with an error."""
-    monkeypatch.setattr(sys, "argv", ["run", *given])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 1
-    return capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- what a run leaves
@@ -117,6 +62,7 @@ def test_every_method_leaves_a_whole_directory(tmp_path, method):
         *("exact_match", 6, 6),
     )
     assert set(result["validation"]) == {"exact_match", "loss"}
+    assert result["data"]["n_at_max_length"] == 0
     if method == "none":
         assert (result["lr"], result["steps"], result["bytes"]["delta"], result["parameters"]["trainable"]) == (
             None,
@@ -177,6 +123,15 @@ def test_classification_trains_a_head_and_saves_it_with_the_delta(tmp_path, meth
     if method in ("lora", "prompt"):
         names = load_file(directory(made) / "delta.safetensors")
         assert [n for n in names if n.startswith("score")]
+
+
+def test_prompts_that_were_cut_are_counted(tmp_path):
+    """A byte is a token here; between prompt and completion stands a line's end, and after it the end of the turn."""
+    result = run(config(*overrides(tmp_path, "method=none", "optim.max_length=22")))
+    data = load_task(config(*overrides(tmp_path)).task)
+    examples = [*data.train, *data.val, *data.test]
+    at_limit = sum(len(e.text) + 1 + len(e.completion) + 1 >= 22 for e in examples)
+    assert 0 < result["data"]["n_at_max_length"] == at_limit < len(examples)
 
 
 def test_a_completed_run_is_not_run_again(tmp_path, monkeypatch):
@@ -275,113 +230,6 @@ def test_killed_in_the_evaluation_it_does_not_train_again(tmp_path, monkeypatch)
     result = run(made)
     assert result["status"] == "complete"
     assert (directory(made) / "metrics.jsonl").read_text() == before
-
-
-# ---------------------------------------------------------------- failures
-
-
-def test_a_loss_that_blows_up_is_recorded_with_its_step(tmp_path):
-    made = config(*overrides(tmp_path, "method=full", "optim.lr=1e38", "optim.clip=1e30"))
-    with pytest.raises(ArithmeticError, match="step 2"):
-        run(made)
-    result = json.loads((directory(made) / "result.json").read_text())
-    assert result["status"] == "failed"
-    assert "step 2: the loss is nan" in result["error"] or "step 2: the loss is inf" in result["error"]
-    assert "step 2" in (row(directory(made) / "result.json").failure or "")
-
-
-def test_a_failed_run_is_tried_again(tmp_path, monkeypatch):
-    made = config(*overrides(tmp_path))
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "load_task", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(made)
-    assert json.loads((directory(made) / "result.json").read_text())["status"] == "failed"
-    assert run(made)["status"] == "complete"
-
-
-def test_two_processes_cannot_hold_one_run(tmp_path):
-    made = config(*overrides(tmp_path))
-    directory(made).mkdir(parents=True)
-    with (directory(made) / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(RuntimeError, match="another process is at work"):
-            run(made)
-    assert run(made)["status"] == "complete"
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (["method=lorra"], r"Could not find 'method/lorra'(.|\n)*lora"),
-        (["model=bigger"], r"Could not find 'model/bigger'(.|\n)*smollm2"),
-        (["task=chess"], r"Could not find 'task/chess'(.|\n)*ha_json"),
-        (["optim.steps=many"], r"Value 'many' of type 'str' could not be converted to Integer(.|\n)*optim.steps"),
-        (["optim.lr=[1]"], r"(.|\n)*optim.lr"),
-        (["optim.decay=square"], r"Invalid value 'square', expected one of \[constant, linear, cosine\]"),
-        (["model.dtype=fp8"], r"Invalid value 'fp8', expected one of \[bf16, fp32\]"),
-        (["device=tpu"], r"Invalid value 'tpu', expected one of \[auto, cpu, cuda\]"),
-        (["optim.momentum=1"], r"Key 'momentum'"),
-        (["task.n_train=many"], r"Value 'many' of type 'str' could not be converted to Integer"),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
-)
-def test_a_wrong_word_or_type_is_refused_by_name(given, message):
-    with pytest.raises((HydraException, ConfigCompositionException)) as error:
-        config(*given)
-    said = f"{error.value}\n{error.value.__cause__}"
-    assert re.search(message, said), said
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("optim.steps=0", "optim.steps=0: must be at least 1"),
-        ("optim.batch_size=-1", "optim.batch_size=-1: must be at least 1"),
-        ("optim.micro_batch=0", "optim.micro_batch=0: must be at least 1"),
-        ("optim.warmup=2", "optim.warmup=2.0: a share"),
-        ("optim.lr=0", "optim.lr=0.0: must be above 0"),
-        ("optim.lr=nan", "optim.lr=nan: must be above 0"),
-        ("optim.max_length=4", r"completion has \d+ tokens.*optim.max_length=4"),
-        ("method.rules.0.method=Lora", "no method class 'Lora'; there are: .*LoRA"),
-        ("method.rules.0.where=nowhere.*", "nowhere"),
-        ("task.train=absent.jsonl", "absent.jsonl"),
-    ],
-)
-def test_a_value_that_makes_no_sense_is_refused_by_name(tmp_path, change, message):
-    with pytest.raises((ValueError, OSError, dt.DeltaError), match=message):
-        run(config(*overrides(tmp_path, change)))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_where_there_is_none(tmp_path):
-    with pytest.raises(ValueError, match=r"no CUDA device.*device=cpu"):
-        run(config(*overrides(tmp_path, "device=cuda")))
-
-
-# ---------------------------------------------------------------- the command line
-
-
-def test_errors_reach_the_exit_code(tmp_path, monkeypatch, capsys):
-    assert "Could not find 'method/lorra'" in refused(monkeypatch, capsys, "method=lorra")
-    assert "could not be converted to Integer" in refused(monkeypatch, capsys, "optim.steps=many")
-    assert "must be at least 1" in refused(monkeypatch, capsys, *overrides(tmp_path, "optim.steps=0"))
-    assert "model.path" in refused(monkeypatch, capsys, "model=hf", f"out={tmp_path}")
-
-
-def test_a_sweep_makes_run_directories_and_nothing_else(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    given = overrides(tmp_path, "method=lora,bitfit", "optim.steps=1")
-    monkeypatch.setattr(sys, "argv", ["run", "-m", *given])
-    main()
-    said = capsys.readouterr().out
-    assert said.count("exact_match") == 2
-    runs = [f for f in (tmp_path / "runs").iterdir() if f.is_dir()]
-    assert sorted(json.loads((f / "result.json").read_text())["method"] for f in runs) == ["bitfit", "lora"]
-    assert {f.name for f in tmp_path.iterdir()} == {"words.jsonl", "runs"}
-    monkeypatch.setattr(sys, "argv", ["run", *overrides(tmp_path, "method=lora", "optim.steps=1")])
-    main()
-    assert "exact_match" in capsys.readouterr().out
 
 
 def plain_types(value: Any) -> bool:
