@@ -217,10 +217,26 @@ def test_any_single_flipped_byte(file: Path, flip: int) -> None:
     assert image(model) == before
 
 
+@pytest.mark.parametrize("blank", [b"\t", b"\n", b"\r"])
+def test_padding_that_is_no_space(tmp_path: Path, blank: bytes) -> None:
+    """A header is padded with spaces; to a parser of JSON any blank would do."""
+    path, model = tmp_path / "delta.safetensors", nn.Sequential(nn.Linear(3, 1))
+    dt.inject(model, dt.LoRA.on("0", rank=1))
+    dt.save(model, path)
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    padding = len(data[8:end]) - len(data[8:end].rstrip(b" "))
+    assert padding
+    for i in range(end - padding, end):
+        path.write_bytes(data[:i] + blank + data[i + 1 :])
+        with pytest.raises(dt.FormatError, match="the header is damaged"):
+            read(path)
+
+
 @pytest.mark.slow
 def test_bytes_that_mean_something_in_json(tmp_path: Path) -> None:
     """Space for newline, one digit or quote for another, every single bit: what a parser may take for the same."""
-    path, model = tmp_path / "delta.safetensors", nn.Sequential(nn.Linear(2, 1))
+    path, model = tmp_path / "delta.safetensors", nn.Sequential(nn.Linear(3, 1))
     dt.inject(model, dt.LoRA.on("0", rank=1))
     dt.save(model, path)
     data = bytearray(path.read_bytes())
