@@ -1,4 +1,7 @@
-"""The reference mathematics: the definition of every kernel, in plain torch.
+"""The mathematics of the methods in plain torch, the definition of every kernel, and the choice between the two.
+
+`path` says how a call runs: "plain", as written here; "fast", by the hand-written backwards of `fast`; "triton", by
+the fused kernels. All three agree to rounding. The environment variable DELTATUNE_KERNELS=off makes it plain always.
 
 Legend: x (..., K) input, W (N, K) frozen weight, b (N,) bias, A (R, K) and B (N, R) low-rank factors, s scale.
 Deltas keep fp32 parameters; they are computed in the dtype of their input, as the frozen layer is.
@@ -7,18 +10,64 @@ Deltas keep fp32 parameters; they are computed in the dtype of their input, as t
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import repeat
-from torch import Tensor
+from torch import Tensor, nn
+
+from deltatune.fast import LoRALinear, Rescale
 
 
 def like(parameter: Tensor, x: Tensor) -> Tensor:
     """The parameter in x's dtype (under autocast the operators cast for themselves)."""
     return parameter.to(x.dtype)
+
+
+def path(x: Tensor, *frozen: Tensor | None) -> str:
+    """How to compute on x beside these frozen tensors: "plain", "fast" or "triton".
+
+    Plain is whatever needs torch's own differentiation: a base that is trained too, autocast, functorch, tensor
+    subclasses, mixed dtypes, torch.compile off CUDA; and everything with DELTATUNE_KERNELS=off.
+    """
+    compiling = torch.compiler.is_compiling()
+    if compiling and not x.is_cuda:
+        return "plain"
+    for t in (x, *frozen):
+        known = t is None or type(t) in (Tensor, nn.Parameter)
+        if not known or (t is not None and t.dtype != x.dtype) or not x.is_floating_point():
+            return "plain"
+    if any(t is not None and t.requires_grad for t in frozen) or torch.is_autocast_enabled(x.device.type):
+        return "plain"
+    if os.environ.get("DELTATUNE_KERNELS", "auto") == "off" or torch._C._are_functorch_transforms_active():
+        return "plain"
+    if x.is_cuda:
+        from deltatune import kernels  # type: ignore[attr-defined]  # kernels/fused
+
+        return "triton" if kernels.available(x.device) else "plain" if compiling else "fast"
+    return "fast" if x.device.type == "cpu" else "plain"
+
+
+def lora_linear(x: Tensor, W: Tensor, b: Tensor | None, A: Tensor, B: Tensor, s: float, p: float = 0.0) -> Tensor:
+    """x Wᵀ + b + s · drop(x) Aᵀ Bᵀ, drop with probability p and scaled by 1 / (1 − p); x (..., K) -> (..., N)."""
+    way = path(x, W, b)
+    if way == "plain":
+        return F.linear(x, W, b) + low_rank(F.dropout(x, p), A, B, s)
+    if way == "triton":
+        from deltatune import kernels  # type: ignore[attr-defined]  # kernels/fused
+
+        return kernels.lora_linear(x, W, b, A, B, s, p)
+    return LoRALinear.apply(x.reshape(-1, W.shape[1]), W, b, A, B, s, p).view(*x.shape[:-1], W.shape[0])
+
+
+def rescaled(h: Tensor, g: Tensor) -> Tensor:
+    """h + h ⊙ g; h (..., N), g (N,). Not h ⊙ (1 + g): in bf16, 1 + g has steps of 0.4 %."""
+    if path(h) == "plain":
+        return torch.addcmul(h, h, like(g, h))
+    return Rescale.apply(h, g)
 
 
 def low_rank(x: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:

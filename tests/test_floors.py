@@ -13,7 +13,9 @@ LIBRARY = Path(__file__).resolve().parents[1] / "deltatune"
 FLOORS = {
     "deltatune.kernels": 0,
     "deltatune.core": 1,
+    "deltatune.fast": 1,
     "deltatune.functional": 1,
+    "deltatune.loss": 1,
     "deltatune.layout": 1,
     "deltatune.methods": 2,
     "deltatune.host": 3,
@@ -25,10 +27,12 @@ FLOORS = {
     "deltatune.peft_format": 5,
     "deltatune": 6,
 }
-# Imports inside a floor that are meant: the algebra is the ground of floor 1, inject that of floor 4 (load and
-# diff put deltas in as it does), and DoRA is a LoRA.
+# Imports inside a floor that are meant: the algebra and the hand-written backwards are the ground of floor 1, inject
+# that of floor 4 (load and diff put deltas in as it does), and DoRA is a LoRA.
 SIDEWAYS = {
     ("deltatune.functional", "deltatune.core"),
+    ("deltatune.functional", "deltatune.fast"),
+    ("deltatune.loss", "deltatune.fast"),
     ("deltatune.layout", "deltatune.core"),
     ("deltatune.io", "deltatune.inject"),
     ("deltatune.merge", "deltatune.inject"),

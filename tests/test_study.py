@@ -78,9 +78,10 @@ def test_samples_stand_side_by_side(tmp_path: Path) -> None:
 
 def test_every_default_rate_comes_first() -> None:
     cells = study.grid(study.METHODS, ("model=tiny", "task=ha_json"))
-    assert [cell.method for cell in cells[: len(study.METHODS)]] == list(study.METHODS)
-    assert all(cell.factor == 1 for cell in cells[: len(study.METHODS)])
-    assert len(cells) == len({cell.file for cell in cells}) == 1 + 3 * (len(study.METHODS) - 1)
+    trained = [method for method in study.METHODS if method != "none"]
+    assert [cell.method for cell in cells[: len(trained)]] == trained
+    assert all(cell.arm.config.optim.lr == cell.arm.config.method.lr for cell in cells[: len(trained)])
+    assert len(cells) == len({cell.file for cell in cells}) == 3 * len(trained)
     rates = sorted(cell.arm.config.optim.lr for cell in cells if cell.method == "lora")
     assert rates == [3.3e-4, 1e-3, 3e-3]
 
@@ -95,20 +96,20 @@ def rated(lr: float, exact_match: float, loss: float, test: float = 0.0) -> Row:
 
 def test_the_rate_is_chosen_on_validation() -> None:
     middle = study.chosen([rated(0.2, 0.5, 1.0, test=0.1), rated(0.1, 0.4, 0.5, test=0.9), rated(0.3, 0.4, 0.5)])
-    assert (middle.lr, middle.note) == (0.2, "")
+    assert middle == (0.2, "")
     tie = study.chosen([rated(0.2, 0.5, 1.0), rated(0.1, 0.5, 1.5), rated(0.3, 0.5, 1.1)])
-    assert tie.lr == 0.2
+    assert tie[0] == 0.2
 
 
 def test_an_open_grid_is_flagged() -> None:
-    edge = study.chosen([rated(0.2, 0.4, 1.0), rated(0.1, 0.4, 1.0), rated(0.3, 0.5, 1.0)])
-    assert edge.lr == 0.3
-    assert "lr 0.3 is at the edge of its grid (0.1 to 0.3)" in edge.note
-    assert study.chosen([rated(0.2, 0.4, 1.0)]).note == "only 1 of 3 learning rates tried so far"
+    rate, note = study.chosen([rated(0.2, 0.4, 1.0), rated(0.1, 0.4, 1.0), rated(0.3, 0.5, 1.0)])
+    assert rate == 0.3
+    assert "lr 0.3 is at the edge of its grid (0.1 to 0.3)" in note
+    assert study.chosen([rated(0.2, 0.4, 1.0)])[1] == "only 1 of 3 learning rates tried so far"
     failed = Row("fable", "m", "t", 0, 0.3, 5, 3, failure="made-up failure")
     some = study.chosen([rated(0.2, 0.4, 1.0), rated(0.1, 0.3, 1.0), failed])
-    assert (some.lr, some.note) == (0.2, "lr 0.3 failed: made-up failure")
-    assert study.chosen([failed]) is failed
+    assert some == (0.2, "lr 0.3 failed: made-up failure")
+    assert study.chosen([failed])[0] is None
 
 
 def test_essentials_hold_no_path_of_this_machine() -> None:
@@ -121,37 +122,41 @@ def test_essentials_hold_no_path_of_this_machine() -> None:
 
 
 def test_a_study_goes_on_where_it_was(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One method, its processes replaced: three runs, three small files, the tables; then nothing to do."""
+    """One method, its processes replaced: three short runs, a long one at the best rate, small files, tables."""
     quality = {1e-3: 0.5, 3.3e-4: 0.4, 3e-3: 0.6}
     called: list[str] = []
 
     def call(command: list[str], cwd: Path) -> int:
         one = Arm(tuple(command[3:]))
-        lr = one.config.optim.lr
-        called.append(f"{one.config.method.name} {lr:g}")
+        optim = one.config.optim
+        called.append(f"{one.config.method.name} {optim.lr:g} {optim.steps}")
         one.result.parent.mkdir(parents=True)
-        numbers = {"exact_match": quality[lr], "loss": 1.0}
+        numbers = {"exact_match": quality[optim.lr] + optim.steps / 1000, "loss": 1.0}
         key = one.result.parent.name.rsplit("-", 1)[1]
-        one.result.write_text(json.dumps(made_up("lora", lr=lr, validation=numbers, quality=numbers, key=key)))
+        result = made_up("lora", lr=optim.lr, steps=optim.steps, validation=numbers, quality=numbers, key=key)
+        one.result.write_text(json.dumps(result))
         return 0
 
     monkeypatch.setattr(subprocess, "call", call)
     command = ["--only", "lora", "--model", "tiny", "--out", str(in_tmp / "runs"), "--results", "small"]
     assert study.main(command) == 0
-    assert sorted(called) == ["lora 0.00033", "lora 0.001", "lora 0.003"]  # two at a time, in either order
-    files = {path.name for path in (in_tmp / "small").iterdir()}
-    assert files == {"lora-lr0.001.json", "lora-lr0.00033.json", "lora-lr0.003.json", "table.md", "plot.png"}
+    assert sorted(called[:3]) == ["lora 0.00033 80", "lora 0.001 80", "lora 0.003 80"]  # two at a time
+    assert called[3:] == ["lora 0.003 300"]
+    files = {str(path.relative_to(in_tmp / "small")) for path in (in_tmp / "small").rglob("*.*")}
+    short = {f"search/lora-lr{rate}.json" for rate in ("0.001", "0.00033", "0.003")}
+    assert files == {*short, "lora.json", "table.md", "plot.png"}
     text = (in_tmp / "small" / "table.md").read_text()
-    assert "| lora | 0.003 | 0.600 | 1.000 | 0.600 | yes |" in text
+    assert "| lora | 0.003 | 0.680 | 1.000 | 0.680 | yes |" in text
+    assert "| lora * | 0.900 |" in text
     assert "lr 0.003 is at the edge" in text
     assert study.main(command) == 0
     elsewhere = ["--only", "lora", "--model", "tiny", "--out", str(in_tmp / "empty"), "--results", "small"]
     assert study.main(elsewhere) == 0  # as in another checkout, where only the small files are
-    assert len(called) == 3
+    assert len(called) == 4
 
 
 def test_a_failed_run_of_a_study_fails_it(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "call", lambda command, cwd: 1)
-    command = ["--only", "none", "--model", "tiny", "--out", str(in_tmp / "runs"), "--results", "small"]
-    assert study.main(command) == 1
+    command = ["--only", "lora", "--model", "tiny", "--out", str(in_tmp / "runs"), "--results", "small"]
+    assert study.main(command) == 1  # and no rate was found, so no long run was tried
     assert not (in_tmp / "small" / "table.md").exists()

@@ -15,7 +15,7 @@ import deltatune as dt
 from experiments.batches import IGNORED, Encoder, Row, collate, indices, padded
 from experiments.config import Decay
 from experiments.evaluate import mean_loss
-from experiments.loss import labelled_logits, loss_sum
+from experiments.loss import loss_sum
 from experiments.optimizer import Optimizer, groups, learning_rate
 from experiments.run import checkpoint_activations
 from experiments.tasks import Example
@@ -101,15 +101,13 @@ def test_every_epoch_is_a_permutation_of_its_own_and_any_step_can_be_had_alone()
 
 
 @pytest.mark.parametrize("make", [llama, gpt2, gemma2, ByWeight], ids=lambda f: f.__name__)
-def test_labelled_logits_are_the_models_own(make):
+def test_the_loss_over_labelled_rows_is_the_whole_one(make):
     """The loss over selected rows, and its gradients, against those from all logits."""
     model, batch = make().train(), collate(some_rows(), PAD, CPU)
     logits = model(**batch.inputs).logits
     whole = F.cross_entropy(
         logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
     )
-    rows, targets = labelled_logits(model, batch)
-    assert rows.shape == (batch.n_labelled, VOCABULARY) == (*targets.shape, VOCABULARY)
     ours = loss_sum(model, batch)
     assert ours.item() == pytest.approx(whole.item(), rel=1e-5)
     parameters = list(model.parameters())
@@ -117,12 +115,26 @@ def test_labelled_logits_are_the_models_own(make):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_the_head_sees_labelled_rows_only():
-    model, batch, seen = llama(), collate(some_rows(), PAD, CPU), []
-    model.lm_head.register_forward_hook(lambda _, args, __: seen.append(args[0].shape))
+@pytest.mark.parametrize(("make", "through_head"), [(llama, False), (gemma2, True)], ids=["plain", "capped"])
+def test_the_head_sees_labelled_rows_only(make, through_head):
+    """A model that changes the logits after its head runs the head on labelled rows; others need no logits at all."""
+    model, batch, seen = make(), collate(some_rows(), PAD, CPU), []
     loss_sum(model, batch)
-    assert seen == [(1, batch.n_labelled, 32)]
+    model.get_output_embeddings().register_forward_hook(lambda _, args, __: seen.append(tuple(args[0].shape)))
+    loss_sum(model, batch)
+    assert seen == [(1, batch.n_labelled, 32) if through_head else (1, 1, 32)]
     assert batch.n_labelled < batch.labels.numel() / 2
+
+
+def test_the_first_loss_draws_no_more_than_the_others():
+    """It finds out on one token whether the head comes last, and dropout draws there."""
+    model, batch = gpt2().train(), collate(some_rows(), PAD, CPU)
+    model.transformer.drop.p = 0.5
+    found = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        found.append((loss_sum(model, batch).item(), torch.rand(()).item()))
+    assert found[0] == found[1]
 
 
 def test_padding_does_not_change_the_loss():

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltatune.core import DeltaError, DeltaModule, Frozen
+from deltatune.functional import like
 from deltatune.layout import (
     blocks,
     delta_dtype,
@@ -68,7 +70,11 @@ class BitFit(DeltaModule):
 
     def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
         if self.site == "module":
-            return super().forward(base, *args, strength=strength, **kwargs)
+            if not (isinstance(base, Frozen) and base.op is F.linear):
+                return super().forward(base, *args, strength=strength, **kwargs)
+            bias = self.fold(base, strength).bias  # of the matrix product itself, which costs no pass of its own
+            assert bias is not None
+            return base._replace(bias=like(bias, *args))(*args)
         own = base()
         for name, p, delta in paired(own, self):
             own[name] = (p + strength * delta).to(p.dtype)  # rounded once: Δ in bf16 may lose it all

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltatune.core import DeltaError, Frozen
-from deltatune.functional import dora_norm, low_rank
+from deltatune.functional import dora_norm, lora_linear, rescaled
 from deltatune.layout import delta_dtype, frozen, is_linear, term
 from deltatune.methods.lora import LoRA
 
@@ -39,9 +38,10 @@ class DoRA(LoRA):
 
     def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any) -> Tensor:
         at = term(base).folded()
-        h = at._replace(bias=None)(x)
-        h = h + low_rank(F.dropout(x, self.dropout, self.training), self.A, self.B, strength * self.scale)
-        h = torch.addcmul(h, h, self.rescale(at, strength).to(h.dtype))
+        p = self.dropout if self.training else 0.0
+        h = rescaled(
+            lora_linear(x, at.weight, None, self.A, self.B, strength * self.scale, p), self.rescale(at, strength)
+        )
         return h if at.bias is None else h + at.bias.to(h.dtype)
 
     def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:

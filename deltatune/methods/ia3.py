@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltatune.core import DeltaError, DeltaModule, Frozen
+from deltatune.functional import rescaled
 from deltatune.layout import blocks, delta_dtype, device_of, features, key_value
 
 
@@ -45,21 +46,21 @@ class IA3(DeltaModule):
             found += [(p, {"form": "input"}) for p in outs[-1:]]
         return found
 
-    def less_one(self, strength: float, dtype: torch.dtype) -> Tensor:
-        """a (l − 1), (width,): applied as t + t ⊙ (l − 1), because l itself has steps of 0.4 % in bf16."""
+    def less_one(self, strength: float) -> Tensor:
+        """a (l − 1), (width,)."""
         l = strength * (self.l - 1)
         if self.span is not None:
             l = F.pad(l, (self.span[0], self.width - self.span[1]))
-        return l.to(dtype)
+        return l
 
     def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any) -> Tensor:
         if self.form == "input":
-            return base(torch.addcmul(x, x, self.less_one(strength, x.dtype)), *args, **kwargs)
+            return base(rescaled(x, self.less_one(strength)), *args, **kwargs)
         h = base(x, *args, **kwargs)
-        return torch.addcmul(h, h, self.less_one(strength, h.dtype))
+        return rescaled(h, self.less_one(strength))
 
     def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:
-        l = 1 + self.less_one(strength, at.weight.dtype)
+        l = 1 + self.less_one(strength).to(at.weight.dtype)
         if self.form == "input":
             return at._replace(weight=at.weight * l)
         return at._replace(weight=at.weight * l[:, None], bias=None if at.bias is None else at.bias * l)

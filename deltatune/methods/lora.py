@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltatune.core import DeltaError, DeltaModule, Frozen
-from deltatune.functional import low_rank, low_rank_rows
+from deltatune.functional import lora_linear, low_rank, low_rank_rows
 from deltatune.layout import blocks, delta_dtype, device_of, features, linears
 
 
@@ -59,6 +59,9 @@ class LoRA(DeltaModule):
         return low_rank(F.dropout(x, self.dropout, self.training), self.A, self.B, self.scale)
 
     def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any) -> Tensor:
+        if isinstance(base, Frozen) and base.op is F.linear:
+            p = self.dropout if self.training else 0.0
+            return lora_linear(x, base.weight, base.bias, self.A, self.B, strength * self.scale, p)
         h = base(x, *args, **kwargs)
         return h + strength * self.update(x).to(h.dtype)
 

@@ -1,0 +1,120 @@
+"""The mathematics of `functional` with hand-written backwards: fewer passes over memory, less kept for the backward.
+
+Made for the CPU, where a layer with a delta costs little more than the frozen one if its skinny products are laid out
+well: `Aᵀ` and `Bᵀ` as contiguous (K, R) and (R, N), so that every product has its long axis innermost. On
+SmolLM2's layers, 512 tokens in bf16, xA takes 78 µs that way, 282 µs as F.linear(x, A) (one thread of an AVX-512
+core). The expansion is added into the frozen layer's own output, and into its own input gradient, by addmm.
+
+Legend: x (M, K), W (N, K) frozen, b (N,), A (R, K), B (N, R), S = s · drop(x) Aᵀ (M, R), y (M, N).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LEVELS = 1 << 15  # of a dropout probability: 15 random bits an element
+
+
+def refuse_second_order() -> None:
+    """Raise in a backward that is itself recorded: it is no function of torch's own that could be differentiated."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "this backward is not differentiable (create_graph=True); set DELTATUNE_KERNELS=off for the plain path, "
+            "which is"
+        )
+
+
+def drawn_seed() -> int:
+    """A seed from torch's generator, so that activation checkpointing, which restores it, draws the same mask again."""
+    return int(torch.randint(2**63 - 1, ()))
+
+
+def keep_mask(shape: torch.Size, p: float, seed: int) -> tuple[Tensor, float]:
+    """Which elements dropout keeps, as int16 −1 (keep) or 0, and the probability of keeping, a multiple of 2⁻¹⁵.
+
+    A function of its arguments alone, so the backward makes the mask again. Four elements share 64 bits of SFC64:
+    a fifth of the time of torch's Bernoulli draw.
+    """
+    dropped = round(p * LEVELS)
+    words = np.random.SFC64(seed).random_raw(-(-shape.numel() // 4))
+    bits = torch.from_numpy(words.view(np.int16))[: shape.numel()].view(shape)
+    bits.bitwise_and_(LEVELS - 1).neg_().add_(dropped - 1)  # negative for what is kept
+    return bits.bitwise_right_shift_(15), 1 - dropped / LEVELS
+
+
+def masked(x: Tensor, keep: Tensor) -> Tensor:
+    """x where the mask keeps it, else zero, by its bits: a bool mask takes 14 times as long in bf16."""
+    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    return (x.view(kind) & keep.to(kind)).view(x.dtype)
+
+
+def transposed(factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A small factor transposed, contiguous and cast, in one pass."""
+    return torch.empty(factor.shape[::-1], dtype=dtype, device=factor.device).copy_(factor.detach().t())
+
+
+class LoRALinear(torch.autograd.Function):
+    """y = x Wᵀ + b + S Bᵀ. Keeps x, S and a seed for the backward: no mask, no masked copy.
+
+    dS = s · dY B;  dX = dY W + mask ⊙ (dS A) / (1 − p);  dB = dYᵀ S;  dA = dSᵀ drop(x).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor | None, A: Tensor, B: Tensor, s: float, p: float) -> Tensor:
+        y = F.linear(x, W, b)
+        ctx.p, ctx.s, dropped = p, s, x
+        if p:
+            ctx.seed = drawn_seed()
+            keep, rate = keep_mask(x.shape, p, ctx.seed)
+            dropped, ctx.s = masked(x, keep), s / rate
+        S = (dropped @ transposed(A, x.dtype)).mul_(ctx.s)
+        ctx.save_for_backward(x if A.requires_grad else None, W, A, B, S if B.requires_grad else None)
+        return y.addmm_(S, transposed(B, x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_order()
+        x, W, A, B, S = ctx.saved_tensors
+        wants_x, _, _, wants_A, wants_B, *_ = ctx.needs_input_grad
+        dX = dA = dB = keep = None
+        if wants_B:
+            dB = (S.t() @ dY).t().to(B.dtype)
+        if wants_x or wants_A:
+            dS = F.linear(dY, transposed(B, dY.dtype)).mul_(ctx.s)
+            if ctx.p:
+                keep, _ = keep_mask(torch.Size((len(dY), W.shape[1])), ctx.p, ctx.seed)
+        if wants_A:
+            dA = (dS.t() @ (x if keep is None else masked(x, keep))).to(A.dtype)
+        if wants_x:
+            dX = dY @ W
+            At = transposed(A, dY.dtype)
+            if keep is None:
+                dX.addmm_(dS, At.t())
+            else:
+                dX.add_(masked(dS @ At.t(), keep))
+        return dX, None, None, dA, dB, None, None
+
+
+class Rescale(torch.autograd.Function):
+    """y = h + h ⊙ g, g (N,) over the last axis; dh = dY + dY ⊙ g in one pass, dg = Σ dY ⊙ h over rows."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, g: Tensor) -> Tensor:
+        small = g.detach().to(h.dtype)
+        ctx.save_for_backward(h if g.requires_grad else None, g)
+        return torch.addcmul(h, h, small)
+
+    @staticmethod
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        refuse_second_order()
+        h, g = ctx.saved_tensors
+        dh = torch.addcmul(dY, dY, g.to(dY.dtype)) if ctx.needs_input_grad[0] else None
+        dg = None
+        if ctx.needs_input_grad[1]:
+            dg = torch.linalg.vecdot(dY.flatten(0, -2).to(g.dtype), h.flatten(0, -2).to(g.dtype), dim=0)
+        return dh, dg

@@ -1,0 +1,83 @@
+"""Cross-entropy through the head in chunks, against torch's over all logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltatune.loss import linear_cross_entropy
+
+
+def draw(rows, width, vocabulary, bias):
+    torch.manual_seed(rows + vocabulary)
+    h, W = torch.randn(rows, width), torch.randn(vocabulary, width)
+    return [h, W, torch.randn(vocabulary) if bias else None], torch.randint(vocabulary, (rows,))
+
+
+def ours(h, W, b, t, chunk):
+    return linear_cross_entropy(h, W, t, b, chunk=chunk)
+
+
+def plain(h, W, b, t, chunk):
+    z = F.linear(h, W, b)
+    return F.cross_entropy(z.to(torch.promote_types(z.dtype, torch.float32)), t, reduction="sum")
+
+
+def results(compute, tensors, t, dtype, chunk):
+    """The loss and the gradients in fp64, computed in dtype."""
+    leaves = [None if p is None else p.to(dtype).requires_grad_() for p in tensors]
+    loss = compute(*leaves, t, chunk)
+    given = [p for p in leaves if p is not None]
+    return [loss.double(), *(g.double() for g in torch.autograd.grad(loss * 0.5, given))]
+
+
+@given(st.integers(1, 23), st.sampled_from([1, 5, 16]), st.sampled_from([2, 37]), st.booleans(), st.integers(1, 30))
+def test_it_is_the_plain_loss_to_rounding(rows, width, vocabulary, bias, chunk):
+    tensors, t = draw(rows, width, vocabulary, bias)
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-13)):
+        for mine, torchs in zip(results(ours, tensors, t, dtype, chunk), results(plain, tensors, t, dtype, chunk)):
+            assert (mine - torchs).norm() <= tolerance * (1 + torchs.norm())
+
+
+def test_bf16_is_as_near_to_fp64_as_the_plain_form():
+    tensors, t = draw(64, 32, 50, False)
+    tensors = [None if p is None else p.bfloat16() for p in tensors]
+    exact = results(plain, tensors, t, torch.float64, 0)
+    for mine, torchs, true in zip(
+        results(ours, tensors, t, torch.bfloat16, 16), results(plain, tensors, t, torch.bfloat16, 0), exact
+    ):
+        assert (mine - true).norm() <= 1.3 * (torchs - true).norm() + 1e-6 * true.norm()
+
+
+def test_no_row_gives_zero():
+    h = torch.zeros(0, 4, requires_grad=True)
+    loss = linear_cross_entropy(h, torch.zeros(3, 4), torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0 and h.grad.shape == (0, 4)
+
+
+def test_it_keeps_no_logits():
+    """What the backward keeps is the gradient of h alone."""
+    h = torch.randn(32, 8, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        linear_cross_entropy(h, torch.randn(1000, 8), torch.randint(1000, (32,)), chunk=4)
+    assert sum(kept) == h.numel()
+
+
+def test_wrong_shapes_and_targets_are_refused():
+    h, W = torch.zeros(2, 3, 4), torch.zeros(5, 4)
+    with pytest.raises(ValueError, match=r"h \(M, D\).*\[2, 3, 4\].*labelled rows first"):
+        linear_cross_entropy(h, W, torch.zeros(2, 3, dtype=torch.long))
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        linear_cross_entropy(h[0], W, torch.full((3,), -100))
+
+
+def test_a_second_derivative_is_refused():
+    h = torch.randn(4, 3, requires_grad=True)
+    loss = linear_cross_entropy(h, torch.randn(5, 3), torch.zeros(4, dtype=torch.long))
+    with pytest.raises(RuntimeError, match="create_graph"):
+        torch.autograd.grad(loss, h, create_graph=True)
