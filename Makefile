@@ -7,7 +7,7 @@ WORKERS ?= 2
 # One thread a worker: two workers with two threads each would fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo study test test-all check format clean
+.PHONY: demo study test test-kernels test-all check format clean
 
 demo: $(VENV)/.experiments
 	$(PY) -m experiments.demo
@@ -16,7 +16,10 @@ study: $(VENV)/.experiments
 	$(PY) -m experiments.study
 
 test: check
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not kernels"
+
+test-kernels: $(VENV)/.dev
+	$(PYTEST) tests/test_kernels*.py
 
 test-all: check
 	$(PYTEST)

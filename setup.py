@@ -26,6 +26,7 @@ KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]
 DEV = [
     *BENCH,
+    *KERNELS,
     "pytest>=8",
     "pytest-xdist",
     "hypothesis",
@@ -45,6 +46,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["deltatune", "deltatune.*"]), "deltatune.kernels"],
     package_dir={"deltatune.kernels": "kernels/fused"},
+    package_data={"deltatune.kernels": ["dispatch.json"]},
     install_requires=["torch>=2.6", "safetensors", "einops", "numpy"],
     extras_require={
         "experiments": EXPERIMENTS,

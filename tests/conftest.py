@@ -1,12 +1,18 @@
-"""One thread, no luck, and a count of the law cases at the end."""
+"""One thread, no luck, Triton's interpreter where there is no GPU, and a count of the law cases at the end."""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 import torch
 from hypothesis import settings
 
-pytest.register_assert_rewrite("tests.cases", "tests.laws")
+pytest.register_assert_rewrite("tests.cases", "tests.kernel_cases", "tests.laws")
+
+# Triton reads this when it is imported, so here, before any test module is. With a GPU the kernels run on it.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 settings.register_profile("deltatune", derandomize=True, deadline=None, database=None, max_examples=50)
 settings.load_profile("deltatune")

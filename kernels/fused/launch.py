@@ -1,0 +1,47 @@
+"""What every launch needs: rows of a tensor as a matrix, padded ranks, and how the interpreter differs.
+
+Legend: M rows, C columns, R rank.
+"""
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton import knobs
+
+from .tiles import Tile
+
+WIDEST_RANK_BLOCK = 64
+
+
+def matrix(x: Tensor) -> Tensor:
+    """x (..., C) -> (M, C) with unit column stride; a view where the strides allow one."""
+    x = x.reshape(-1, x.shape[-1])
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
+
+
+def rank_block(R: int) -> int:
+    """The block that holds a rank: a power of two, at least 16 (tl.dot's least reduction), at most 64 (then a loop)."""
+    return min(max(16, triton.next_power_of_2(R)), WIDEST_RANK_BLOCK)
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter stands in for a GPU (TRITON_INTERPRET=1 before triton is imported)."""
+    return bool(knobs.runtime.interpret)
+
+
+def settings(x: Tensor, tile: Tile) -> dict[str, Any]:
+    """The tile's warps and stages, and how tl.dot reads x's dtype: fp32 as torch is set to, bf16 widened first in the
+    interpreter, whose bf16 products are wrong."""
+    return {
+        "PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+        "UPCAST": interpreted() and x.dtype == torch.bfloat16,
+    }
+
+
+def parts(blocks: int, steps: int, programs: int = 256) -> int:
+    """Into how many parts a reduction of `steps` steps is split so that about `programs` programs run, at most 16."""
+    return max(1, min(steps, programs // max(1, blocks), 16))

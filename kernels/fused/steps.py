@@ -1,0 +1,87 @@
+"""The steps of a LoRA layer, each on the path that `choose` names; the plain path is the definition.
+
+Legend: M rows, N outputs, K inputs, R rank; x (M, K), W (N, K), b (N,), A (R, K), B (N, R), S and dS (M, R). All of
+one dtype, that of x; fp32 masters are cast once, by the caller.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import backward, products, shrink
+from .dispatch import Choice, arch_of, choose
+from .mask import keep, rescale, threshold
+
+
+class Drop:
+    """The dropout of one call: a seed (None: no dropout) and the threshold that p stands for."""
+
+    def __init__(self, seed: Tensor | None, p: float):
+        self.seed = seed
+        self.t = threshold(p) if seed is not None else 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """keep ⊙ x / (1-p), in plain torch."""
+        if self.seed is None:
+            return x
+        return torch.where(keep(self.seed, x.shape[0], x.shape[1], self.t), x * rescale(self.t), 0)
+
+
+def way(kernel: str, x: Tensor, N: int, K: int, R: int, drop: Drop, path: str | None) -> Choice:
+    return choose(kernel, arch_of(x), x.dtype, x.shape[0], N, K, R, drop.seed is not None, path)
+
+
+def low(x: Tensor, A: Tensor, N: int, drop: Drop, path: str | None) -> Tensor:
+    """S = drop(x) Aᵀ -> (M, R)."""
+    to = way("shrink", x, N, x.shape[1], len(A), drop, path)
+    if to.tile is None or to.path == "plain":
+        return drop(x) @ A.T
+    return shrink.shrink(x, A, to.tile, drop.seed, drop.t)
+
+
+def output(
+    x: Tensor, W: Tensor, b: Tensor | None, S: Tensor, B: Tensor, s: float, drop: Drop, path: str | None
+) -> Tensor:
+    """y = x Wᵀ + b + s · S Bᵀ -> (M, N)."""
+    to = way("linear_expand", x, W.shape[0], W.shape[1], B.shape[1], drop, path)
+    if to.tile is None or to.path != "triton":
+        return F.linear(x, W, b).addmm_(S, B.T, alpha=s)
+    return products.linear_expand(x, W, b, S, B, s, to.tile)
+
+
+def low_gradients(
+    dY: Tensor, S: Tensor | None, B: Tensor | None, s: float, K: int, drop: Drop, path: str | None, deterministic: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """dS = s · dY B -> (M, R) and dB = s · dYᵀ S -> (N, R); without B no dS, without S no dB."""
+    R = S.shape[1] if S is not None else B.shape[1] if B is not None else 0
+    # no mask takes part here, so a path that leaves to torch what torch can do leaves this
+    to = way("bwd_s", dY, dY.shape[1], K, R, Drop(None, 0.0), path)
+    if to.tile is None or to.path != "triton":
+        return (None if B is None else (dY @ B) * s), (None if S is None else (dY.T @ S) * s)
+    return backward.bwd_s(dY, S, B, s, to.tile, deterministic)
+
+
+def input_gradient(dY: Tensor, W: Tensor, dS: Tensor, A: Tensor, drop: Drop, path: str | None) -> Tensor:
+    """dX = dY W + keep ⊙ (dS A) / (1-p) -> (M, K)."""
+    to = way("bwd_dx", dY, W.shape[0], W.shape[1], len(A), drop, path)
+    if to.tile is None or to.path != "triton":
+        return add_low(dY @ W, dS, A, dY.shape[1], drop, path)
+    return products.bwd_dx(dY, W, dS, A, to.tile, drop.seed, drop.t)
+
+
+def add_low(dX: Tensor, dS: Tensor, A: Tensor, N: int, drop: Drop, path: str | None) -> Tensor:
+    """dX += keep ⊙ (dS A) / (1-p), in place on a dX that is ours."""
+    if drop.seed is None:
+        return dX.addmm_(dS, A)
+    to = way("add_low_rank", dX, N, dX.shape[1], len(A), drop, path)
+    if to.tile is None or to.path == "plain":
+        return dX.add_(drop(dS @ A))
+    return products.add_low_rank(dX, dS, A, to.tile, drop.seed, drop.t)
+
+
+def factor_gradient(dS: Tensor, x: Tensor, N: int, drop: Drop, path: str | None) -> Tensor:
+    """dA = dSᵀ drop(x) -> (R, K)."""
+    to = way("bwd_a", x, N, x.shape[1], dS.shape[1], drop, path)
+    if to.tile is None or to.path == "plain":
+        return dS.T @ drop(x)
+    return backward.bwd_a(dS, x, to.tile, drop.seed, drop.t)

@@ -1,0 +1,107 @@
+"""Layers for the kernel tests, their fp64 reference, and how far each dtype may be from it.
+
+Without a GPU the kernels run in Triton's interpreter (tests/conftest.py switches it on), with one they run on it.
+
+Legend: M rows, N outputs, K inputs, R rank; x (..., K), W (N, K), b (N,), A (R, K), B (N, R).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deltatune.kernels.dispatch import arch_of, runs
+from deltatune.kernels.mask import draw_seed, keep, rescale, threshold
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SCALE = 1.7
+# Relative Frobenius error: a few roundings of the dtype, 2⁻²⁴, 2⁻¹¹ or 2⁻⁸ each, whatever the length of the sum, since
+# sums are kept in fp32. The interpreter cuts bf16 off where a GPU rounds, which doubles the error.
+TOLERANCE = {
+    torch.float32: 1e-6,
+    torch.float16: 5e-4,
+    torch.bfloat16: 4e-3 if DEVICE == "cuda" else 1.2e-2,
+}
+NAMES = ("y", "dx", "db", "dA", "dB")
+
+
+class Layer(NamedTuple):
+    x: Tensor
+    W: Tensor
+    b: Tensor | None
+    A: Tensor
+    B: Tensor
+    dY: Tensor
+
+
+def layer(
+    M: int, N: int, K: int, R: int, dtype: torch.dtype = torch.float32, master: torch.dtype | None = None,
+    bias: bool = True, seed: int = 0,
+) -> Layer:  # fmt: skip
+    """A layer whose numbers are about 1; factors in `master`, by default x's dtype."""
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int, over: float = 1.0, to: torch.dtype = dtype) -> Tensor:
+        return (torch.randn(*shape, generator=g) / over**0.5).to(DEVICE, to)
+
+    master = master or dtype
+    return Layer(
+        normal(M, K).requires_grad_(),
+        normal(N, K, over=K),
+        normal(N).requires_grad_() if bias else None,
+        normal(R, K, over=K, to=master).requires_grad_(),
+        normal(N, R, over=R, to=master).requires_grad_(),
+        normal(M, N),
+    )
+
+
+def mask_of(x: Tensor, p: float, seed: int) -> Tensor:
+    """The factor keep / (1-p) that a call draws after torch.manual_seed(seed), (M, K) in fp64."""
+    if not p:
+        return torch.ones(x.shape[:-1].numel(), x.shape[-1], dtype=torch.float64, device=x.device)
+    torch.manual_seed(seed)
+    t = threshold(p)
+    return keep(draw_seed(x), x.shape[:-1].numel(), x.shape[-1], t).double() * rescale(t)
+
+
+def gradients(y: Tensor, at: Layer) -> list[Tensor | None]:
+    """[y, dx, db, dA, dB]; None for what needs no gradient."""
+    wanted = [t for t in (at.x, at.b, at.A, at.B) if t is not None and t.requires_grad]
+    found = iter(torch.autograd.grad(y, wanted, at.dY.view_as(y).to(y.dtype)))
+    return [y, *(next(found) if t is not None and t.requires_grad else None for t in (at.x, at.b, at.A, at.B))]
+
+
+def eager(at: Layer, factor: Tensor | None = None, s: float = SCALE) -> list[Tensor | None]:
+    """The layer as PEFT spells it, in its own dtype; `factor` is keep / (1-p)."""
+    x = at.x if factor is None else at.x * factor.view_as(at.x).to(at.x.dtype)
+    S = F.linear(x, at.A.to(at.x.dtype))
+    return gradients(F.linear(at.x, at.W, at.b) + s * F.linear(S, at.B.to(at.x.dtype)), at)
+
+
+def reference(at: Layer, factor: Tensor | None = None, s: float = SCALE) -> list[Tensor | None]:
+    """The same in fp64."""
+    wide = Layer(*(t if t is None else t.detach().double().requires_grad_(t.requires_grad) for t in at))
+    return eager(wide, factor, s)
+
+
+def error(found: Tensor | None, true: Tensor | None) -> float:
+    """‖found - true‖ / ‖true‖."""
+    if found is None or true is None:
+        assert found is None and true is None
+        return 0.0
+    found, true = found.detach().double(), true.detach().double()
+    assert found.shape == true.shape and bool(found.isfinite().all())
+    return float((found - true).norm() / true.norm().clamp_min(1e-300))
+
+
+def close(found: list[Tensor | None], true: list[Tensor | None], dtype: torch.dtype) -> None:
+    for name, ours, theirs in zip(NAMES, found, true):
+        assert error(ours, theirs) <= TOLERANCE[dtype], f"{name}: {error(ours, theirs):.2e}"
+
+
+def triton_runs() -> bool:
+    """Whether the Triton path can run here at all; a suite that quietly took the plain path would prove nothing."""
+    return runs(arch_of(torch.empty(1, device=DEVICE)), torch.float32)
