@@ -8,6 +8,7 @@ Legend: B batch, T tokens, K input features, N output features.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -124,8 +125,8 @@ class DeltaModule(nn.Module):
     @classmethod
     def on(cls, where: str | Callable[[str, nn.Module], bool] | None = None, **hparams: Any) -> Rule:
         """A rule: this method at `where` (a glob over module paths, `|` between alternatives, or a predicate)."""
-        known = {n for n, p in inspect.signature(cls.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY}
-        if unknown := set(hparams) - known:
+        known = keyword_only(cls)
+        if unknown := set(hparams) - set(known):
             raise DeltaError(
                 f"{cls.__name__} has no hyperparameter {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}"
             )
@@ -162,8 +163,13 @@ class DeltaModule(nn.Module):
 
     def hparams(self) -> dict[str, Any]:
         """The keyword-only constructor arguments, as they stand."""
-        parameters = inspect.signature(type(self).__init__).parameters.items()
-        return {n: getattr(self, n) for n, p in parameters if p.kind is p.KEYWORD_ONLY}
+        return {n: getattr(self, n) for n in keyword_only(type(self))}
 
     def extra_repr(self) -> str:
         return ", ".join(f"{k}={v!r}" for k, v in self.hparams().items())
+
+
+@functools.cache
+def keyword_only(cls: type[DeltaModule]) -> tuple[str, ...]:
+    """The names of a method's hyperparameters: the keyword-only arguments of its constructor."""
+    return tuple(n for n, p in inspect.signature(cls.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor, nn
 
-from deltatune.fast import LoRALinear, Rescale
+from deltatune.fast import LoRALinear, Rescale, attention_kernel
 
 
 def like(parameter: Tensor, x: Tensor) -> Tensor:
@@ -131,7 +132,8 @@ def attend_prefixed(
         p = by_head(like(p, to), to.shape[-3])
         return torch.cat([p.expand(*to.shape[:-3], *p.shape), to], -2)
 
-    return base(q, prepend(pk, k), prepend(pv, v), attn_mask=mask, dropout_p=dropout_p, **kwargs)
+    with attention_kernel(q.shape[-2], q.device) if path(q) == "fast" else nullcontext():
+        return base(q, prepend(pk, k), prepend(pv, v), attn_mask=mask, dropout_p=dropout_p, **kwargs)
 
 
 def attend_gated(

@@ -272,6 +272,16 @@ def test_a_delta_that_diverged_is_not_saved_over_a_good_one(file: Path) -> None:
     assert file.read_bytes() == good
 
 
+def test_large_values_whose_sum_overflows_are_saved(tmp_path: Path) -> None:
+    model = small()
+    dt.inject(model, dt.LoRA.on("0"))
+    dt.parameters(model)[0][1].data.fill_(3e38)
+    dt.save(model, tmp_path / "large.safetensors")
+    again = small()
+    dt.load(again, tmp_path / "large.safetensors")
+    assert dt.parameters(again)[0][1].min().item() == dt.parameters(model)[0][1].min().item()
+
+
 FULL_DISK = """
 import resource, signal, sys, torch, deltatune as dt
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +51,16 @@ def only_deltas_get_gradients(case: Case, host: Host) -> None:
     _, got = gradients(host, model)
     assert got.keys() == ours
     assert all(torch.isfinite(g).all() for g in got.values())
+
+
+def kernels_are_invisible(case: Case, host: Host) -> None:
+    """DELTATUNE_KERNELS=off, the plain mathematics, gives the same outputs and gradients."""
+    model, plain = case.trained(host), case.trained(host)
+    out, got = gradients(host, model)
+    with patch.dict(os.environ, {"DELTATUNE_KERNELS": "off"}):
+        true, want = gradients(host, plain)
+    assert_close(out, true, host.reduction)
+    assert_gradients_close(got, want, host.reduction)
 
 
 def checkpointing_is_equal(case: Case, host: Host) -> None:
