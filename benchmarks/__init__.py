@@ -1,0 +1,1 @@
+"""Benchmarks: deltatune beside the frozen model, PEFT and full fine-tuning. `python -m benchmarks.<name> --help`."""

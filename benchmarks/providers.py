@@ -1,0 +1,167 @@
+"""One linear layer by every provider, with equal weights and factors: what the layer benchmarks time.
+
+Legend: x (M, K), W (N, K) frozen, A (R, K), B (N, R), s = alpha / R. alpha = 2R throughout.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import deltatune as dt
+from deltatune import kernels  # type: ignore[attr-defined]  # kernels/fused
+
+SCALE = 2.0  # alpha / R
+NO_PEFT = "absent: peft is not installed (pip install -e '.[bench]')"
+
+
+@dataclass
+class Layer:
+    """A provider's layer: its forward and what it trains; weights: what it holds anyway, counted by nobody."""
+
+    forward: Callable[[Tensor], Tensor]
+    trained: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+
+
+@contextmanager
+def kernels_off() -> Iterator[None]:
+    """The plain path inside: DELTATUNE_KERNELS is read at every call."""
+    before = os.environ.get("DELTATUNE_KERNELS")
+    os.environ["DELTATUNE_KERNELS"] = "off"
+    try:
+        yield
+    finally:
+        os.environ.pop("DELTATUNE_KERNELS")
+        if before is not None:
+            os.environ["DELTATUNE_KERNELS"] = before
+
+
+def plainly(call: Callable[..., Any]) -> Callable[..., Any]:
+    def off(*args: Any, **kwargs: Any) -> Any:
+        with kernels_off():
+            return call(*args, **kwargs)
+
+    return off
+
+
+def lora_layers(
+    W: Tensor, A: Tensor, B: Tensor, p: float, *, compiled: bool, dora: bool = False
+) -> dict[str, Layer | str]:
+    """The providers of a LoRA (or DoRA) layer. Each has its own copy of W, as in a model, so that none warms it
+    for the next. A and B in fp32."""
+    low = W.dtype != torch.float32
+    made: dict[str, Layer | str] = {"frozen": plain_layer(W, trained=False), "full": plain_layer(W, trained=True)}
+    made["peft"] = peft_layer(W, A, B, p, dora=dora)
+    if low:
+        made["peft matched"] = peft_layer(W, A, B, p, dora=dora, widen=False)
+    if not (compiled or W.is_cuda):
+        made["peft compiled"] = "absent: on a CPU timed with --compile alone"
+    else:
+        made["peft compiled"] = compiled_layer(peft_layer(W, A, B, p, dora=dora))
+    made["ours"] = ours = our_layer(W, A, B, p, dora=dora)
+    made["ours plain"] = Layer(plainly(ours.forward), ours.trained, ours.weights)
+    if dora:
+        return made
+    missing = kernels_without("lora_linear", W.device)
+    for path in ("triton", "addmm"):
+        made[f"ours {path}"] = missing or kernel_layer(W, A, B, p, path)
+    return made
+
+
+def kernels_without(name: str, device: torch.device) -> str:
+    """Why a kernel cannot be timed on this device; empty where it can."""
+    if device.type != "cuda":
+        return "absent: no CUDA device"
+    if not kernels.available(device):
+        return "absent: triton is not installed"
+    return "" if name in kernels.__all__ else f"absent: deltatune.kernels has no {name}"
+
+
+def holder(W: Tensor) -> nn.Sequential:
+    """A model of one frozen layer, "0", with a copy of W."""
+    layer = nn.Linear(W.shape[1], W.shape[0], bias=False, device="meta").to_empty(device=W.device).to(W.dtype)
+    layer.weight = nn.Parameter(W.clone(), requires_grad=False)
+    return nn.Sequential(layer)
+
+
+def plain_layer(W: Tensor, trained: bool) -> Layer:
+    weight = W.clone().requires_grad_(trained)
+    return Layer(lambda x: F.linear(x, weight), [weight] if trained else [], [weight])
+
+
+def our_layer(W: Tensor, A: Tensor, B: Tensor, p: float, dora: bool = False) -> Layer:
+    model, rank = holder(W), len(A)
+    rule = (dt.DoRA if dora else dt.LoRA).on("0", rank=rank, alpha=SCALE * rank, dropout=p)
+    dt.inject(model, rule)
+    (delta,) = model[0].deltas["default"]  # type: ignore[union-attr,index]
+    with torch.no_grad():
+        delta.A.copy_(A)
+        delta.B.copy_(B)
+    model.train()
+    trained: list[Tensor] = [delta.A, delta.B, *([delta.m] if dora else [])]
+    return Layer(model[0], trained, [model[0].weight, *trained])  # type: ignore[list-item]
+
+
+def peft_layer(W: Tensor, A: Tensor, B: Tensor, p: float, dora: bool = False, widen: bool = True) -> Layer | str:
+    """PEFT's layer; widen: its default, adapters in fp32 whatever the base's dtype."""
+    if find_spec("peft") is None:
+        return NO_PEFT
+    from peft import LoraConfig, get_peft_model
+
+    rank = len(A)
+    config = LoraConfig(
+        r=rank, lora_alpha=int(SCALE * rank), lora_dropout=p, target_modules=["0"], bias="none", use_dora=dora
+    )
+    model = get_peft_model(holder(W), config, autocast_adapter_dtype=widen)  # type: ignore[arg-type]
+    layer: Any = model.base_model.model[0]  # type: ignore[index,operator]
+    with torch.no_grad():
+        layer.lora_A["default"].weight.copy_(A)
+        layer.lora_B["default"].weight.copy_(B)
+    model.train()
+    trained = [q for q in layer.parameters() if q.requires_grad]
+    if dora:  # in the order of ours: A, B, m
+        trained = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+        trained.append(layer.lora_magnitude_vector["default"].weight)
+    return Layer(layer, trained, [layer.base_layer.weight, *trained])
+
+
+def compiled_layer(layer: Layer | str) -> Layer | str:
+    if isinstance(layer, str):
+        return layer
+    return Layer(torch.compile(layer.forward), layer.trained, layer.weights)
+
+
+def kernel_layer(W: Tensor, A: Tensor, B: Tensor, p: float, path: str) -> Layer:
+    """The kernels themselves, on a given path of theirs."""
+    weight, a, b = W.clone(), A.clone().requires_grad_(), B.clone().requires_grad_()
+    call = partial(kernels.lora_linear, path=path)
+    return Layer(lambda x: call(x, weight, None, a, b, SCALE, p), [a, b], [weight, a, b])
+
+
+def stacked_layer(Ws: Sequence[Tensor], As: Sequence[Tensor], Bs: Sequence[Tensor], p: float) -> Layer:
+    """Layers of one input through the kernel that reads it once, outputs side by side."""
+    weights = [W.clone() for W in Ws]
+    trained = [t.clone().requires_grad_() for pair in zip(As, Bs) for t in pair]
+    a, b, none = trained[::2], trained[1::2], [None] * len(weights)
+    call: Any = kernels.lora_linear_stacked  # type: ignore[attr-defined]
+    scales = [SCALE] * len(weights)
+    return Layer(lambda x: torch.cat(list(call(x, weights, none, a, b, scales, p)), -1), trained, [*weights, *trained])
+
+
+def routed_call(
+    x: Tensor, W: Tensor, As: Sequence[Tensor], Bs: Sequence[Tensor], route: Sequence[int]
+) -> Callable[[], Tensor]:
+    """A batch with another adapter a row, through the kernel that takes all of them at once."""
+    call: Any = kernels.lora_linear_routed  # type: ignore[attr-defined]
+    rows = torch.tensor(route, device=x.device)
+    return lambda: call(x, W, None, As, Bs, [SCALE] * len(As), rows)
