@@ -5,7 +5,7 @@ launched with is compiled to a cubin, and the cubin's registers, stack, shared m
 the tools that ship inside Triton. Prints one JSON object a line, for the jobs whose name starts with
 one of those given, or for all.
 
-Legend: M rows, N outputs, K inputs, R rank.
+Legend: M rows, N outputs, K inputs, R rank, G adapters.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from deltatune.kernels import backward, products, shrink
+from deltatune.kernels import backward, grouped, products, shrink
+from deltatune.kernels.routes import Pack, Routes
 from deltatune.kernels.tiles import HALF, SINGLE, TILES, Tile
 
 BIN = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-M, N, K = 8192, 4096, 4096
+SIZES = 8192, 4096, 4096  # M, N, K
 TYPES = {
     torch.float32: "*fp32",
     torch.float16: "*fp16",
@@ -37,6 +38,7 @@ TYPES = {
     torch.int64: "*i64",
     torch.int32: "*i32",
 }
+UNMASKED = ("bwd_s", "linear_expand")
 DTYPES = {HALF: ["bfloat16"], SINGLE: ["float32"]}
 
 
@@ -47,6 +49,7 @@ class Job(NamedTuple):
     tile: Tile
     R: int
     masked: bool
+    size: int | None = None  # of every side, in place of M, N and K
 
 
 class Recorder:
@@ -64,20 +67,37 @@ class Recorder:
 
 def launch(job: Job) -> Recorder:
     """The launch that the library makes for this job."""
-    dtype, tile, R = getattr(torch, job.dtype), job.tile, job.R
-    x, dY = torch.empty(M, K, dtype=dtype, device="meta"), torch.empty(M, N, dtype=dtype, device="meta")
-    W, b = torch.empty(N, K, dtype=dtype, device="meta"), torch.empty(N, dtype=dtype, device="meta")
-    A, B = torch.empty(R, K, dtype=dtype, device="meta"), torch.empty(N, R, dtype=dtype, device="meta")
-    S = torch.empty(M, R, dtype=dtype, device="meta")
-    seed = (torch.empty((), dtype=torch.int64, device="meta"), 6554) if job.masked else ()
+    dtype, tile, R, G = getattr(torch, job.dtype), job.tile, job.R, 8
+    M, N, K = SIZES if job.size is None else (job.size,) * 3
+
+    def empty(*size: int, dtype: torch.dtype = dtype) -> torch.Tensor:
+        return torch.empty(*size, dtype=dtype, device="meta")
+
+    x, dY, W, b, A, B, S = empty(M, K), empty(M, N), empty(N, K), empty(N), empty(R, K), empty(N, R), empty(M, R)
+    seed = empty(dtype=torch.int64) if job.masked else None
+    whole, numbers = empty(G, dtype=torch.int32), empty(G, dtype=torch.float32)
+    of, packed = Pack(whole, whole, numbers, numbers, whole), empty(G * R, K)
+    to = Routes(empty(M, dtype=torch.int32), empty(M // 32 + G, 3, dtype=torch.int32), empty(G, 2, dtype=torch.int32))
+    t = 1 if job.size == 1 else 6554 if job.masked else 0
     calls: dict[str, tuple[Any, str, Callable[[], Any]]] = {
-        "shrink": (shrink, "shrink_kernel", lambda: shrink.shrink(x, A, tile, *seed)),
+        "shrink": (shrink, "shrink_kernel", lambda: shrink.shrink(x, A, tile, seed, t)),
         "bwd_s": (backward, "bwd_s_kernel", lambda: backward.bwd_s(dY, S, B, 2.0, tile)),
-        "bwd_a": (backward, "bwd_a_kernel", lambda: backward.bwd_a(S, x, tile, *seed)),
+        "bwd_a": (backward, "bwd_a_kernel", lambda: backward.bwd_a(S, x, tile, seed, t)),
         "linear_expand": (products, "product_kernel", lambda: products.linear_expand(x, W, b, S, B, 2.0, tile)),
-        "bwd_dx": (products, "product_kernel", lambda: products.bwd_dx(dY, W, S, A, tile, *seed)),
-        "add_low_rank": (products, "add_low_rank_kernel", lambda: products.add_low_rank(x, S, A, tile, *seed)),
-    }
+        "bwd_dx": (products, "product_kernel", lambda: products.bwd_dx(dY, W, S, A, tile, seed, t)),
+        "add_low_rank": (products, "add_low_rank_kernel", lambda: products.add_low_rank(x, S, A, tile, seed, t)),
+        "gather_shrink": (
+            grouped, "gather_shrink_kernel",
+            lambda: grouped.gather_shrink(x, packed, numbers, of, to, R, tile, seed),
+        ),
+        "gather_expand": (
+            grouped, "gather_expand_kernel", lambda: grouped.gather_expand(x, S, packed, numbers, of, to, tile, seed)
+        ),
+        "gather_outer": (
+            grouped, "gather_outer_kernel",
+            lambda: grouped.gather_outer(S, x, G * R, numbers, of, to, tile, seed),
+        ),
+    }  # fmt: skip
     module, name, call = calls[job.kernel]
     kernel = getattr(module, name)
     recorder = Recorder(kernel)
@@ -101,17 +121,21 @@ def compile_job(job: Job) -> Any:
         if isinstance(value, torch.Tensor):
             signature[name] = TYPES[value.dtype]
             attributes[(i,)] = [["tt.divisibility", 16]]
-        elif name in options or value is None or (isinstance(value, int) and value == 1):
+        elif name in options or value is None or (value == 1 and isinstance(value, int) and specialized(kernel, name)):
             signature[name] = "constexpr"
             constants[name] = value
         elif isinstance(value, float):
             signature[name] = "fp32"
         else:
             signature[name] = "i32"
-            if value % 16 == 0:
+            if value % 16 == 0 and specialized(kernel, name):
                 attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attributes)
     return triton.compile(source, target=GPUTarget("cuda", job.arch, 32), options=settings)
+
+
+def specialized(kernel: Any, name: str) -> bool:
+    return name not in (kernel.do_not_specialize or ())
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -146,17 +170,25 @@ def shipped() -> Iterator[Job]:
                 for tile in found:
                     for dtype in DTYPES[kind]:
                         for R in (16, 64):
-                            for masked in (False, True) if kernel not in ("bwd_s", "linear_expand") else (False,):
+                            for masked in (False,) if kernel in UNMASKED else (False, True):
                                 yield Job(kernel, arch, dtype, tile, R, masked)
 
 
+def ones() -> Iterator[Job]:
+    """Every side 1 and a rank of 1, which Triton turns into constants: code that only passes for variables fails."""
+    for kernel, kinds in TILES[90].items():
+        yield Job(kernel, 90, "bfloat16", kinds[HALF][0], 1, kernel not in UNMASKED, size=1)
+
+
 def name(job: Job) -> str:
-    """kernel/arch/dtype/MxNxK/R/dropout or p0."""
+    """kernel/arch/dtype/MxNxK/R/dropout or p0, or ones/kernel."""
+    if job.size is not None:
+        return f"ones/{job.kernel}"
     sizes = "x".join(str(size) for size in job.tile[:3])
     return f"{job.kernel}/{job.arch}/{job.dtype}/{sizes}/{job.R}/{'dropout' if job.masked else 'p0'}"
 
 
 if __name__ == "__main__":
-    for job in shipped():
+    for job in (*shipped(), *ones()):
         if not sys.argv[1:] or name(job).startswith(tuple(sys.argv[1:])):
             print(json.dumps(measure(job)), flush=True)

@@ -104,4 +104,4 @@ def close(found: list[Tensor | None], true: list[Tensor | None], dtype: torch.dt
 
 def triton_runs() -> bool:
     """Whether the Triton path can run here at all; a suite that quietly took the plain path would prove nothing."""
-    return runs(arch_of(torch.empty(1, device=DEVICE)), torch.float32)
+    return runs(arch_of(torch.device(DEVICE)), torch.float32)

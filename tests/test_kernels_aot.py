@@ -59,6 +59,13 @@ def test_every_shipped_tile(kernel: str, arch: int) -> None:
     assert [row for row in rows if not passes(row)] == []
 
 
+@pytest.mark.kernels
+def test_sides_of_one_compile() -> None:
+    rows = compiled("ones/")
+    assert len(rows) == len(TILES[90])
+    assert [row for row in rows if row["local_accesses"] or row["stack_bytes"]] == []
+
+
 @pytest.mark.parametrize(
     "change",
     [

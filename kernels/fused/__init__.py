@@ -13,10 +13,18 @@ import torch
 
 if TYPE_CHECKING:
     from .lora import lora_linear
+    from .measure import tune
+    from .routed import lora_linear_routed
+    from .stacked import lora_linear_stacked
 
-__all__ = ["available", "lora_linear"]
+__all__ = ["available", "lora_linear", "lora_linear_routed", "lora_linear_stacked", "tune"]
 
-HOMES = {"lora_linear": "lora"}
+HOMES = {
+    "lora_linear": "lora",
+    "lora_linear_routed": "routed",
+    "lora_linear_stacked": "stacked",
+    "tune": "measure",
+}
 
 
 def available(device: torch.device | str) -> bool:

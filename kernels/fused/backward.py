@@ -81,7 +81,7 @@ def bwd_s(
     return total(dS, dY.dtype), total(dB, torch.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["threshold"])
 def bwd_a_kernel(
     ds, x, da, seed, M, K, R, ds_row, x_row, steps, factor, threshold,
     BM: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr,

@@ -3,6 +3,7 @@
 Legend: x (..., K), W (N, K), b (N,), A (R, K), B (N, R).
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -47,3 +48,11 @@ def without_autocast(x: Tensor) -> AbstractContextManager[None]:
     """Our operands are cast already: autocast would round fp32 sums, and cost a context even where it is off."""
     on = torch.is_autocast_enabled(x.device.type)
     return torch.autocast(x.device.type, enabled=False) if on else nullcontext()
+
+
+def check_lengths(call: str, **lists: Sequence[object]) -> None:
+    """One entry a layer or adapter in each, and at least one."""
+    lengths = {name: len(given) for name, given in lists.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        counted = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ValueError(f"{call}: {counted} entries; give one of each for every layer or adapter")

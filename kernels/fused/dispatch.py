@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from .launch import interpreted
 from .tiles import Tile, tiles
@@ -78,9 +77,9 @@ def runs(arch: int, dtype: torch.dtype) -> bool:
     return dtype in DTYPES and (arch >= OLDEST or (arch == 0 and interpreted()))
 
 
-def arch_of(x: Tensor) -> int:
-    """10 · major + minor of x's card, 0 elsewhere."""
-    return capability(x.device.index) if x.device.type == "cuda" else 0
+def arch_of(device: torch.device) -> int:
+    """10 · major + minor of a card, 0 for another device."""
+    return capability(device.index) if device.type == "cuda" else 0
 
 
 @lru_cache

@@ -29,7 +29,7 @@ def masked(acc, key, rm, column, t, BM: tl.constexpr, BN: tl.constexpr):
         return tl.reshape(tl.permute(tl.join(left, right), (0, 2, 1)), (BM, BN))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["threshold"])
 def product_kernel(
     x, w, low, p, bias, y, seed,
     M, N, K, R, x_row, w_row, w_column, low_row, p_row, p_column, factor, threshold,
@@ -106,7 +106,7 @@ def bwd_dx(dY: Tensor, W: Tensor, dS: Tensor, A: Tensor, tile: Tile, seed: Tenso
     return product(dY, W, dS, A, None, rescale(t) if seed is not None else 1.0, tile, seed, t)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["threshold"])
 def add_low_rank_kernel(
     low, p, y, seed, M, N, R, low_row, factor, threshold,
     BM: tl.constexpr, BN: tl.constexpr, BR: tl.constexpr,

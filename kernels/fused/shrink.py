@@ -13,7 +13,7 @@ from .mask import keep_tile, rescale
 from .tiles import Tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["threshold"])
 def shrink_kernel(
     x, a, s, seed, M, K, R, x_row, steps, factor, threshold,
     BM: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr,

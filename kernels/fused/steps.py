@@ -28,7 +28,7 @@ class Drop:
 
 
 def way(kernel: str, x: Tensor, N: int, K: int, R: int, drop: Drop, path: str | None) -> Choice:
-    return choose(kernel, arch_of(x), x.dtype, x.shape[0], N, K, R, drop.seed is not None, path)
+    return choose(kernel, arch_of(x.device), x.dtype, x.shape[0], N, K, R, drop.seed is not None, path)
 
 
 def low(x: Tensor, A: Tensor, N: int, drop: Drop, path: str | None) -> Tensor:

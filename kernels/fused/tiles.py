@@ -45,6 +45,19 @@ SKINNY = {
         HALF: [Tile(64, 128, 0, 4, 1), Tile(32, 128, 0, 4, 1)],
         SINGLE: [Tile(32, 64, 0, 4, 1)],
     },
+    # one m for the first two: the table of blocks is cut once for both
+    "gather_shrink": {
+        HALF: [Tile(32, 0, 128, 4, 3)],
+        SINGLE: [Tile(32, 0, 32, 4, 2)],
+    },
+    "gather_expand": {
+        HALF: [Tile(32, 128, 0, 4, 1)],
+        SINGLE: [Tile(32, 64, 0, 4, 1)],
+    },
+    "gather_outer": {
+        HALF: [Tile(64, 128, 0, 4, 3)],
+        SINGLE: [Tile(16, 64, 0, 8, 2)],
+    },
 }
 AMPERE = [Tile(128, 128, 32, 8, 4), Tile(128, 128, 64, 8, 3), Tile(64, 128, 64, 4, 4)]
 SMALL = [Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 4, 4), Tile(64, 64, 64, 4, 3)]

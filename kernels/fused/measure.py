@@ -1,0 +1,100 @@
+"""tune: time every path and shipped tile of every kernel on this GPU, and write the fastest into the dispatch table.
+
+Legend: M rows, N outputs, K inputs, R rank.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from triton.testing import do_bench
+
+from . import backward, products, shrink, steps
+from .dispatch import BIG, TABLE, arch_of, key, table
+from .steps import Drop
+from .tiles import Tile, tiles
+
+KERNELS = ("shrink", "linear_expand", "bwd_s", "bwd_dx", "bwd_a", "add_low_rank")
+Shape = tuple[int, int, int, int]
+
+
+def tune(
+    shapes: Iterable[Shape], dtype: torch.dtype = torch.bfloat16, p: float = 0.0,
+    device: torch.device | str = "cuda", to: Path = TABLE,
+) -> dict[str, Any]:  # fmt: skip
+    """{key: row} of the choices measured for each shape (M, N, K, R), also merged into the table at `to`.
+
+    A row holds the fastest path, its tile, and the median µs of every candidate; ties go to torch, which is listed
+    first. Needs the GPU for itself.
+    """
+    device = torch.device(device)
+    if device.type != "cuda":
+        raise ValueError(f"tune: measures on a CUDA device, not on {device}")
+    found: dict[str, Any] = {}
+    for shape in shapes:
+        for kernel in KERNELS:
+            masked = p > 0 and kernel in ("shrink", "bwd_dx", "bwd_a", "add_low_rank")
+            if kernel == "add_low_rank" and not masked:
+                continue  # without a mask torch's addmm does it
+            drop = Drop(torch.tensor(1, device=device), p) if masked else Drop(None, 0.0)
+            arch = arch_of(device)
+            us = {
+                name(path, tile): round(1000 * do_bench(run, return_mode="median"), 2)
+                for path, tile, run in candidates(kernel, arch, shape, dtype, device, drop)
+            }
+            best = min(us, key=us.__getitem__)
+            path, _, tile = best.partition(" ")
+            found[key(kernel, arch, dtype, *shape, masked)] = {
+                "path": path,
+                "tile": [int(size) for size in tile.split("x")] if tile else None,
+                "us": us,
+                "device": torch.cuda.get_device_name(device),
+                "torch": torch.__version__,
+            }
+    write(found, to)
+    return found
+
+
+def write(found: dict[str, Any], to: Path) -> None:
+    """Merge measured rows into the table's file; the running process reads them from now on."""
+    content = json.loads(to.read_text(encoding="utf-8")) if to.exists() else {"note": "Measured by tune."}
+    content["measured"] = dict(sorted({**content.get("measured", {}), **found}.items()))
+    if found:
+        content["note"] = "Measured choices by card, dtype and shape, written by deltatune.kernels.tune."
+    to.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    table.cache_clear()
+
+
+def name(path: str, tile: Tile | None) -> str:
+    return path if tile is None else f"{path} {'x'.join(map(str, tile))}"
+
+
+def candidates(
+    kernel: str, arch: int, shape: Shape, dtype: torch.dtype, device: torch.device, drop: Drop
+) -> Iterator[tuple[str, Tile | None, Callable[[], Any]]]:
+    """(path, tile, call) of every way to run one kernel; torch's first, but where it would have to draw a mask."""
+    M, N, K, R = shape
+    x, dY = torch.randn(M, K, device=device, dtype=dtype), torch.randn(M, N, device=device, dtype=dtype)
+    W, S = torch.randn(N, K, device=device, dtype=dtype) / K**0.5, torch.randn(M, R, device=device, dtype=dtype)
+    A, B = torch.randn(R, K, device=device, dtype=dtype), torch.randn(N, R, device=device, dtype=dtype)
+    torch_way: dict[str, Callable[[], Any]] = {
+        "shrink": lambda: steps.low(x, A, N, drop, "plain"),
+        "linear_expand": lambda: steps.output(x, W, None, S, B, 1.0, drop, "addmm"),
+        "bwd_s": lambda: steps.low_gradients(dY, S, B, 1.0, K, drop, "plain", True),
+        "bwd_dx": lambda: steps.input_gradient(dY, W, S, A, drop, "addmm"),
+        "bwd_a": lambda: steps.factor_gradient(S, x, N, drop, "plain"),
+    }
+    ours: dict[str, Callable[[Tile], Any]] = {
+        "shrink": lambda tile: shrink.shrink(x, A, tile, drop.seed, drop.t),
+        "linear_expand": lambda tile: products.linear_expand(x, W, None, S, B, 1.0, tile),
+        "bwd_s": lambda tile: backward.bwd_s(dY, S, B, 1.0, tile),
+        "bwd_dx": lambda tile: products.bwd_dx(dY, W, S, A, tile, drop.seed, drop.t),
+        "bwd_a": lambda tile: backward.bwd_a(S, x, tile, drop.seed, drop.t),
+        "add_low_rank": lambda tile: products.add_low_rank(x, S, A, tile, drop.seed, drop.t),
+    }
+    if kernel in BIG or drop.seed is None:
+        yield "addmm" if kernel in BIG else "plain", None, torch_way[kernel]
+    for tile in tiles(kernel, arch, dtype):
+        yield "triton", tile, lambda tile=tile: ours[kernel](tile)
