@@ -1,0 +1,82 @@
+"""Prefix tuning: one attention with a prefix of 16, and the whole training step against PEFT's.
+
+    python -m benchmarks.bench_prefix [--quick] [--model smollm2] [--no-step]
+
+attention: frozen is torch's attention alone; "joined" puts the prefix's keys and values in front and attends once, as
+PEFT's cache does and as ours started from an example; "ours gated" is ours started from zero, whose share of the prefix
+is gated by head. Legend: q (B, H, T, D), k and v (B, H_kv, T, D), prefix (H_kv, L, D).
+"""  # fmt: skip
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.bench_train_step import add_step_options, case, child
+from benchmarks.command import DTYPES, Case, finish, parser, run, settle
+from benchmarks.layers import draw
+from benchmarks.memory import call_peak_bytes
+from benchmarks.steps import LENGTH, SCENARIOS
+from benchmarks.timing import Timed
+from deltatune.functional import attend_gated, attend_prefixed
+
+NAME = "bench_prefix"
+HEADS = {"smollm2": (9, 3, 64), "llama8b": (32, 8, 128), "tiny": (4, 2, 16)}  # H, H_kv, D
+
+
+def cases(options: Any) -> Iterator[Case]:
+    for name, dtype in product(options.attentions, options.dtypes):
+        yield attention_case(name, dtype, options)
+    if options.step:
+        yield case("prefix", SCENARIOS["prefix"], options)
+
+
+def attention_case(name: str, dtype: str, options: Any) -> Case:
+    H, few, D = HEADS[name]
+    B, T, kind, device, seed = options.batch, options.tokens, DTYPES[dtype], options.device, options.seed
+    q = draw(seed, device, kind, B, H, T, D).requires_grad_()
+    k, v = (draw(seed + i, device, kind, B, few, T, D).requires_grad_() for i in (1, 2))
+    dY = draw(seed + 3, device, kind, B, H, T, D)
+    pk, pv = (draw(seed + i, device, torch.float32, few, LENGTH, D).requires_grad_() for i in (4, 5))
+    gate = torch.zeros(few, device=device).requires_grad_()
+
+    def attend(*args: Tensor, **kwargs: Any) -> Tensor:
+        return F.scaled_dot_product_attention(*args, enable_gqa=True, **kwargs)
+
+    def both(run: Callable[[], Tensor], *trained: Tensor) -> Timed:
+        def call() -> None:
+            torch.autograd.grad(run(), [q, k, v, *trained], dY)
+
+        call()
+        return Timed(call, peak_bytes=call_peak_bytes(call, device), tokens=B * T)
+
+    made = {
+        "frozen": both(lambda: attend(q, k, v, is_causal=True)),
+        "joined": both(lambda: attend_prefixed(attend, q, k, v, pk, pv, is_causal=True), pk, pv),
+        "ours gated": both(lambda: attend_gated(attend, q, k, v, pk, pv, gate, is_causal=True), pk, pv, gate),
+    }
+    return Case("attention", f"{name} {B}x{H}/{few}x{T}x{D} prefix {LENGTH}", made, dtype=dtype, dx=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    made = parser(NAME, __doc__ or "", repeats=12, threads=[torch.get_num_threads()])
+    add_step_options(made)
+    made.add_argument("--attentions", nargs="+", choices=HEADS, default=["smollm2"])
+    made.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["fp32", "bf16"])
+    made.add_argument("--no-step", dest="step", action="store_false", help="the attention alone")
+    options = settle(made.parse_args(argv))
+    if options.child:
+        return child(options)
+    if options.quick:
+        options.batch, options.tokens = 2, 16
+    return finish(run(NAME, cases, options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
