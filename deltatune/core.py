@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch.nn.functional as F
@@ -150,6 +150,11 @@ class DeltaModule(nn.Module):
     def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:
         """The linear map `at` with this delta inside. Raises NotFoldable where there is no closed form."""
         raise NotFoldable(f"{type(self).__name__} has no closed form as weights; keep it injected")
+
+    @classmethod
+    def together(cls, x: Tensor, calls: Sequence[tuple[DeltaModule, Frozen, float]]) -> Sequence[Tensor] | None:
+        """The outputs of several hosts that read one x, each with one (delta, base, strength); None: one by one."""
+        return None
 
     def prime(self, base: Callable[..., Any], real: Tensor | None, *args: Any, **kwargs: Any) -> None:
         """Start from data: called once with what inject's `example` brings to the base; real (B, T) marks tokens."""

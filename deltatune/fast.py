@@ -9,6 +9,7 @@ Legend: x (M, K), W (N, K) frozen, b (N,), A (R, K), B (N, R), S = s · drop(x) 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -70,43 +71,63 @@ def scaled_product(a: Tensor, b: Tensor, s: float) -> Tensor:
     return torch.addmm(a.new_empty(()), a, b, beta=0, alpha=s)
 
 
-class LoRALinear(torch.autograd.Function):
-    """y = x Wᵀ + b + S Bᵀ. Keeps x, S and a seed for the backward: no mask, no masked copy.
+class LoRALinears(torch.autograd.Function):
+    """yᵢ = x Wᵢᵀ + bᵢ + sᵢ · drop(x) Aᵢᵀ Bᵢᵀ for layers that read one x: one product with all A, one with all dS.
 
-    dS = s · dY B;  dX = dY W + mask ⊙ (dS A) / (1 − p);  dB = dYᵀ S;  dA = dSᵀ drop(x).
+    With S = drop(x) Aᵀ, all A as rows of one: dSᵢ = sᵢ · dYᵢ Bᵢ;  dX = Σ dYᵢ Wᵢ + mask ⊙ (dS A);  dBᵢ = sᵢ · dYᵢᵀ Sᵢ;
+    dA = dSᵀ drop(x). Keeps x, S (M, Σ Rᵢ) and a seed for the backward: no mask, no masked copy. layers: Wᵢ, bᵢ, Aᵢ, Bᵢ
+    in turn, one such four for each of the scales.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor | None, A: Tensor, B: Tensor, s: float, p: float) -> Tensor:
-        y = F.linear(x, W, b)
-        ctx.p, ctx.s, dropped = p, s, x
+    def forward(ctx: Any, x: Tensor, p: float, scales: tuple[float, ...], *layers: Any) -> tuple[Tensor, ...]:
+        ctx.p, ctx.scales, dropped = p, scales, x
         if p:
             ctx.seed = drawn_seed()
             keep, rate = keep_mask(x.shape, p, ctx.seed)
-            dropped, ctx.s = masked(x, keep), s / rate
-        St = scaled_product(A.to(x.dtype), dropped.t(), ctx.s)
-        ctx.save_for_backward(x if A.requires_grad else None, W, A, B, St if B.requires_grad else None)
-        return y.addmm_(St.t(), B.to(x.dtype).t())
+            dropped, ctx.scales = masked(x, keep), tuple(s / rate for s in scales)
+        Ws, bs, As, Bs = (layers[i::4] for i in range(4))
+        St = stacked(As, x.dtype) @ dropped.t()
+        ys = []
+        for W, b, B, s, rows in zip(Ws, bs, Bs, ctx.scales, St.split([len(A) for A in As])):
+            ys.append(F.linear(x, W, b).addmm_(rows.t(), B.to(x.dtype).t(), alpha=s))
+        wants_A, wants_B = any(ctx.needs_input_grad[5::4]), any(ctx.needs_input_grad[6::4])
+        ctx.save_for_backward(x if wants_A else None, St if wants_B else None, *Ws, *As, *Bs)
+        return tuple(ys)
 
     @staticmethod
-    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *dYs: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_order()
-        x, W, A, B, St = ctx.saved_tensors
-        wants_x, _, _, wants_A, wants_B, *_ = ctx.needs_input_grad
-        dX = dA = dB = keep = None
-        if wants_B:
-            dB = (dY.t() @ St.t()).to(B.dtype)
-        if wants_x or wants_A:
-            dS = scaled_product(dY, B.to(dY.dtype), ctx.s)
-            if ctx.p:
-                keep, _ = keep_mask(torch.Size((len(dY), W.shape[1])), ctx.p, ctx.seed)
-        if wants_A:
-            dA = (dS.t() @ (x if keep is None else masked(x, keep))).to(A.dtype)
-        if wants_x:
-            dX = dY @ W
-            a = A.to(dY.dtype)
-            dX = dX.addmm_(dS, a) if keep is None else dX.add_(masked(dS @ a, keep))
-        return dX, None, None, dA, dB, None, None
+        n = len(dYs)
+        x, St, *rest = ctx.saved_tensors
+        Ws, As, Bs = rest[:n], rest[n : 2 * n], rest[2 * n :]
+        wants_A, wants_B = ctx.needs_input_grad[5::4], ctx.needs_input_grad[6::4]
+        ranks = [len(A) for A in As]
+        dX: Tensor | None = None
+        dAs: list[Tensor | None] = [None] * n
+        dBs: list[Tensor | None] = [None] * n
+        if any(wants_B):
+            for i, rows in enumerate(St.split(ranks)):
+                dBs[i] = scaled_product(dYs[i].t(), rows.t(), ctx.scales[i]).to(Bs[i].dtype) if wants_B[i] else None
+        if ctx.needs_input_grad[0] or any(wants_A):
+            parts = [scaled_product(dY, B.to(dY.dtype), s) for dY, B, s in zip(dYs, Bs, ctx.scales)]
+            dS = torch.cat(parts, 1) if n > 1 else parts[0]
+            keep = keep_mask(torch.Size((len(dS), Ws[0].shape[1])), ctx.p, ctx.seed)[0] if ctx.p else None
+        if any(wants_A):
+            dA = dS.t() @ (x if keep is None else masked(x, keep))
+            dAs = [d.to(A.dtype) if w else None for d, A, w in zip(dA.split(ranks), As, wants_A)]
+        if ctx.needs_input_grad[0]:
+            d = dYs[0] @ Ws[0]
+            for dY, W in zip(dYs[1:], Ws[1:]):
+                d.addmm_(dY, W)
+            a = stacked(As, d.dtype)
+            dX = d.addmm_(dS, a) if keep is None else d.add_(masked(dS @ a, keep))
+        return dX, None, None, *(g for pair in zip(dAs, dBs) for g in (None, None, *pair))
+
+
+def stacked(factors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Low-rank factors as rows of one matrix (Σ Rᵢ, K)."""
+    return factors[0].to(dtype) if len(factors) == 1 else torch.cat([A.to(dtype) for A in factors])
 
 
 class Rescale(torch.autograd.Function):

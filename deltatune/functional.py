@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor, nn
 
-from deltatune.fast import LoRALinear, PrefixedCausal, Rescale, attention_kernel
+from deltatune.fast import LoRALinears, PrefixedCausal, Rescale, attention_kernel
 
 
 def like(parameter: Tensor, x: Tensor) -> Tensor:
@@ -53,16 +53,38 @@ def path(x: Tensor, *others: Tensor | None, trained: bool = False) -> str:
     return "fast" if x.device.type == "cpu" else "plain"
 
 
+class LoRALayer(NamedTuple):
+    """One frozen linear layer and its low-rank change at scale s."""
+
+    W: Tensor
+    b: Tensor | None
+    A: Tensor
+    B: Tensor
+    s: float
+
+
 def lora_linear(x: Tensor, W: Tensor, b: Tensor | None, A: Tensor, B: Tensor, s: float, p: float = 0.0) -> Tensor:
     """x Wᵀ + b + s · drop(x) Aᵀ Bᵀ, drop with probability p and scaled by 1 / (1 − p); x (..., K) -> (..., N)."""
     way = path(x, W, b)
     if way == "plain":
         return F.linear(x, W, b) + low_rank(F.dropout(x, p), A, B, s)
+    return lora_linears(x, [LoRALayer(W, b, A, B, s)], p, way)[0]
+
+
+def lora_linears(x: Tensor, layers: Sequence[LoRALayer], p: float, way: str) -> tuple[Tensor, ...]:
+    """`lora_linear` of several layers that read one x, with one dropout mask and one pass over x for all A.
+
+    way: what `path` says of every layer, "fast" or "triton".
+    """
     if way == "triton":
         from deltatune import kernels  # type: ignore[attr-defined]  # kernels/fused
 
-        return kernels.lora_linear(x, W, b, A, B, s, p)
-    return LoRALinear.apply(x.reshape(-1, W.shape[1]), W, b, A, B, s, p).view(*x.shape[:-1], W.shape[0])
+        if len(layers) == 1:
+            return (kernels.lora_linear(x, *layers[0], p),)
+        return kernels.lora_linear_stacked(x, *zip(*layers), p)
+    flat = [t for layer in layers for t in layer[:4]]
+    ys = LoRALinears.apply(x.reshape(-1, x.shape[-1]), p, tuple(layer.s for layer in layers), *flat)
+    return tuple(y.view(*x.shape[:-1], y.shape[-1]) for y in ys)
 
 
 def rescaled(h: Tensor, g: Tensor) -> Tensor:

@@ -52,6 +52,7 @@ class Host(nn.Module):
     first_input: str  # the name of the forward's first parameter
     deltas: nn.ModuleDict
     strengths: dict[str, float]
+    together: Any = None  # `together.Together`, where other hosts read the same tensor
 
     def live(self, site: str) -> Live:
         return [
@@ -93,6 +94,10 @@ class Host(nn.Module):
         linear = frozen(self, own)
         if linear is not None:
             (x,) = (*args, *kwargs.values())
+            if self.together is not None and not torch.compiler.is_compiling():
+                h = self.together.output(self, x)
+                if h is not None:
+                    return h
             return around(linear, module)(x)
         with replaced(self, own) if parameters else nullcontext():
             return around_hidden(run, module, self.first_input, args, kwargs) if module else run(*args, **kwargs)
@@ -227,6 +232,7 @@ def detach(host: Host, name: str | None = None) -> None:
         cls = host.original_class
         del host.deltas
         del host.strengths
+        host.__dict__.pop("together", None)
         host.__class__ = cls  # type: ignore[assignment]
 
 

@@ -16,6 +16,7 @@ from deltatune.core import DeltaError, DeltaModule, NoMatch, NotReached, Rule
 from deltatune.host import Host, attach, check_host, close_fast_path, deltas, detach, hosts, names
 from deltatune.layout import extend, own_parameters, unreachable
 from deltatune.select import sites
+from deltatune.together import gather
 
 OPENERS: list[Callable[[nn.Module, nn.Module], None]] = []  # called with (model, host) for every attention site
 
@@ -157,6 +158,7 @@ def put_in(model: nn.Module, made: list[tuple[str, nn.Module, DeltaModule]], nam
             for opener in OPENERS:
                 opener(model, host)
         attach(path, host, name, delta)
+    gather(model)
     close_fast_path(model)
 
 

@@ -291,6 +291,19 @@ def key_value(block: Block) -> list[tuple[str, nn.Module, tuple[int, int] | None
     return found
 
 
+def readers(block: Block) -> list[list[nn.Module]]:
+    """Linear layers of the block that read one tensor: query, key and value, and a gated feed-forward's first two.
+
+    Of the block's first attention alone: a second one takes its keys and values from elsewhere.
+    """
+    found = [list(_projections(module).values()) for _, module in block.attention[:1]]
+    beside: dict[str, list[nn.Module]] = {}
+    for path, module in block.feed_forward:
+        if features(module).into == block.width:
+            beside.setdefault(path.rpartition(".")[0], []).append(module)
+    return [group for group in (*found, *beside.values()) if len(group) > 1]
+
+
 def input_embedding(model: nn.Module) -> tuple[str, nn.Module] | None:
     """The token embedding: the model's own word for it, an encoder's before a decoder's, else its first nn.Embedding.
 

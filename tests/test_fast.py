@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import deltatune as dt
 from deltatune import functional
-from deltatune.fast import LEVELS, LoRALinear, PrefixedCausal, Rescale, keep_mask, masked
+from deltatune.fast import LEVELS, LoRALinears, PrefixedCausal, Rescale, keep_mask, masked
 
 SIZES = st.sampled_from([1, 2, 3, 7, 16, 33])
 
@@ -38,7 +38,7 @@ def run(compute, tensors, dtype, factor_dtype=None):
 
 
 def fast(x, W, b, A, B, s=0.7, p=0.0):
-    return LoRALinear.apply(x, W, b, A, B, s, p)
+    return LoRALinears.apply(x, p, (s,), W, b, A, B)[0]
 
 
 def plain(x, W, b, A, B, s=0.7):

@@ -20,6 +20,7 @@ FLOORS = {
     "deltatune.methods": 2,
     "deltatune.host": 3,
     "deltatune.select": 3,
+    "deltatune.together": 3,
     "deltatune.inject": 4,
     "deltatune.merge": 4,
     "deltatune.io": 4,
@@ -27,13 +28,14 @@ FLOORS = {
     "deltatune.peft_format": 5,
     "deltatune": 6,
 }
-# Imports inside a floor that are meant: the algebra and the hand-written backwards are the ground of floor 1, inject
-# that of floor 4 (load and diff put deltas in as it does), and DoRA is a LoRA.
+# Imports inside a floor that are meant: the algebra and the hand-written backwards are the ground of floor 1, the
+# class swap that of floor 3, inject that of floor 4 (load and diff put deltas in as it does), and DoRA is a LoRA.
 SIDEWAYS = {
     ("deltatune.functional", "deltatune.core"),
     ("deltatune.functional", "deltatune.fast"),
     ("deltatune.loss", "deltatune.fast"),
     ("deltatune.layout", "deltatune.core"),
+    ("deltatune.together", "deltatune.host"),
     ("deltatune.io", "deltatune.inject"),
     ("deltatune.merge", "deltatune.inject"),
     ("deltatune.methods.dora", "deltatune.methods.lora"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltatune.core import DeltaError, DeltaModule, Frozen
-from deltatune.functional import lora_linear, low_rank, low_rank_rows
+from deltatune.functional import LoRALayer, lora_linear, lora_linears, low_rank, low_rank_rows, path
 from deltatune.layout import blocks, delta_dtype, device_of, features, linears
 
 
@@ -64,6 +64,21 @@ class LoRA(DeltaModule):
             return lora_linear(x, base.weight, base.bias, self.A, self.B, strength * self.scale, p)
         h = base(x, *args, **kwargs)
         return h + strength * self.update(x).to(h.dtype)
+
+    @classmethod
+    def together(cls, x: Tensor, calls: Sequence[tuple[DeltaModule, Frozen, float]]) -> Sequence[Tensor] | None:
+        """One product with the A of all: query, key and value, or a gated feed-forward's two layers."""
+        if not all(type(delta) is LoRA and base.op is F.linear for delta, base, _ in calls):
+            return None
+        ways = {path(x, base.weight, base.bias) for _, base, _ in calls}
+        rates: set[Any] = {delta.dropout if delta.training else 0.0 for delta, _, _ in calls}
+        if len(ways) > 1 or "plain" in ways or len(rates) > 1:
+            return None
+        layers = [
+            LoRALayer(base.weight, base.bias, delta.A, delta.B, strength * delta.scale)  # type: ignore[attr-defined]
+            for delta, base, strength in calls
+        ]
+        return lora_linears(x, layers, rates.pop(), ways.pop())
 
     def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:
         return at._replace(weight=at.weight + strength * self.scale * (self.B @ self.A).to(at.weight.dtype))

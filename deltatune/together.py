@@ -1,0 +1,90 @@
+"""Hosts that read one tensor, such as query, key and value, computed at the first one's call.
+
+Which they are is known from the model's structure, never assumed: a later call finds its output only if it brings the
+very tensor that the first one brought.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deltatune.host import Host
+from deltatune.layout import blocks, frozen, readers
+
+
+class Together:
+    """The hosts, and between the calls of one pass (x, the outputs not fetched yet)."""
+
+    def __init__(self, hosts: Sequence[nn.Module]):
+        self.hosts = tuple(hosts)
+        self.ready: tuple[Tensor, dict[int, Tensor]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"hosts": self.hosts, "ready": None}
+
+    def output(self, host: nn.Module, x: Tensor) -> Tensor | None:
+        """The host's output, or None where it is to be computed alone.
+
+        That is so without gradients, where little is gained; where somebody watches the calls or what is kept for the
+        backward (hooks, activation checkpointing); and where the hosts do not have one live delta each.
+        """
+        ready, self.ready = self.ready, None
+        if ready is not None and ready[0] is x and id(host) in ready[1]:
+            y = ready[1].pop(id(host))
+            self.ready = ready if ready[1] else None
+            return y
+        if ready is not None:  # what was computed for the others was not wanted: the structure was misread
+            self.hosts = ()
+        if not torch.is_grad_enabled() or saved_tensors_hooks():
+            return None
+        if all(other is not host for other in self.hosts):  # a replica is not the host
+            return None
+        calls = [call for other in self.hosts if (call := only_call(other)) is not None]
+        if len(calls) < len(self.hosts):
+            return None
+        ys = type(calls[0][0]).together(x, calls)
+        if ys is None:
+            return None
+        outputs = {id(other): y for other, y in zip(self.hosts, ys, strict=True)}
+        y = outputs.pop(id(host))
+        self.ready = (x, outputs)
+        return y
+
+
+def only_call(host: nn.Module) -> tuple[Any, Any, float] | None:
+    """(delta, base, strength) of a host that has this one live delta around its linear map, and no hooks."""
+    if not isinstance(host, Host) or hooked(host) or host.live("parameters"):
+        return None
+    live, base = host.live("module"), frozen(host, host._parameters)
+    if len(live) != 1 or base is None or hooked(live[0][0]):
+        return None
+    return live[0][0], base, live[0][1]
+
+
+def saved_tensors_hooks() -> bool:
+    """Whether somebody packs what is kept for the backward, as activation checkpointing does."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None  # type: ignore[attr-defined]
+
+
+def hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_pre_hooks
+        or module._forward_hooks
+        or module._backward_pre_hooks
+        or module._backward_hooks
+        or "forward" in module.__dict__
+    )
+
+
+def gather(model: nn.Module) -> None:
+    """Let the model's hosts know which others read what they read."""
+    for block in blocks(model):
+        for group in readers(block):
+            hosts = [module for module in group if isinstance(module, Host)]
+            together = Together(hosts) if len(hosts) > 1 else None
+            for host in hosts:
+                host.together = together  # type: ignore[assignment]

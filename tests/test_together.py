@@ -1,0 +1,170 @@
+"""Layers that read one tensor are computed at one call: the same numbers, and never where it would be wrong."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5Model
+
+import deltatune as dt
+from deltatune import fast
+from deltatune.host import hosts
+from experiments.run import checkpoint_activations
+from tests.cases import shaken
+
+
+def llama(rule: dt.Rule | None = None) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, pad_token_id=0, bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    dt.inject(model, rule or dt.LoRA.on(rank=3))
+    return shaken(model)
+
+
+IDS = torch.arange(2, 14).view(2, 6)
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many layers each product was for, as they come."""
+    seen: list[int] = []
+    apply = fast.LoRALinears.apply
+
+    def counted(x, p, scales, *layers):
+        seen.append(len(scales))
+        return apply(x, p, scales, *layers)
+
+    monkeypatch.setattr(fast.LoRALinears, "apply", counted)
+    return seen
+
+
+def gradients(model: nn.Module) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    logits = model(input_ids=IDS).logits
+    logits.square().sum().backward()
+    return logits.detach(), {n: p.grad.clone() for n, p in dt.parameters(model) if p.grad is not None}
+
+
+def apart(model: nn.Module) -> nn.Module:
+    for _, host in hosts(model):
+        host.together = None
+    return model
+
+
+def test_query_key_value_and_gate_up_are_one_product_each(sizes: list[int]) -> None:
+    model = llama()
+    out, got = gradients(model)
+    assert sizes == [3, 1, 2, 1] * 2
+    again, want = gradients(apart(model))
+    assert sizes[8:] == [1] * 14
+    torch.testing.assert_close(out, again)
+    torch.testing.assert_close(got, want)
+
+
+def test_one_mask_serves_all_that_read_one_tensor(sizes: list[int]) -> None:
+    """With A alike and B alike, query and the rest see the same dropped input; in separate calls they do not."""
+    torch.manual_seed(0)
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q_proj, self.k_proj, self.v_proj = (nn.Linear(8, 8, bias=False) for _ in "qkv")
+
+        def forward(self, x):
+            return self.q_proj(x), self.k_proj(x), self.v_proj(x)
+
+    model = nn.Sequential(nn.ModuleList([Twice(), Twice()]))[0][0]
+    dt.inject(model, dt.LoRA.on("*_proj", rank=2, dropout=0.5))
+    first = model.q_proj.deltas["default"][0]
+    for proj in (model.q_proj, model.k_proj, model.v_proj):
+        proj.weight.data.zero_()
+        proj.deltas["default"][0].load_state_dict({"A": first.A, "B": torch.ones(8, 2)})
+    q, k, v = model(torch.randn(20, 8))
+    assert sizes == [3] and torch.equal(q, k) and torch.equal(q, v)
+
+
+def test_alone_without_gradients_under_hooks_and_checkpointing(sizes: list[int]) -> None:
+    model = llama()
+    with torch.no_grad():
+        model(input_ids=IDS)
+    assert sizes == [1] * 14
+    sizes.clear()
+    dt.verify(model, input_ids=IDS)
+    assert sizes == [1] * 14
+    sizes.clear()
+    checkpoint_activations(model.train())
+    gradients(model)
+    assert set(sizes) == {1}
+
+
+def test_alone_where_the_live_deltas_differ(sizes: list[int]) -> None:
+    model = llama(dt.LoRA.on("*.q_proj|*.v_proj", rank=3))
+    gradients(model)
+    assert sizes == [2] * 2  # query and value; key has no delta
+    dt.inject(model, dt.LoRA.on("*.k_proj", rank=2), name="other")
+    sizes.clear()
+    gradients(model)
+    assert sizes == [3] * 2
+    dt.use(model, "default")
+    sizes.clear()
+    gradients(model)
+    assert sizes == [1] * 4
+    dt.eject(model)
+    assert not any("together" in vars(m) for m in model.modules())
+
+
+def test_another_tensor_is_never_served(sizes: list[int]) -> None:
+    """A cross-attention that is misread: right all the same, and given up on after the first pass."""
+    torch.manual_seed(0)
+
+    class Cross(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q_proj, self.k_proj, self.v_proj = (nn.Linear(8, 8) for _ in "qkv")
+
+        def forward(self, x, y):
+            return self.q_proj(x) + self.k_proj(y) + self.v_proj(y)
+
+    model = Cross()
+    dt.inject(model, dt.LoRA.on("*_proj", rank=2))
+    shaken(model)
+    x, y = torch.randn(4, 8), torch.randn(4, 8)
+    with torch.no_grad():
+        want = model(x, y)
+    sizes.clear()
+    torch.testing.assert_close(model(x, y), want)
+    assert sizes == [3, 1, 1]
+    sizes.clear()
+    torch.testing.assert_close(model(x, y), want)
+    assert sizes == [1, 1, 1]
+
+
+def test_a_cross_attention_of_a_decoder_is_left_alone(sizes: list[int]) -> None:
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=50, d_model=16, d_kv=4, d_ff=24, num_layers=1, num_heads=4, feed_forward_proj="gated-gelu"
+    )
+    model = T5Model(config).eval()
+    dt.inject(model, dt.LoRA.on(rank=2))
+    shaken(model)
+    model(input_ids=IDS, decoder_input_ids=IDS).last_hidden_state.sum().backward()
+    assert sorted(sizes) == sorted([3, 1, 2, 1, *[3, 1], *[1, 1, 1, 1], *[2, 1]])
+
+
+def test_copies_have_companions_of_their_own(sizes: list[int]) -> None:
+    model = llama()
+    out, want = gradients(model)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        apart(model)
+        sizes.clear()
+        again, got = gradients(other)
+        assert sizes == [3, 1, 2, 1] * 2
+        assert torch.equal(again, out)
+        torch.testing.assert_close(got, want)
