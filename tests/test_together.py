@@ -68,26 +68,13 @@ def test_query_key_value_and_gate_up_are_one_product_each(sizes: list[int]) -> N
     torch.testing.assert_close(got, want)
 
 
-def test_one_mask_serves_all_that_read_one_tensor(sizes: list[int]) -> None:
-    """With A alike and B alike, query and the rest see the same dropped input; in separate calls they do not."""
-    torch.manual_seed(0)
-
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.q_proj, self.k_proj, self.v_proj = (nn.Linear(8, 8, bias=False) for _ in "qkv")
-
-        def forward(self, x):
-            return self.q_proj(x), self.k_proj(x), self.v_proj(x)
-
-    model = nn.Sequential(nn.ModuleList([Twice(), Twice()]))[0][0]
-    dt.inject(model, dt.LoRA.on("*_proj", rank=2, dropout=0.5))
-    first = model.q_proj.deltas["default"][0]
-    for proj in (model.q_proj, model.k_proj, model.v_proj):
-        proj.weight.data.zero_()
-        proj.deltas["default"][0].load_state_dict({"A": first.A, "B": torch.ones(8, 2)})
-    q, k, v = model(torch.randn(20, 8))
-    assert sizes == [3] and torch.equal(q, k) and torch.equal(q, v)
+def test_each_layer_drops_out_for_itself(sizes: list[int]) -> None:
+    model = llama(dt.LoRA.on(rank=3, dropout=0.5))
+    gradients(model.train())
+    assert sizes == [1] * 14
+    sizes.clear()
+    gradients(model.eval())
+    assert sizes == [3, 1, 2, 1] * 2
 
 
 def test_alone_without_gradients_under_hooks_and_checkpointing(sizes: list[int]) -> None:

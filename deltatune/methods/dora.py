@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deltatune.core import DeltaError, Frozen
-from deltatune.functional import dora_norm, lora_linear, rescaled
+from deltatune.functional import dora_norm, rescaled
 from deltatune.layout import delta_dtype, frozen, is_linear, term
 from deltatune.methods.lora import LoRA
 
@@ -38,10 +38,8 @@ class DoRA(LoRA):
 
     def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any) -> Tensor:
         at = term(base).folded()
-        p = self.dropout if self.training else 0.0
-        h = rescaled(
-            lora_linear(x, at.weight, None, self.A, self.B, strength * self.scale, p), self.rescale(at, strength)
-        )
+        h = super().forward(at._replace(bias=None), x, strength=strength)
+        h = rescaled(h, self.rescale(at, strength))
         return h if at.bias is None else h + at.bias.to(h.dtype)
 
     def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:
