@@ -30,7 +30,7 @@ from experiments.rows import Row, read, row
 METHODS = ("none", "lora", "dora", "adapter", "prefix", "prompt", "bitfit", "ia3", "mam", "full")
 FACTORS = (1.0, 1 / 3, 3.0)  # of a method's default learning rate, the default first
 SEARCH_STEPS = 80
-STEPS = 300
+STEPS = 250  # one pass over the 2,000 sentences
 N_TEST = 200
 RESULTS = Path("experiments/results/study")
 HOW = (
