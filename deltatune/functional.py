@@ -34,23 +34,30 @@ def path(x: Tensor, *others: Tensor | None, trained: bool = False) -> str:
     Plain is whatever needs torch's own differentiation: a base that is trained too, autocast, functorch, tensor
     subclasses, mixed dtypes, torch.compile off CUDA; and everything with DELTATUNE_KERNELS=off.
     """
-    compiling = torch.compiler.is_compiling()
-    if compiling and not x.is_cuda:
+    if not x.is_cuda and (torch.compiler.is_compiling() or x.device.type != "cpu"):
         return "plain"
     for t in (x, *others):
         known = t is None or type(t) in (Tensor, nn.Parameter)
         if not known or (t is not None and t.dtype != x.dtype) or not x.is_floating_point():
             return "plain"
     wants = not trained and any(t is not None and t.requires_grad for t in others)
-    if wants or torch.is_autocast_enabled(x.device.type):
+    if wants or torch.is_autocast_enabled(x.device.type) or torch._C._are_functorch_transforms_active():
         return "plain"
-    if os.environ.get("DELTATUNE_KERNELS", "auto") == "off" or torch._C._are_functorch_transforms_active():
+    if switched_off():
         return "plain"
-    if x.is_cuda:
-        from deltatune import kernels  # type: ignore[attr-defined]  # kernels/fused
+    if not x.is_cuda:
+        return "fast"
+    from deltatune import kernels  # type: ignore[attr-defined]  # kernels/fused
 
-        return "triton" if kernels.available(x.device) else "plain" if compiling else "fast"
-    return "fast" if x.device.type == "cpu" else "plain"
+    return "triton" if kernels.available(x.device) else "plain"
+
+
+def switched_off() -> bool:
+    """Whether DELTATUNE_KERNELS says "off"; unset or "auto" is on, any other word a ValueError."""
+    word = os.environ.get("DELTATUNE_KERNELS", "auto")
+    if word not in ("auto", "off"):
+        raise ValueError(f"DELTATUNE_KERNELS={word!r}: say off for the plain path, or auto")
+    return word == "off"
 
 
 class LoRALayer(NamedTuple):
@@ -89,7 +96,7 @@ def lora_linears(x: Tensor, layers: Sequence[LoRALayer], p: float, way: str) -> 
 
 def rescaled(h: Tensor, g: Tensor) -> Tensor:
     """h + h ⊙ g; h (..., N), g (N,). Not h ⊙ (1 + g): in bf16, 1 + g has steps of 0.4 %."""
-    if path(h) == "plain":
+    if path(h) == "plain" or torch.compiler.is_compiling():
         return torch.addcmul(h, h, like(g, h))
     return Rescale.apply(h, g)
 

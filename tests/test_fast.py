@@ -221,6 +221,11 @@ def test_the_switch_and_what_is_plain_by_itself(monkeypatch):
         assert ways(patch, lambda: model(x)) == ["plain"]
         torch.testing.assert_close(model(x), on)
 
+    with monkeypatch.context() as patch:
+        patch.setenv("DELTATUNE_KERNELS", "of")
+        with pytest.raises(ValueError, match="DELTATUNE_KERNELS='of': say off"):
+            model(x)
+
     def vmapped():
         torch.testing.assert_close(torch.func.vmap(model)(x), on)
 
