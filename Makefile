@@ -7,13 +7,19 @@ WORKERS ?= 2
 # One thread a worker: two workers with two threads each would fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo study test test-kernels test-all check format clean
+.PHONY: demo study bench test test-kernels test-all check format clean
 
 demo: $(VENV)/.experiments
 	$(PY) -m experiments.demo
 
 study: $(VENV)/.experiments
 	$(PY) -m experiments.study
+
+BENCHES := lora_linear lora_group multi_lora dropout dora adapter prefix ce verbs train_step
+
+bench: $(VENV)/.dev
+	for name in $(BENCHES); do $(PY) -m benchmarks.bench_$$name || exit 1; done
+	$(PY) -m benchmarks.plots
 
 test: check
 	$(PYTEST) -m "not slow and not kernels"

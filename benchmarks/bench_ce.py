@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from benchmarks.command import DTYPES, Case, finish, parser, run, settle
 from benchmarks.layers import draw, relative_error
 from benchmarks.memory import call_peak_bytes
-from benchmarks.timing import Timed
+from benchmarks.timing import Timed, attempt
 from deltatune.loss import linear_cross_entropy
 from experiments.batches import IGNORED
 
@@ -67,11 +68,15 @@ def case(model: str, M: int, labelled: float, dtype: str, options: Any) -> Case:
     if M * V <= 1 << 26:  # of fp64: 512 MiB
         wide = h.detach().double().requires_grad_()
         exact = torch.autograd.grad(F.cross_entropy((wide @ W.double().T)[rows], t[rows]), wide)[0]
-    for provider, call in calls.items():
-        call()
-        error = None if exact is None or provider == "frozen" else relative_error(call(), exact)
+
+    def timed(provider: str, call: Callable[[], Tensor]) -> Timed:
+        first = call()
+        error = None if exact is None or provider == "frozen" else relative_error(first, exact)
         flops = 4.0 * D * V * (M if provider in ("frozen", "peft") else int(n))
-        made[provider] = Timed(call, flops=flops, peak_bytes=call_peak_bytes(call, h.device), rel_error=error)
+        return Timed(call, flops=flops, peak_bytes=call_peak_bytes(call, h.device), rel_error=error)
+
+    for provider, call in calls.items():
+        made[provider] = attempt(partial(timed, provider, call))
     return Case("loss", f"{model} {M}x{D}->{V} {labelled:.0%} labelled", made, dtype=dtype)
 
 

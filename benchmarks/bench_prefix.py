@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_prefix [--quick] [--model smollm2] [--no-step]
 
-attention: frozen is torch's attention alone; "joined" puts the prefix's keys and values in front and attends once, as
-PEFT's cache does and as ours started from an example; "ours gated" is ours started from zero, whose share of the prefix
-is gated by head. Legend: q (B, H, T, D), k and v (B, H_kv, T, D), prefix (H_kv, L, D).
+attention: frozen is torch's attention alone; peft what its cache amounts to, the prefix's keys and values in front and
+one attention; "ours from example" the same mathematics; ours starts from zero, the prefix's share gated by head.
+Legend: q (B, H, T, D), k and v (B, H_kv, T, D), prefix (H_kv, L, D).
 """  # fmt: skip
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.bench_train_step import add_step_options, case, child
+from benchmarks.bench_train_step import add_step_options, case
 from benchmarks.command import DTYPES, Case, finish, parser, run, settle
 from benchmarks.layers import draw
 from benchmarks.memory import call_peak_bytes
+from benchmarks.providers import plainly
 from benchmarks.steps import LENGTH, SCENARIOS
-from benchmarks.timing import Timed
+from benchmarks.timing import Timed, attempt
 from deltatune.functional import attend_gated, attend_prefixed
 
 NAME = "bench_prefix"
@@ -46,20 +47,23 @@ def attention_case(name: str, dtype: str, options: Any) -> Case:
     pk, pv = (draw(seed + i, device, torch.float32, few, LENGTH, D).requires_grad_() for i in (4, 5))
     gate = torch.zeros(few, device=device).requires_grad_()
 
-    def attend(*args: Tensor, **kwargs: Any) -> Tensor:
-        return F.scaled_dot_product_attention(*args, enable_gqa=True, **kwargs)
+    base, how = F.scaled_dot_product_attention, {"is_causal": True, "enable_gqa": True}
 
-    def both(run: Callable[[], Tensor], *trained: Tensor) -> Timed:
+    def both(run: Callable[[], Tensor], *trained: Tensor) -> Timed | str:
         def call() -> None:
             torch.autograd.grad(run(), [q, k, v, *trained], dY)
 
-        call()
-        return Timed(call, peak_bytes=call_peak_bytes(call, device), tokens=B * T)
+        def made() -> Timed:
+            call()
+            return Timed(call, peak_bytes=call_peak_bytes(call, device), tokens=B * T)
+
+        return attempt(made)
 
     made = {
-        "frozen": both(lambda: attend(q, k, v, is_causal=True)),
-        "joined": both(lambda: attend_prefixed(attend, q, k, v, pk, pv, is_causal=True), pk, pv),
-        "ours gated": both(lambda: attend_gated(attend, q, k, v, pk, pv, gate, is_causal=True), pk, pv, gate),
+        "frozen": both(lambda: base(q, k, v, **how)),
+        "peft": both(plainly(lambda: attend_prefixed(base, q, k, v, pk, pv, **how)), pk, pv),
+        "ours": both(lambda: attend_gated(base, q, k, v, pk, pv, gate, **how), pk, pv, gate),
+        "ours from example": both(lambda: attend_prefixed(base, q, k, v, pk, pv, **how), pk, pv),
     }
     return Case("attention", f"{name} {B}x{H}/{few}x{T}x{D} prefix {LENGTH}", made, dtype=dtype, dx=True)
 
@@ -71,8 +75,6 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["fp32", "bf16"])
     made.add_argument("--no-step", dest="step", action="store_false", help="the attention alone")
     options = settle(made.parse_args(argv))
-    if options.child:
-        return child(options)
     if options.quick:
         options.batch, options.tokens = 2, 16
     return finish(run(NAME, cases, options))

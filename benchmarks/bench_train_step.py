@@ -13,14 +13,17 @@ import argparse
 import copy
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.command import Case, finish, parser, run, settle
 from benchmarks.memory import print_rise, process_rise_bytes
 from benchmarks.steps import MODELS, SCENARIOS, Scenario, base, batch, build, providers
-from benchmarks.timing import Timed
+from benchmarks.timing import Timed, attempt
+from experiments.batches import Batch
 
 NAME = "bench_train_step"
 
@@ -36,8 +39,7 @@ def case(name: str, scenario: Scenario, options: Any) -> Case:
     made: dict[str, Timed | str] = {}
     for provider in providers(scenario):
         torch.manual_seed(options.seed)
-        step = build(provider, scenario, copy.deepcopy(model), given)
-        made[provider] = step if isinstance(step, str) else Timed(step, tokens=given.n_tokens)
+        made[provider] = attempt(partial(timed_step, provider, scenario, copy.deepcopy(model), given))
     notes: dict[str, str] = {}
     for provider, timed in made.items():
         if isinstance(timed, Timed) and options.memory:
@@ -47,6 +49,11 @@ def case(name: str, scenario: Scenario, options: Any) -> Case:
     shape = f"{options.model} {options.batch}x{options.tokens} {name}"
     about = (scenario.rank, scenario.dropout, scenario.dtype)
     return Case(f"{scenario.method} step", shape, made, *about, median=True, notes=notes)
+
+
+def timed_step(provider: str, scenario: Scenario, model: nn.Module, given: Batch) -> Timed | str:
+    step = build(provider, scenario, model, given)
+    return step if isinstance(step, str) else Timed(step, tokens=given.n_tokens)
 
 
 def child_arguments(name: str, provider: str, options: Any) -> list[str]:

@@ -69,35 +69,34 @@ def settle(options: Any) -> Any:
 def run(name: str, cases: Callable[[Any], Iterable[Case]], options: Any) -> list[Row]:
     """All rows of a benchmark, with their ratios; the CSV written, the table printed."""
     rows: list[Row] = []
+    about = provenance(options)
     before = torch.get_num_threads()
     try:
         for threads in options.threads:
             torch.set_num_threads(threads)
             for case in cases(options):
                 print(f"{name}: {case.op} {case.shape} {case.dtype}, {threads} threads", file=sys.stderr, flush=True)
-                rows += case_rows(name, case, options, threads)
+                rows += case_rows(name, case, options, about | {"threads": threads})
     finally:
         torch.set_num_threads(before)
     add_ratios(rows)
     path = write_csv(rows, options.out or RESULTS / f"{name.removeprefix('bench_')}-{device_slug(options.device)}.csv")
-    show(rows, f"{name}, {device_name(options.device)}, torch {torch.__version__}, seed {options.seed}")
+    show(rows, f"{name}, {about['device']}, torch {torch.__version__}, seed {options.seed}")
     print(path)
     return rows
 
 
-def case_rows(name: str, case: Case, options: Any, threads: int) -> list[Row]:
+def provenance(options: Any) -> dict[str, Any]:
+    """What every row of a run says of where it comes from."""
     about = environment(options.device)
-    shared = {
+    kept = {key: about[key] for key in ("commit", "dirty", "torch", "transformers")}
+    device = about["cpu"] if options.device.type == "cpu" else about["device"]
+    return kept | {"device": device, "peft": version("peft"), "repeats": options.repeats, "seed": options.seed}
+
+
+def case_rows(name: str, case: Case, options: Any, about: dict[str, Any]) -> list[Row]:
+    shared = about | {
         "benchmark": name.removeprefix("bench_"),
-        "commit": about["commit"],
-        "dirty": about["dirty"],
-        "device": device_name(options.device),
-        "threads": threads,
-        "torch": about["torch"],
-        "transformers": about["transformers"],
-        "peft": version("peft"),
-        "repeats": options.repeats,
-        "seed": options.seed,
         "clock": case.clock or clock_of(options.device),
         **{key: getattr(case, key) for key in ("op", "shape", "rank", "dropout", "dtype", "dx")},
     }
@@ -128,11 +127,6 @@ def fill(row: Row, timed: Timed, times: Times, median: bool) -> None:
 def finish(rows: Sequence[Row]) -> int:
     """The exit status: 1 where a provider that is there failed."""
     return int(any(row.note.startswith("failed") for row in rows))
-
-
-def device_name(device: torch.device) -> str:
-    about = environment(device)
-    return about["cpu"] if device.type == "cpu" else about["device"]
 
 
 def device_slug(device: torch.device) -> str:

@@ -6,6 +6,7 @@ Legend: x (M, K), y and dY (M, N).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.memory import call_peak_bytes, saved_for_backward
 from benchmarks.providers import Layer
-from benchmarks.timing import Timed
+from benchmarks.timing import Timed, attempt
 
 
 def timed_layer(
@@ -96,5 +97,5 @@ def timed_layers(layers: Mapping[str, Layer | str], *args: Any, **kwargs: Any) -
         for key in ("flops", "moved_bytes"):  # by provider, or one number for all
             if callable(mine.get(key)):
                 mine[key] = mine[key](name)
-        made[name] = timed_layer(layer, *args, **mine)
+        made[name] = attempt(partial(timed_layer, layer, *args, **mine))
     return made

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import deltatune as dt
 from deltatune import kernels  # type: ignore[attr-defined]  # kernels/fused
+from deltatune.functional import LoRALayer, lora_linears, path
 
 SCALE = 2.0  # alpha / R
 NO_PEFT = "absent: peft is not installed (pip install -e '.[bench]')"
@@ -72,19 +73,14 @@ def lora_layers(
     made["ours plain"] = Layer(plainly(ours.forward), ours.trained, ours.weights)
     if dora:
         return made
-    missing = kernels_without("lora_linear", W.device)
-    for path in ("triton", "addmm"):
-        made[f"ours {path}"] = missing or kernel_layer(W, A, B, p, path)
+    for way in ("triton", "addmm"):
+        if not W.is_cuda:
+            made[f"ours {way}"] = "absent: no CUDA device"
+        elif not kernels.available(W.device):
+            made[f"ours {way}"] = "absent: triton is not installed (pip install -e '.[kernels]')"
+        else:
+            made[f"ours {way}"] = kernel_layer(W, A, B, p, way)
     return made
-
-
-def kernels_without(name: str, device: torch.device) -> str:
-    """Why a kernel cannot be timed on this device; empty where it can."""
-    if device.type != "cuda":
-        return "absent: no CUDA device"
-    if not kernels.available(device):
-        return "absent: triton is not installed"
-    return "" if name in kernels.__all__ else f"absent: deltatune.kernels has no {name}"
 
 
 def holder(W: Tensor) -> nn.Sequential:
@@ -138,30 +134,34 @@ def peft_layer(W: Tensor, A: Tensor, B: Tensor, p: float, dora: bool = False, wi
 def compiled_layer(layer: Layer | str) -> Layer | str:
     if isinstance(layer, str):
         return layer
+    torch.compiler.reset()  # else the eighth shape would fall back to eager without a word
     return Layer(torch.compile(layer.forward), layer.trained, layer.weights)
 
 
-def kernel_layer(W: Tensor, A: Tensor, B: Tensor, p: float, path: str) -> Layer:
+def kernel_layer(W: Tensor, A: Tensor, B: Tensor, p: float, way: str) -> Layer:
     """The kernels themselves, on a given path of theirs."""
     weight, a, b = W.clone(), A.clone().requires_grad_(), B.clone().requires_grad_()
-    call = partial(kernels.lora_linear, path=path)
+    call = partial(kernels.lora_linear, path=way)
     return Layer(lambda x: call(x, weight, None, a, b, SCALE, p), [a, b], [weight, a, b])
 
 
 def stacked_layer(Ws: Sequence[Tensor], As: Sequence[Tensor], Bs: Sequence[Tensor], p: float) -> Layer:
-    """Layers of one input through the kernel that reads it once, outputs side by side."""
+    """Layers of one input that read it once, outputs side by side: what an injected model does with q, k and v."""
     weights = [W.clone() for W in Ws]
     trained = [t.clone().requires_grad_() for pair in zip(As, Bs) for t in pair]
-    a, b, none = trained[::2], trained[1::2], [None] * len(weights)
-    call: Any = kernels.lora_linear_stacked  # type: ignore[attr-defined]
-    scales = [SCALE] * len(weights)
-    return Layer(lambda x: torch.cat(list(call(x, weights, none, a, b, scales, p)), -1), trained, [*weights, *trained])
+    layers = [LoRALayer(W, None, A, B, SCALE) for W, A, B in zip(weights, trained[::2], trained[1::2])]
+
+    def forward(x: Tensor) -> Tensor:
+        return torch.cat(lora_linears(x, layers, p, path(x, *weights)), -1)
+
+    return Layer(forward, trained, [*weights, *trained])
 
 
 def routed_call(
     x: Tensor, W: Tensor, As: Sequence[Tensor], Bs: Sequence[Tensor], route: Sequence[int]
-) -> Callable[[], Tensor]:
-    """A batch with another adapter a row, through the kernel that takes all of them at once."""
-    call: Any = kernels.lora_linear_routed  # type: ignore[attr-defined]
-    rows = torch.tensor(route, device=x.device)
-    return lambda: call(x, W, None, As, Bs, [SCALE] * len(As), rows)
+) -> Callable[[], Tensor] | str:
+    """A batch x (B, T, K) with another adapter a row, all of them at once; on a CPU in plain torch."""
+    if find_spec("triton") is None:
+        return "absent: triton is not installed (pip install -e '.[kernels]')"
+    index = torch.tensor(route, device=x.device).repeat_interleave(x.shape[1])
+    return partial(kernels.lora_linear_routed, x, W, None, As, Bs, [SCALE] * len(As), index)

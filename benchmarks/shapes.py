@@ -34,7 +34,8 @@ class Group(NamedTuple):
         return f"{self.model} {self.names} {M}x{self.K}->{'+'.join(map(str, self.Ns))}"
 
 
-WIDTHS = {"smollm2": (576, 192, 1536), "llama8b": (4096, 1024, 14336)}  # hidden, keys and values, feed-forward
+# Hidden, keys and values, feed-forward; "toy" is for tests.
+WIDTHS = {"smollm2": (576, 192, 1536), "llama8b": (4096, 1024, 14336), "toy": (32, 16, 48)}
 
 
 def shapes(model: str) -> list[Shape]:

@@ -47,6 +47,19 @@ class Times:
         return self.y_min if self.clock == "wall" and not median else self.y50
 
 
+def reason(error: Exception) -> str:
+    """What a row says of a provider that raised."""
+    return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def attempt(make: Callable[[], Timed | str]) -> Timed | str:
+    """What `make` makes, or why it could not: one provider that cannot run here must not end the others."""
+    try:
+        return make()
+    except Exception as error:
+        return reason(error)
+
+
 CLOCKS = {"process": time.process_time, "wall": time.perf_counter}
 
 
@@ -76,7 +89,7 @@ def measure(
                 timed = Timed(graphed(timed.run))
             live[name] = timed
         except Exception as error:  # a provider that cannot run here is a row that says so
-            found[name] = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            found[name] = reason(error)
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=device) if device.type == "cuda" else None
     samples: dict[str, list[float]] = {name: [] for name in live}
     gc.collect()
