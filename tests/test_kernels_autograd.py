@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from deltatune.kernels import lora_linear
 from tests.kernel_cases import DEVICE, SCALE, Layer, close, error, gradients, layer, mask_of, reference
 
-PATHS = ("triton", "addmm", "plain")
+# "addmm" is made of the pieces of the other two
+PATHS = ("triton", pytest.param("addmm", marks=pytest.mark.kernels), "plain")
 
 
 def call(at: Layer, p: float = 0.0, path: str | None = "triton") -> Tensor:

@@ -14,7 +14,7 @@ from tests.kernel_cases import DEVICE, TOLERANCE, error
 
 M, K, N = 45, 50, 40
 SIZES, RANKS, SCALES = (40, 24, 1), (8, 3, 20), [0.5, 2.0, 1.3]
-PATHS = ("triton", "addmm", "plain")
+PATHS = ("triton", pytest.param("addmm", marks=pytest.mark.kernels), "plain")
 
 
 def normal(*shape: int, over: float = 1.0, dtype: torch.dtype = torch.float32) -> Tensor:
