@@ -94,20 +94,18 @@ def rated(lr: float, exact_match: float, loss: float, test: float = 0.0) -> Row:
     )  # fmt: skip
 
 
-def test_the_rate_is_chosen_on_validation() -> None:
-    middle = study.chosen([rated(0.2, 0.5, 1.0, test=0.1), rated(0.1, 0.4, 0.5, test=0.9), rated(0.3, 0.4, 0.5)])
-    assert middle == (0.2, "")
-    tie = study.chosen([rated(0.2, 0.5, 1.0), rated(0.1, 0.5, 1.5), rated(0.3, 0.5, 1.1)])
-    assert tie[0] == 0.2
+def test_the_rate_is_chosen_by_validation_loss() -> None:
+    rows = [rated(0.2, 0.4, 0.8, test=0.1), rated(0.1, 0.5, 0.9, test=0.9), rated(0.3, 0.4, 1.0)]
+    assert study.chosen(rows) == (0.2, "")
 
 
 def test_an_open_grid_is_flagged() -> None:
-    rate, note = study.chosen([rated(0.2, 0.4, 1.0), rated(0.1, 0.4, 1.0), rated(0.3, 0.5, 1.0)])
+    rate, note = study.chosen([rated(0.2, 0.4, 1.0), rated(0.1, 0.4, 1.1), rated(0.3, 0.5, 0.9)])
     assert rate == 0.3
     assert "lr 0.3 is at the edge of its grid (0.1 to 0.3)" in note
     assert study.chosen([rated(0.2, 0.4, 1.0)])[1] == "only 1 of 3 learning rates tried so far"
     failed = Row("fable", "m", "t", 0, 0.3, 5, 3, failure="made-up failure")
-    some = study.chosen([rated(0.2, 0.4, 1.0), rated(0.1, 0.3, 1.0), failed])
+    some = study.chosen([rated(0.2, 0.4, 1.0), rated(0.1, 0.3, 1.1), failed])
     assert some == (0.2, "lr 0.3 failed: made-up failure")
     assert study.chosen([failed])[0] is None
 
@@ -131,7 +129,7 @@ def test_a_study_goes_on_where_it_was(in_tmp: Path, monkeypatch: pytest.MonkeyPa
         optim = one.config.optim
         called.append(f"{one.config.method.name} {optim.lr:g} {optim.steps}")
         one.result.parent.mkdir(parents=True)
-        numbers = {"exact_match": quality[optim.lr] + optim.steps / 1000, "loss": 1.0}
+        numbers = {"exact_match": quality[optim.lr] + optim.steps / 1000, "loss": 1 - quality[optim.lr]}
         key = one.result.parent.name.rsplit("-", 1)[1]
         result = made_up("lora", lr=optim.lr, steps=optim.steps, validation=numbers, quality=numbers, key=key)
         one.result.write_text(json.dumps(result))
@@ -146,7 +144,7 @@ def test_a_study_goes_on_where_it_was(in_tmp: Path, monkeypatch: pytest.MonkeyPa
     short = {f"search/lora-lr{rate}.json" for rate in ("0.001", "0.00033", "0.003")}
     assert files == {*short, "lora.json", "table.md", "plot.png"}
     text = (in_tmp / "small" / "table.md").read_text()
-    assert "| lora | 0.003 | 0.680 | 1.000 | 0.680 | yes |" in text
+    assert "| lora | 0.003 | 0.680 | 0.400 | 0.680 | yes |" in text
     assert "| lora * | 0.850 |" in text
     assert "lr 0.003 is at the edge" in text
     assert study.main(command) == 0
