@@ -42,7 +42,7 @@ def keep_mask(shape: torch.Size, p: float, seed: int) -> tuple[Tensor, float]:
     A function of its arguments alone, so the backward makes the mask again. Four elements share 64 bits of SFC64:
     a fifth of the time of torch's Bernoulli draw.
     """
-    dropped = round(p * LEVELS)
+    dropped = min(round(p * LEVELS), LEVELS - 1)
     words = np.random.SFC64(seed).random_raw(-(-shape.numel() // 4))
     bits = torch.from_numpy(words.view(np.int16))[: shape.numel()].view(shape)
     bits.bitwise_and_(LEVELS - 1).neg_().add_(dropped - 1)  # negative for what is kept
