@@ -93,7 +93,7 @@ def test_the_share_that_is_kept(p):
     assert set(keep.unique().tolist()) <= {0, -1} and rate > 0 and abs(rate - (1 - p)) <= 1 / LEVELS
     assert abs((keep != 0).double().mean() - rate) <= 4 * math.sqrt(rate * (1 - rate) / n)
     assert torch.equal(keep, keep_mask(torch.Size((n,)), p, 3)[0])
-    assert 0.01 > p or not torch.equal(keep, keep_mask(torch.Size((n,)), p, 4)[0])
+    assert p < 0.01 or not torch.equal(keep, keep_mask(torch.Size((n,)), p, 4)[0])
     pairs = (keep[1:] != 0) & (keep[:-1] != 0)  # neighbours share 64 random bits and must not know of each other
     assert abs(pairs.double().mean() - rate**2) <= 6 * math.sqrt(rate**2 * (1 - rate**2) / n)
 
