@@ -146,7 +146,7 @@ class Rescale(torch.autograd.Function):
         dh = torch.addcmul(dY, dY, g.to(dY.dtype)) if ctx.needs_input_grad[0] else None
         dg = None
         if ctx.needs_input_grad[1]:
-            dg = torch.linalg.vecdot(dY.flatten(0, -2).to(g.dtype), h.flatten(0, -2).to(g.dtype), dim=0)
+            dg = (dY * h).flatten(0, -2).sum(0).to(g.dtype)  # summed in fp32; fp32 products take ten times as long
         return dh, dg
 
 
