@@ -74,7 +74,7 @@ def launch(job: Job) -> Recorder:
         return torch.empty(*size, dtype=dtype, device="meta")
 
     x, dY, W, b, A, B, S = empty(M, K), empty(M, N), empty(N, K), empty(N), empty(R, K), empty(N, R), empty(M, R)
-    seed = empty(dtype=torch.int64) if job.masked else None
+    seed = torch.empty((), dtype=torch.int64, device="meta") if job.masked else None
     whole, numbers = empty(G, dtype=torch.int32), empty(G, dtype=torch.float32)
     of, packed = Pack(whole, whole, numbers, numbers, whole), empty(G * R, K)
     to = Routes(empty(M, dtype=torch.int32), empty(M // 32 + G, 3, dtype=torch.int32), empty(G, 2, dtype=torch.int32))

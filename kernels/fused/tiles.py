@@ -52,7 +52,7 @@ SKINNY = {
     },
     "gather_expand": {
         HALF: [Tile(32, 128, 0, 4, 1)],
-        SINGLE: [Tile(32, 64, 0, 4, 1)],
+        SINGLE: [Tile(32, 64, 0, 8, 1)],
     },
     "gather_outer": {
         HALF: [Tile(64, 128, 0, 4, 3)],
