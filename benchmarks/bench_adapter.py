@@ -21,7 +21,7 @@ import deltatune as dt
 from benchmarks.bench_lora_linear import add_layer_options, settle_layers
 from benchmarks.command import DTYPES, Case, finish, parser, run
 from benchmarks.layers import draw, exact_results, timed_layers
-from benchmarks.providers import Layer, holder, plain_layer
+from benchmarks.providers import Layer, holder, only_delta, plain_layer
 from benchmarks.shapes import Shape, shapes
 
 NAME = "bench_adapter"
@@ -43,9 +43,9 @@ def layers_of(W: Tensor, factors: list[Tensor]) -> dict[str, Layer | str]:
     """factors: W₁, b₁, W₂, b₂ in fp32, which every provider starts from."""
     model = holder(W)
     dt.inject(model, dt.Adapter.on("0", width=len(factors[0])))
-    (delta,) = model[0].deltas["default"]  # type: ignore[union-attr,index]
+    delta = only_delta(model)
     mine = [delta.down.weight, delta.down.bias, delta.up.weight, delta.up.bias]
-    down, up = (nn.Linear(*t.shape[::-1], device=W.device).to(W.dtype) for t in factors[::2])
+    down, up = (nn.Linear(t.shape[1], t.shape[0], device=W.device).to(W.dtype) for t in factors[::2])
     eager = [down.weight, down.bias, up.weight, up.bias]
     with torch.no_grad():
         for target, value in zip([*mine, *eager], [*factors, *factors]):

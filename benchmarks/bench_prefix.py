@@ -47,7 +47,8 @@ def attention_case(name: str, dtype: str, options: Any) -> Case:
     pk, pv = (draw(seed + i, device, torch.float32, few, LENGTH, D).requires_grad_() for i in (4, 5))
     gate = torch.zeros(few, device=device).requires_grad_()
 
-    base, how = F.scaled_dot_product_attention, {"is_causal": True, "enable_gqa": True}
+    base = F.scaled_dot_product_attention
+    how: dict[str, Any] = {"is_causal": True, "enable_gqa": True}
 
     def both(run: Callable[[], Tensor], *trained: Tensor) -> Timed | str:
         def call() -> None:

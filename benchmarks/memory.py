@@ -32,13 +32,14 @@ def call_peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     tracemalloc.start()
     try:
-        with quiet(), profile(profile_memory=True) as profiled:
+        profiled: Any = profile(profile_memory=True)
+        with quiet(), profiled:
             run()
         outside = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     held = peak = 0
-    events = [e for e in profiled.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    events = [e for e in profiled.kineto_results.events() if e.name() == "[memory]"]
     for event in sorted(events, key=lambda e: e.start_ns()):
         held += event.nbytes()
         peak = max(peak, held)

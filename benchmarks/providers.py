@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import deltatune as dt
 from deltatune import kernels  # type: ignore[attr-defined]  # kernels/fused
 from deltatune.functional import LoRALayer, lora_linears, path
+from deltatune.host import deltas
 
 SCALE = 2.0  # alpha / R
 NO_PEFT = "absent: peft is not installed (pip install -e '.[bench]')"
@@ -90,6 +91,11 @@ def holder(W: Tensor) -> nn.Sequential:
     return nn.Sequential(layer)
 
 
+def only_delta(model: nn.Module) -> Any:
+    ((_, _, _, delta),) = deltas(model)
+    return delta
+
+
 def plain_layer(W: Tensor, trained: bool) -> Layer:
     weight = W.clone().requires_grad_(trained)
     return Layer(lambda x: F.linear(x, weight), [weight] if trained else [], [weight])
@@ -99,7 +105,7 @@ def our_layer(W: Tensor, A: Tensor, B: Tensor, p: float, dora: bool = False) -> 
     model, rank = holder(W), len(A)
     rule = (dt.DoRA if dora else dt.LoRA).on("0", rank=rank, alpha=SCALE * rank, dropout=p)
     dt.inject(model, rule)
-    (delta,) = model[0].deltas["default"]  # type: ignore[union-attr,index]
+    delta = only_delta(model)
     with torch.no_grad():
         delta.A.copy_(A)
         delta.B.copy_(B)

@@ -66,7 +66,7 @@ def base(name: str, scenario: Scenario, device: torch.device) -> nn.Module:
 def random_smollm2(device: torch.device, dtype: torch.dtype) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
+    config: Any = LlamaConfig(
         vocab_size=49152,
         hidden_size=576,
         intermediate_size=1536,
@@ -76,8 +76,8 @@ def random_smollm2(device: torch.device, dtype: torch.dtype) -> nn.Module:
         max_position_embeddings=8192,
         rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
         tie_word_embeddings=True,
-        attn_implementation="sdpa",
     )
+    config._attn_implementation = "sdpa"
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         return nn.Module.to(LlamaForCausalLM(config), device=device, dtype=dtype).eval()
