@@ -80,7 +80,7 @@ def test_a_gradient_that_is_one_number_expanded(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["triton", "plain"])
-@pytest.mark.parametrize("frozen", ["x", "b", "A", "B", "xA", "xB", "AB", "bA"])
+@pytest.mark.parametrize("frozen", ["x", "b", "A", "B", "xA", "xB", "AB", "bA", "xAB"])
 def test_frozen_parts(frozen: str, path: str) -> None:
     at = layer(30, 24, 40, 4)
     at = at._replace(**{name: getattr(at, name).detach() for name in frozen})

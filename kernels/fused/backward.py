@@ -64,8 +64,10 @@ def bwd_s(
 
     Without B no dS is made, without S no dB.
     """
-    M, N = dY.shape
-    R = S.shape[1] if S is not None else B.shape[1]
+    given = S if S is not None else B
+    if given is None:
+        return None, None
+    (M, N), R = dY.shape, given.shape[1]
     BR = rank_block(R)
     slabs, ranks, rows = triton.cdiv(N, tile.n), triton.cdiv(R, BR), triton.cdiv(M, tile.m)
     steps = triton.cdiv(rows, parts(slabs * ranks, rows))
@@ -75,10 +77,12 @@ def bwd_s(
     dB = new(split if deterministic else 1, N, R, dtype=torch.float32) if S is not None else None
     bwd_s_kernel[slabs, split, ranks](
         dY, B, S, dS, dB, M, N, R, dY.stride(0), 0 if S is None else S.stride(0), steps, s,
-        BM=tile.m, BN=tile.n, BR=BR, DS=dS is not None, DB=dB is not None, ATOMIC=not deterministic,
-        **settings(dY, tile),
+        **settings(
+            dY, tile,
+            BM=tile.m, BN=tile.n, BR=BR, DS=dS is not None, DB=dB is not None, ATOMIC=not deterministic,
+        ),
     )  # fmt: skip
-    return total(dS, dY.dtype), total(dB, torch.float32)
+    return None if dS is None else total(dS, dY.dtype), None if dB is None else total(dB, torch.float32)
 
 
 @triton.jit(do_not_specialize=["threshold"])
@@ -118,13 +122,11 @@ def bwd_a(dS: Tensor, x: Tensor, tile: Tile, seed: Tensor | None = None, t: int 
     dA = x.new_empty(split, R, K, dtype=torch.float32)
     bwd_a_kernel[columns, split, ranks](
         dS, x, dA, seed, M, K, R, dS.stride(0), x.stride(0), steps, rescale(t) if seed is not None else 1.0, t,
-        BM=tile.m, BK=tile.n, BR=BR, MASKED=seed is not None, **settings(x, tile),
+        **settings(x, tile, BM=tile.m, BK=tile.n, BR=BR, MASKED=seed is not None),
     )  # fmt: skip
     return total(dA, torch.float32)
 
 
-def total(partial: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def total(partial: Tensor, dtype: torch.dtype) -> Tensor:
     """The partial sums (P, ...) added up."""
-    if partial is None:
-        return None
     return (partial[0] if len(partial) == 1 else partial.sum(0)).to(dtype)

@@ -4,7 +4,7 @@ Legend: x (..., K), W (N, K), b (N,), A (R, K), B (N, R).
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def check_factors(call: str, W: Tensor, A: Tensor, B: Tensor) -> None:
         raise ValueError(f"{call}: rank 0; without a low-rank term call F.linear")
 
 
-def without_autocast(x: Tensor) -> AbstractContextManager[None]:
+def without_autocast(x: Tensor) -> torch.autocast | nullcontext[None]:
     """Our operands are cast already: autocast would round fp32 sums, and cost a context even where it is off."""
     on = torch.is_autocast_enabled(x.device.type)
     return torch.autocast(x.device.type, enabled=False) if on else nullcontext()

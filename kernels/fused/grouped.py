@@ -124,7 +124,7 @@ def gather_shrink(
     low = x.new_empty(M, width)
     gather_shrink_kernel[len(to.table), triton.cdiv(width, BR)](
         x, p, low, to.order, to.table, of.first, of.rank, factor, of.threshold, seed, C, x.stride(0), width,
-        BM=tile.m, BK=tile.k, BR=BR, MASKED=seed is not None, **settings(x, tile),
+        **settings(x, tile, BM=tile.m, BK=tile.k, BR=BR, MASKED=seed is not None),
     )  # fmt: skip
     return low
 
@@ -136,7 +136,7 @@ def gather_expand(
     C, width = y.shape[1], low.shape[1]
     gather_expand_kernel[len(to.table), triton.cdiv(C, tile.n)](
         low, p, y, to.order, to.table, of.first, of.rank, factor, of.threshold, seed, C, width,
-        BM=tile.m, BN=tile.n, BR=min(rank_block(width), 32), MASKED=seed is not None, **settings(y, tile),
+        **settings(y, tile, BM=tile.m, BN=tile.n, BR=min(rank_block(width), 32), MASKED=seed is not None),
     )  # fmt: skip
     return y
 
@@ -149,6 +149,6 @@ def gather_outer(
     out = x.new_empty(rows, C, dtype=torch.float32)
     gather_outer_kernel[triton.cdiv(C, tile.n), len(to.segments), triton.cdiv(width, BR)](
         low, x, out, to.order, to.segments, of.first, of.rank, factor, of.threshold, seed, C, x.stride(0), width,
-        BM=tile.m, BK=tile.n, BR=BR, MASKED=seed is not None, **settings(x, tile),
+        **settings(x, tile, BM=tile.m, BK=tile.n, BR=BR, MASKED=seed is not None),
     )  # fmt: skip
     return out

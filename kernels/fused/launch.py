@@ -31,10 +31,13 @@ def interpreted() -> bool:
     return bool(knobs.runtime.interpret)
 
 
-def settings(x: Tensor, tile: Tile) -> dict[str, Any]:
-    """The tile's warps and stages, and how tl.dot reads x's dtype: fp32 as torch is set to, bf16 widened first in the
-    interpreter, whose bf16 products are wrong."""
+def settings(x: Tensor, tile: Tile, **constants: Any) -> dict[str, Any]:
+    """A kernel's constants, the tile's warps and stages, and how tl.dot reads x's dtype.
+
+    fp32 is multiplied as torch is set to; bf16 is widened first in the interpreter, whose bf16 products are wrong.
+    """
     return {
+        **constants,
         "PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
         "num_warps": tile.warps,
         "num_stages": tile.stages,

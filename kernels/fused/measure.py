@@ -41,7 +41,7 @@ def tune(
             drop = Drop(torch.tensor(1, device=device), p) if masked else Drop(None, 0.0)
             arch = arch_of(device)
             us = {
-                name(path, tile): round(1000 * do_bench(run, return_mode="median"), 2)
+                name(path, tile): median_us(run)
                 for path, tile, run in candidates(kernel, arch, shape, dtype, device, drop)
             }
             best = min(us, key=us.__getitem__)
@@ -59,12 +59,19 @@ def tune(
 
 def write(found: dict[str, Any], to: Path) -> None:
     """Merge measured rows into the table's file; the running process reads them from now on."""
-    content = json.loads(to.read_text(encoding="utf-8")) if to.exists() else {"note": "Measured by tune."}
+    content: dict[str, Any] = (
+        json.loads(to.read_text(encoding="utf-8")) if to.exists() else {"note": "Measured by tune."}
+    )
     content["measured"] = dict(sorted({**content.get("measured", {}), **found}.items()))
     if found:
         content["note"] = "Measured choices by card, dtype and shape, written by deltatune.kernels.tune."
     to.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     table.cache_clear()
+
+
+def median_us(run: Callable[[], Any]) -> float:
+    took_ms: Any = do_bench(run, return_mode="median")
+    return round(1000 * took_ms, 2)
 
 
 def name(path: str, tile: Tile | None) -> str:

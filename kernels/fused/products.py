@@ -90,8 +90,11 @@ def product(
     product_kernel[grid](
         x, w, low, p, bias, y, seed,
         M, N, K, R, x.stride(0), w.stride(0), w.stride(1), low.stride(0), p.stride(0), p.stride(1), factor, t,
-        BM=tile.m, BN=tile.n, BK=tile.k, BR=min(rank_block(R), 32), GROUP=8,
-        BIAS=bias is not None, MASKED=seed is not None, **settings(x, tile),
+        **settings(
+            x, tile,
+            BM=tile.m, BN=tile.n, BK=tile.k, BR=min(rank_block(R), 32), GROUP=8, BIAS=bias is not None,
+            MASKED=seed is not None,
+        ),
     )  # fmt: skip
     return y
 
@@ -137,6 +140,6 @@ def add_low_rank(y: Tensor, low: Tensor, p: Tensor, tile: Tile, seed: Tensor | N
     M, N, R = *y.shape, low.shape[1]
     add_low_rank_kernel[triton.cdiv(M, tile.m), triton.cdiv(N, tile.n)](
         low, p, y, seed, M, N, R, low.stride(0), rescale(t) if seed is not None else 1.0, t,
-        BM=tile.m, BN=tile.n, BR=min(rank_block(R), 32), MASKED=seed is not None, **settings(y, tile),
+        **settings(y, tile, BM=tile.m, BN=tile.n, BR=min(rank_block(R), 32), MASKED=seed is not None),
     )  # fmt: skip
     return y

@@ -53,6 +53,6 @@ def shrink(x: Tensor, A: Tensor, tile: Tile, seed: Tensor | None = None, t: int 
     S = x.new_empty(split, M, R, dtype=x.dtype if split == 1 else torch.float32)
     shrink_kernel[(*blocks, split)](
         x, A, S, seed, M, K, R, x.stride(0), steps, rescale(t) if seed is not None else 1.0, t,
-        BM=tile.m, BK=tile.k, BR=BR, MASKED=seed is not None, **settings(x, tile),
+        **settings(x, tile, BM=tile.m, BK=tile.k, BR=BR, MASKED=seed is not None),
     )  # fmt: skip
     return S[0] if split == 1 else S.sum(0).to(x.dtype)

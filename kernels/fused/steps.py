@@ -53,9 +53,11 @@ def low_gradients(
     dY: Tensor, S: Tensor | None, B: Tensor | None, s: float, K: int, drop: Drop, path: str | None, deterministic: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """dS = s · dY B -> (M, R) and dB = s · dYᵀ S -> (N, R); without B no dS, without S no dB."""
-    R = S.shape[1] if S is not None else B.shape[1] if B is not None else 0
+    given = S if S is not None else B
+    if given is None:
+        return None, None
     # no mask takes part here, so a path that leaves to torch what torch can do leaves this
-    to = way("bwd_s", dY, dY.shape[1], K, R, Drop(None, 0.0), path)
+    to = way("bwd_s", dY, dY.shape[1], K, given.shape[1], Drop(None, 0.0), path)
     if to.tile is None or to.path != "triton":
         return (None if B is None else (dY @ B) * s), (None if S is None else (dY.T @ S) * s)
     return backward.bwd_s(dY, S, B, s, to.tile, deterministic)
