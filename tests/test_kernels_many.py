@@ -222,3 +222,21 @@ def test_compile_takes_the_stacked_and_the_routed_op_in_one_graph() -> None:
     torch.manual_seed(5)
     y = routed(batch.x, batch.W, batch.b, batch.As, batch.Bs, batch.index)
     same([y, *torch.autograd.grad(y, batch.leaves(), batch.dY)], batch.run(0.3, "plain"))
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_opcheck_of_the_stacked_and_the_routed_op(p: float) -> None:
+    """Schema, fake and autograd registration agree with what the ops do; a factor of each is frozen."""
+    ops, stack, batch = torch.ops.deltatune, Stack(rows=6), Batch(rows=6)
+    stack.As[0], batch.Bs[1] = stack.As[0].detach(), batch.Bs[1].detach()
+    seed = torch.tensor(3, device=DEVICE) if p else None
+    given, biased = [b for b in stack.bs if b is not None], [b is not None for b in stack.bs]
+    torch.library.opcheck(
+        ops.lora_linear_stacked.default,
+        (stack.x, stack.Ws, given, stack.As, stack.Bs, seed, biased, SCALES, p, True, "plain"),
+    )
+    torch.library.opcheck(
+        ops.lora_linear_routed.default,
+        (batch.x, batch.W, batch.b, batch.As, batch.Bs, batch.index, seed, SCALES, [p] * 3, "plain"),
+    )

@@ -8,7 +8,6 @@ Legend: x (..., K) with M rows in all, W_i (N_i, K) frozen, b_i (N_i,), A_i (R_i
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -36,9 +35,11 @@ def lora_linear_stacked(
     seed = draw_seed(x) if threshold(p) else None
     scales = [float(s) for s in scales]
     if torch.compiler.is_compiling():
-        return tuple(
-            lora_linear_stacked_op(x, Ws, bs, list(As), list(Bs), seed, scales, float(p), deterministic, path)[:-1]
+        given, biased = [b for b in bs if b is not None], [b is not None for b in bs]
+        found = lora_linear_stacked_op(
+            x, Ws, given, list(As), list(Bs), seed, biased, scales, float(p), deterministic, path
         )
+        return tuple(found[:-1])
     return StackedLoraLinear.apply(x, seed, scales, float(p), deterministic, path, *Ws, *bs, *As, *Bs)
 
 
@@ -135,16 +136,19 @@ class StackedLoraLinear(torch.autograd.Function):
 
 @torch.library.custom_op("deltatune::lora_linear_stacked", mutates_args=())
 def lora_linear_stacked_op(
-    x: Tensor, Ws: Sequence[Tensor], bs: Sequence[Optional[Tensor]], As: Sequence[Tensor], Bs: Sequence[Tensor],  # noqa: UP045 - the schema is read from these words
-    seed: Tensor | None, scales: Sequence[float], p: float, deterministic: bool, path: str | None,
+    x: Tensor, Ws: Sequence[Tensor], given: Sequence[Tensor], As: Sequence[Tensor], Bs: Sequence[Tensor],
+    seed: Tensor | None, biased: Sequence[bool], scales: Sequence[float], p: float, deterministic: bool,
+    path: str | None,
 ) -> list[Tensor]:  # fmt: skip
-    """Every y, then S."""
-    ys, S = forward(x, Ws, bs, As, Bs, seed, scales, p, path)
+    """Every y, then S. `given` are the biases there are, those of the layers marked in `biased`: autograd takes no
+    list of an op that has holes."""
+    biases = iter(given)
+    ys, S = forward(x, Ws, [next(biases) if has else None for has in biased], As, Bs, seed, scales, p, path)
     return [*ys, S]
 
 
 @lora_linear_stacked_op.register_fake
-def _(x, Ws, bs, As, Bs, seed, scales, p, deterministic, path):
+def _(x, Ws, given, As, Bs, seed, biased, scales, p, deterministic, path):
     S = x.new_empty(x.numel() // x.shape[-1], sum(A.shape[0] for A in As))
     return [*(x.new_empty(*x.shape[:-1], W.shape[0]) for W in Ws), S]
 
@@ -167,24 +171,25 @@ def _(dYs, x, Ws, As, Bs, S, seed, scales, p, deterministic, path, need_x, need_
 
 
 def save(ctx, inputs, output) -> None:
-    x, Ws, _, As, Bs, seed, *ctx.rest = inputs
-    ctx.n = len(Ws)
+    x, Ws, _, As, Bs, seed, ctx.biased, *ctx.rest = inputs
     ctx.save_for_backward(x, output[-1], seed, *Ws, *As, *Bs)
 
 
 def op_backward(ctx, dYs):
-    n = ctx.n
+    n = len(ctx.biased)
     x, S, seed, *tensors = ctx.saved_tensors
     Ws, As, Bs = (tensors[i * n : (i + 1) * n] for i in range(3))
-    need_x, _, need_biases, need_as, need_bs, *_ = ctx.needs_input_grad
-    needs = [need_x, *need_biases, *need_as, *need_bs]
+    need_x, _, need_given, need_as, need_bs, *_ = ctx.needs_input_grad
+    needed = iter(need_given)
+    need_biases = [has and next(needed) for has in ctx.biased]
     gradients = lora_linear_stacked_backward_op(
         dYs[:-1], x if any(need_as) else None, Ws, As, Bs, S if any(need_bs) else None, seed, *ctx.rest,
-        need_x, list(need_biases), list(need_as), list(need_bs),
+        need_x, need_biases, list(need_as), list(need_bs),
     )  # fmt: skip
     found = iter(gradients)
-    dx, *rest = [next(found) if need else None for need in needs]
-    return dx, [None] * n, rest[:n], rest[n : 2 * n], rest[2 * n :], None, None, None, None, None
+    dx, *rest = [next(found) if need else None for need in [need_x, *need_biases, *need_as, *need_bs]]
+    dbs = [db for db, has in zip(rest[:n], ctx.biased) if has]
+    return dx, [None] * n, dbs, rest[n : 2 * n], rest[2 * n :], *[None] * 6
 
 
 lora_linear_stacked_op.register_autograd(op_backward, setup_context=save)
