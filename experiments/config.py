@@ -86,6 +86,13 @@ class JsonlConfig(TaskConfig):
 
 
 @dataclass
+class GeneralConfig(TaskConfig):
+    n_train: int = 300
+    n_val: int = 20
+    n_test: int = 64
+
+
+@dataclass
 class OptimConfig:
     lr: float = MISSING
     steps: int = 60
@@ -160,6 +167,7 @@ def register() -> None:
     store.store(name="schema", node=Config)
     store.store(group="schema", name="ha_json", node=HaJsonConfig)
     store.store(group="schema", name="jsonl", node=JsonlConfig)
+    store.store(group="schema", name="general", node=GeneralConfig)
 
 
 def plain(config: Config) -> dict[str, Any]:
