@@ -35,7 +35,7 @@ def test_the_split_is_a_function_of_the_seed() -> None:
 
 
 def test_more_than_there_is() -> None:
-    with pytest.raises(TaskError, match=r"task\.n_test=100000: the topics of this part give only \d+ passages"):
+    with pytest.raises(TaskError, match=r"task\.n_test=100000: its topics have only \d+ passages"):
         general.split(1, 1, 100_000)
 
 
@@ -53,6 +53,6 @@ def test_what_a_module_says_of_itself(tmp_path) -> None:
 
 def test_long_paragraphs_are_cut_at_the_ends_of_lines() -> None:
     lines = [f"line {i} " + "x" * 90 for i in range(40)]
-    passages = list(general.joined(["head", "\n".join(lines), "tail"]))
+    passages = list(general.joined(["head", *general.pieces("\n".join(lines)), "tail"]))
     assert all(len(text) <= general.LONGEST for text in passages)
     assert "\n".join(passages).split() == ["head", *" ".join(lines).split(), "tail"]

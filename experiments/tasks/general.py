@@ -65,18 +65,19 @@ def passages() -> dict[str, list[Example]]:
     for topic, text in texts():
         fresh = []
         for paragraph in text.replace("\r\n", "\n").split("\n\n"):
-            content = " ".join(paragraph.split())
-            if content and content not in seen:
-                seen.add(content)
-                fresh.append(paragraph.strip("\n").rstrip())
+            for piece in pieces(paragraph.strip("\n").rstrip()):
+                content = " ".join(piece.split())
+                if content and content not in seen:
+                    seen.add(content)
+                    fresh.append(piece)
         found[topic] = [Example((), "", topic, text=passage) for passage in joined(fresh) if len(passage) >= SHORTEST]
     return {topic: examples for topic, examples in found.items() if examples}
 
 
-def joined(paragraphs: list[str]) -> Iterator[str]:
+def joined(pieces: list[str]) -> Iterator[str]:
     """Paragraphs put together up to LONGEST characters."""
     text = ""
-    for piece in (piece for paragraph in paragraphs for piece in pieces(paragraph)):
+    for piece in pieces:
         if text and len(text) + 2 + len(piece) > LONGEST:
             yield text
             text = ""
