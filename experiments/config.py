@@ -154,6 +154,7 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     data: DataConfig = field(default_factory=DataConfig)
     forgetting: ForgettingConfig = field(default_factory=ForgettingConfig)
+    start_from: str | None = None  # the file of a delta, or of a whole model, that another run left: train it further
     track: list[str] = field(default_factory=list)  # tensorboard, wandb, mlflow, trackio
     seed: int = 0
     device: Device = Device.auto
@@ -213,6 +214,8 @@ def key(config: Config) -> str:
     if isinstance(config.task, JsonlConfig):
         files = (config.task.train, config.task.val, config.task.test)
         values["files"] = [_sha256(Path(name)) if name else None for name in files]
+    if config.start_from:
+        values["start_from"] = _sha256(Path(config.start_from))
     if config.forgetting.text:
         values["forgetting"]["text"] = _sha256(Path(config.forgetting.text))
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
