@@ -16,11 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import deltatune as dt
-from experiments.batches import Encoder, Row, collate, padded
+from experiments.batches import Encoder, Row, collate
 from experiments.config import Trains
-from experiments.evaluate import contiguous
 from experiments.loss import loss_sum
 from experiments.saved import NAME, load_in_place
+from experiments.writing import write
 
 PROMPTS, TOKENS = 4, 16  # of the generation whose speed is taken
 SWITCHES = 5  # the median of so many
@@ -72,25 +72,6 @@ def generate_tokens_per_s(
 
 def speed(model: nn.Module, encoder: Encoder, prompts: Sequence[list[int]], device: torch.device) -> float:
     return len(prompts) * TOKENS / timed(lambda: write(model, encoder, prompts, device, TOKENS), device)
-
-
-@torch.no_grad()
-def write(
-    model: nn.Module, encoder: Encoder, prompts: Sequence[list[int]], device: torch.device, n_tokens: int, **how: Any
-) -> torch.Tensor:
-    """Exactly so many new tokens after each prompt, (B, n_tokens); greedy, unless `how` says otherwise."""
-    model.eval()
-    ids = padded(prompts, encoder.pad, device, left=True)
-    with model.get_output_embeddings().register_forward_pre_hook(contiguous):  # type: ignore[operator]
-        out = model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=padded([[1] * len(p) for p in prompts], 0, device, left=True),
-            min_new_tokens=n_tokens,
-            max_new_tokens=n_tokens,
-            pad_token_id=encoder.pad,
-            **{"do_sample": False, "use_cache": True, **how},
-        )
-    return out[:, ids.shape[1] :]
 
 
 def flops(model: nn.Module, encoder: Encoder, rows: Sequence[Row], n_tokens: int, device: torch.device) -> dict[str, Any]:
