@@ -17,7 +17,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-
 CONF = Path(__file__).with_name("conf")
 
 

@@ -1,4 +1,4 @@
-"""What a trained task costs to use: the time to switch to it, the speed of generation, the arithmetic of its training."""
+"""What a trained task costs to use: the time to switch to it, the speed of generation; and its training, in FLOPs."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def speed(model: nn.Module, encoder: Encoder, prompts: Sequence[list[int]], devi
     return len(prompts) * TOKENS / timed(lambda: write(model, encoder, prompts, device, TOKENS), device)
 
 
-def flops(model: nn.Module, encoder: Encoder, rows: Sequence[Row], n_tokens: int, device: torch.device) -> dict[str, Any]:
+def flops(
+    model: nn.Module, encoder: Encoder, rows: Sequence[Row], n_tokens: int, device: torch.device
+) -> dict[str, Any]:
     """Floating-point operations of a training step a token, and of the training's n_tokens.
 
     Counted by torch's flop counter, a multiply-add as two, on forward and backward of the training example of median

@@ -11,16 +11,16 @@ import torch
 from experiments.train import NotFinite
 
 Kind = Literal["error", "nan", "oom", "killed"]
+WITHOUT_MEMORY = r"(can't|cannot) allocate memory|out of memory"
 
 
 def kind(error: BaseException) -> Kind:
     """The failure kind of an exception. torch on the CPU says it is out of memory by a plain RuntimeError."""
     if isinstance(error, NotFinite):
         return "nan"
-    text = str(error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, (RuntimeError, OSError)) and re.search(r"(can't|cannot) allocate memory|out of memory", text, re.I)
-    ):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "oom"
+    if isinstance(error, (RuntimeError, OSError)) and re.search(WITHOUT_MEMORY, str(error), re.IGNORECASE):
         return "oom"
     return "error"
 

@@ -29,7 +29,7 @@ from experiments.config import Config, task_config
 from experiments.evaluate import answers
 from experiments.fetch import cached
 from experiments.probes import Written
-from experiments.tasks import Example, TaskData, TaskError, general, load_task
+from experiments.tasks import TaskData, TaskError, general, load_task
 from experiments.train import NotFinite
 
 FORMAT = 1  # of what is kept in the cache: raise it when what is measured changes
@@ -67,13 +67,19 @@ def before(config: Config, model: nn.Module, encoder: Encoder, device: torch.dev
         base.nll = kept.numbers("text", base.texts, lambda: probes.text_nll(model, encoder, base.texts, device))
         starts = ids[: wanted.n_kl]
         base.written = kept("written", starts, lambda file: keep_written(file, model, encoder, starts, device))
-        for name in wanted.tasks:
-            task = task_config(name)
-            data = load_task(task, seed=task.seed)
-            what = [data.sha256, wanted.n_examples, config.optim.max_length, asdict(config.eval)]
-            scores = kept.numbers(f"task-{data.name}", what, lambda: scored(config, model, encoder, data, device))
-            base.tasks[name] = (data, scores)
+        for entry in wanted.tasks:
+            base.tasks[entry] = scored_by_base(config, kept, model, encoder, entry, device)
     return base
+
+
+def scored_by_base(
+    config: Config, kept: Kept, model: nn.Module, encoder: Encoder, entry: str, device: torch.device
+) -> tuple[TaskData, list[float]]:
+    """Another task, and the base's score of each of its examples."""
+    task = task_config(entry)
+    data = load_task(task, seed=task.seed)
+    what = [data.sha256, config.forgetting.n_examples, config.optim.max_length, asdict(config.eval)]
+    return data, kept.numbers(f"task-{data.name}", what, lambda: scored(config, model, encoder, data, device))
 
 
 def after(

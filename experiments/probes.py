@@ -1,6 +1,7 @@
-"""What is measured of a model to see what it has kept: likelihood of texts, distance from its base, drift of features.
+"""What is measured of a model to see what it has kept: likelihood of texts, distance from its base, features' drift.
 
-Legend: T tokens, V vocabulary, D width. `front` are the reserved ids of a trained prompt, which stand before every text.
+Legend: T tokens, V vocabulary, D width. An encoder's `front`, the reserved ids of a trained prompt, stands before every
+text.
 """
 
 from __future__ import annotations
@@ -48,9 +49,7 @@ def written(model: nn.Module, encoder: Encoder, texts: Sequence[list[int]], devi
 
 
 @torch.no_grad()
-def logits_of(
-    model: nn.Module, encoder: Encoder, texts: Sequence[Written], device: torch.device
-) -> Iterator[Tensor]:
+def logits_of(model: nn.Module, encoder: Encoder, texts: Sequence[Written], device: torch.device) -> Iterator[Tensor]:
     """Of each text, one at a time, the logits (T, V) that its own tokens were chosen by, in the model's dtype."""
     model.eval()
     for text in texts:

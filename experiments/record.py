@@ -1,9 +1,7 @@
-"""What a run leaves behind: files written whole or not at all, and where its numbers come from."""
+"""Where a number comes from: versions, machine, commit."""
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -15,24 +13,6 @@ import transformers
 import deltatune
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def write_text(path: Path, text: str) -> None:
-    """The text in place of the file, or, on any error, the file as it was."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import nn
 
 import deltatune as dt
 from experiments.config import Config, Trains
-from experiments.record import write_text
+from experiments.files import write_text
 from experiments.tasks import Example, Scores
 
 NAME = "run"  # of the delta in the model and in its file
@@ -48,7 +48,9 @@ def load_in_place(model: nn.Module, file: Path) -> None:
     with safe_open(str(file), framework="pt") as opened:
         names = set(opened.keys())
         if different := sorted(names ^ own.keys()):
-            raise ValueError(f"{file}: not the tensors of this {type(model).__name__}: {different[0]!r} has no counterpart")
+            raise ValueError(
+                f"{file}: not the tensors of this {type(model).__name__}: {different[0]!r} has no counterpart"
+            )
         for name, tensor in own.items():
             saved = opened.get_tensor(name)
             if saved.shape != tensor.shape:

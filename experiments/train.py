@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,12 +16,12 @@ from deltatune.fast import attention_kernel
 from experiments.batches import Row, collate, indices
 from experiments.checkpoint import Checkpoints, State
 from experiments.config import OptimConfig
+from experiments.files import write_text
 from experiments.ledger import Ledger
 from experiments.loss import loss_sum
-from experiments.optimizer import Optimizer, learning_rate
 from experiments.memory import Memory
+from experiments.optimizer import Optimizer, learning_rate
 from experiments.progress import progress
-from experiments.record import write_text
 
 
 class NotFinite(ArithmeticError):
@@ -53,7 +54,7 @@ def train(
         # The rows of a dead process that lie after its last checkpoint are written again.
         write_text(metrics, "".join(json.dumps(row) + "\n" for row in state.metrics))
     ledger.add(state.seconds)
-    peak_bytes, increase_bytes = state.peak_bytes, state.increase_bytes
+    earlier = replace(state)
     model.train()
     with metrics.open("a") as log, progress("train", optim.steps, log_every, state.step) as show:
         while state.step < optim.steps:
@@ -90,8 +91,11 @@ def train(
                     follow(state.step, row)
             if state.step % optim.checkpoint_every == 0 or state.step == optim.steps:
                 with ledger("checkpoint"):
-                    state.peak_bytes = max(peak_bytes, memory.since_begin())
-                    state.increase_bytes = max(increase_bytes, memory.increase_bytes())
+                    state.peak_bytes = max(earlier.peak_bytes, memory.since_begin())
+                    state.increase_bytes = max(earlier.increase_bytes, memory.increase_bytes())
+                    if device.type == "cuda":
+                        peak_bytes = torch.cuda.max_memory_allocated(device)
+                        state.device_peak_bytes = max(earlier.device_peak_bytes, peak_bytes)
                     state.seconds = ledger.seconds()
                     checkpoints.save(optimizer, state)
     return state
