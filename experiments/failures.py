@@ -8,15 +8,17 @@ from typing import Literal
 
 import torch
 
+import deltatune as dt
 from experiments.train import NotFinite
 
 Kind = Literal["error", "nan", "oom", "killed"]
+COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 WITHOUT_MEMORY = r"(can't|cannot) allocate memory|out of memory"
 
 
 def kind(error: BaseException) -> Kind:
     """The failure kind of an exception. torch on the CPU says it is out of memory by a plain RuntimeError."""
-    if isinstance(error, NotFinite):
+    if isinstance(error, NotFinite) or (isinstance(error, dt.FormatError) and "holds NaN" in str(error)):
         return "nan"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return "oom"
@@ -30,7 +32,7 @@ def oom_kills() -> int | None:
 
     Take it before and after a process that ended by SIGKILL. None where the system does not say.
     """
-    for file in (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat")):
+    for file in COUNTERS:
         try:
             found = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
         except OSError:

@@ -42,11 +42,11 @@ class Ledger:
 
     def enter(self, phase: str) -> str:
         """Stop the running phase's clock and start this one's; the phase that was running."""
+        if phase not in self.spent:
+            raise KeyError(f"no phase {phase!r}; there are: {', '.join(PHASES)}")
         now, outer = time.perf_counter(), self.open
         self.spent[outer] += now - self.since
         self.since, self.open = now, phase
-        if phase not in self.spent:
-            raise KeyError(f"no phase {phase!r}; there are: {', '.join(PHASES)}")
         return outer
 
     def seconds(self) -> dict[str, float]:

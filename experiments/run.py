@@ -30,7 +30,7 @@ from experiments.rows import FORMAT
 def run(config: Config) -> dict[str, Any]:
     """Carry the run out, or what is left of it, and return its result; a failure is recorded, then raised."""
     ledger = Ledger()
-    with ledger("save"):
+    with ledger("load"):
         check(config)
         directory = Path(config.out) / run_name(config)
         directory.mkdir(parents=True, exist_ok=True)
@@ -42,9 +42,10 @@ def run(config: Config) -> dict[str, Any]:
         if file.is_file() and (result := json.loads(file.read_text()))["status"] == "complete":
             return result
         file.unlink(missing_ok=True)
-        with ledger("save"):
+        with ledger("load"):
             ledger.device = device = set_up(config)
             head = known(config, device)
+        with ledger("save"):
             write_text(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
             write_json(directory / "environment.json", head["environment"])
         try:
