@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,7 @@ def kl_sum(base: Tensor, tuned: Tensor) -> float:
 def features(model: nn.Module, encoder: Encoder, texts: Sequence[list[int]], device: torch.device) -> Tensor:
     """The last hidden states' means over each text's tokens, (texts, D) in fp32."""
     model.eval()
-    base = model.base_model  # type: ignore[attr-defined]
+    base: Any = model.base_model
     found = []
     for text in texts:
         ids = torch.tensor([[*encoder.front, *text]], device=device)
