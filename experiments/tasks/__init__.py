@@ -13,7 +13,9 @@ from typing import Any, Literal
 TASKS = (
     "ha_intent",
     "ha_json",
+    "hub",
     "jsonl",
+    "multilingual",
 )
 
 Kind = Literal["generate", "classify", "choose", "text"]

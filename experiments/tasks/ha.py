@@ -16,10 +16,10 @@ import hashlib
 import json
 import random
 from collections import defaultdict, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -219,35 +219,42 @@ def expansions(home: Home, template: Template, seed: int) -> Iterator[Said]:
 Parts = tuple[list[Said], list[Said], list[Said]]
 
 
-def drawn(language: str, sizes: tuple[int, int, int], seed: int, only: Collection[str] | None = None) -> Parts:
+@dataclass(frozen=True)
+class Draw:
+    """What is drawn: numbers of sentences; of the intents in `only`, and of each `most` templates (None: all)."""
+
+    language: str
+    n_train: int
+    n_val: int
+    n_test: int
+    seed: int
+    only: tuple[str, ...] | None = None
+    most: int | None = None
+
+
+def drawn(draw: Draw) -> Parts:
     """`generate`, kept in the cache for as long as the packages, this file and the home stay the same."""
-    code = [Path(__file__).read_bytes(), file_of(language).read_bytes()]
-    content = (sources(), code, language, sizes, seed, only and sorted(only))
-    key = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+    code = [Path(__file__).read_bytes(), file_of(draw.language).read_bytes()]
+    key = hashlib.sha256(repr((sources(), code, draw)).encode()).hexdigest()[:16]
 
     def build(into: Path) -> None:
-        parts = generate(Home.of(language), sizes, seed, only)
+        parts = generate(Home.of(draw.language), draw)
         (into / "parts.json").write_text(json.dumps([[asdict(said) for said in part] for part in parts]))
 
-    stored = json.loads((cached(f"ha-{language}-{key}", build) / "parts.json").read_text())
+    stored = json.loads((cached(f"ha-{draw.language}-{key}", build) / "parts.json").read_text())
     train, val, test = ([Said(**row) for row in part] for part in stored)
     return train, val, test
 
 
-def generate(home: Home, sizes: tuple[int, int, int], seed: int, only: Collection[str] | None = None) -> Parts:
-    """Train, val and test of the given sizes, of the intents in `only` (None: all).
-
-    The split of the templates depends on the seed alone, not on the sizes.
-    """
+def generate(home: Home, draw: Draw) -> Parts:
+    """Train, val and test. The split of the templates depends on the seed alone, not on the sizes."""
     alive: dict[str, list[Iterator[Said]]] = defaultdict(list)
-    for template in home.templates():
-        if only is not None and template.intent not in only:
-            continue
-        sentences = expansions(home, template, seed)
+    for template in chosen(home.templates(), draw):
+        sentences = expansions(home, template, draw.seed)
         first = next(sentences, None)
         if first is not None:
             alive[template.intent].append(chain([first], sentences))
-    rng = random.Random(seed)
+    rng = random.Random(draw.seed)
     train, val, test = [], [], []
     for of_intent in alive.values():
         rng.shuffle(of_intent)
@@ -258,10 +265,23 @@ def generate(home: Home, sizes: tuple[int, int, int], seed: int, only: Collectio
                 of_intent = of_intent[count:]
         train += of_intent
     taken: set[str] = set()
-    n_train, n_val, n_test = sizes
-    filled_test = _fill("test", test, n_test, taken, rng)
-    filled_val = _fill("val", val, n_val, taken, rng)
-    return _fill("train", train, n_train, taken, rng), filled_val, filled_test
+    filled_test = _fill("test", test, draw.n_test, taken, rng)
+    filled_val = _fill("val", val, draw.n_val, taken, rng)
+    return _fill("train", train, draw.n_train, taken, rng), filled_val, filled_test
+
+
+def chosen(templates: list[Template], draw: Draw) -> list[Template]:
+    """The templates to draw from, in their order."""
+    found = []
+    for intent, group in groupby(templates, key=lambda template: template.intent):
+        own = list(group)
+        if draw.only is not None and intent not in draw.only:
+            continue
+        if draw.most is not None and len(own) > draw.most:
+            kept = random.Random(f"{draw.seed} {intent}").sample(range(len(own)), draw.most)
+            own = [own[i] for i in sorted(kept)]
+        found += own
+    return found
 
 
 def _fill(name: str, templates: list[Iterator[Said]], count: int, taken: set[str], rng: random.Random) -> list[Said]:

@@ -6,11 +6,11 @@ from typing import Any
 
 from experiments.metrics import canonical, json_match
 from experiments.tasks import Example, TaskData, content_sha256
-from experiments.tasks.ha import Said, drawn, sources
+from experiments.tasks.ha import Draw, Said, drawn, sources
 
 
 def load(config: Any, seed: int) -> TaskData:
-    parts = drawn("en", (config.n_train, config.n_val, config.n_test), seed)
+    parts = drawn(Draw("en", config.n_train, config.n_val, config.n_test, seed))
     train, val, test = ([example(said) for said in part] for part in parts)
     digest = content_sha256(train, val, test)
     return TaskData("ha_json", "generate", train, val, test, (), digest, sources(), "exact_match", json_match)
