@@ -56,7 +56,7 @@ def generate_tokens_per_s(
 
     None for a model that writes no text, and for "merged" where the method has no merged form.
     """
-    if encoder.labels:
+    if encoder.head:
         return {"unmerged": None, "merged": None}
     prompts = [row.prompt for row in rows[:PROMPTS]]
     write(model, encoder, prompts, device, 1)  # what happens on a first call alone

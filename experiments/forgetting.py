@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,9 @@ def before(config: Config, model: nn.Module, encoder: Encoder, device: torch.dev
     ids = [text for text in ids if len(text) > 1]  # a single token has nothing to be foreseen from
     if not ids:
         raise TaskError(f"forgetting.text={wanted.text}: no text of two tokens or more; give longer ones")
-    base, kept = Base(ids[: wanted.n_text]), Kept(model, device)
+    base, kept = Base(ids[: wanted.n_text]), Kept(model, encoder.head, device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        if not writes_text(model):
+        if encoder.head:
             base.features = kept(
                 "features", base.texts, lambda file: keep_features(file, model, encoder, base.texts, device)
             )
@@ -155,13 +155,10 @@ def perplexity(nll: float, n_tokens: int) -> float:
     return math.exp(min(nll / n_tokens, 709.0))
 
 
-def writes_text(model: nn.Module) -> bool:
-    return model.get_output_embeddings() is not None  # type: ignore[operator]
-
-
 def scored(config: Config, model: nn.Module, encoder: Encoder, data: TaskData, device: torch.device) -> list[float]:
     """The score of each of the first test examples of another task."""
     examples = data.test[: config.forgetting.n_examples]
+    encoder = replace(encoder, kind=data.kind, labels=data.labels)
     said = answers(model, encoder, encoder.rows(examples), config.eval, device, config.log_every)
     return data.score(examples, said).each
 
@@ -204,12 +201,12 @@ def texts_of(path: Path) -> list[str]:
 class Kept:
     """Files in the cache that are a function of the base, where it computes, and what it is asked."""
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, head: bool, device: torch.device) -> None:
         # A classifier's head is new and random; the base is what is under it.
-        under = model if writes_text(model) else model.base_model
+        under: Any = model.base_model if head else model
         self.base = [
             FORMAT,
-            dt.fingerprint(under),  # type: ignore[arg-type]
+            dt.fingerprint(under),
             str(next(model.parameters()).dtype),
             torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             torch.get_num_threads(),  # sums are split by it, so the last bits follow it

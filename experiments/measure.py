@@ -21,7 +21,7 @@ from experiments.ledger import Ledger
 from experiments.memory import Memory, release, resident_bytes
 from experiments.models import load_model
 from experiments.optimizer import Optimizer, groups
-from experiments.prepare import checkpoint_activations, prepare
+from experiments.prepare import base_encoder, checkpoint_activations, prepare
 from experiments.saved import file_of, save, write_predictions
 from experiments.tasks import Scores, TaskData, load_task
 from experiments.train import NotFinite, train
@@ -82,8 +82,7 @@ def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledg
     base = None
     if config.forgetting.enabled:
         with ledger("forgetting"):
-            plain = Encoder(loaded.tokenizer, config.optim.max_length, data.labels)
-            base = forgetting.before(config, model, plain, device)
+            base = forgetting.before(config, model, base_encoder(config, loaded, data), device)
     with ledger("inject"):
         encoder = prepare(config, loaded, data, device)
     with ledger("data"):
@@ -179,7 +178,7 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
             "sha256": data.sha256,
             "sources": data.sources,
             **{f"n_{part}": len(rows) for part, rows in subject.rows.items()},
-            "n_truncated": sum(row.truncated for rows in subject.rows.values() for row in rows),
+            "n_truncated": sum(row.n_cut > 0 for rows in subject.rows.values() for row in rows),
             "checks": {},
             "replay": None,
         },

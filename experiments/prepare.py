@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,14 +19,14 @@ from experiments.tasks import TaskData
 
 def prepare(config: Config, loaded: Loaded, data: TaskData, device: torch.device) -> Encoder:
     """Make the method's parameters ready to train, with the values of config.start_from where it is given."""
-    model, max_length = loaded.model, config.optim.max_length
-    encoder = Encoder(loaded.tokenizer, max_length, data.labels)
+    model = loaded.model
+    encoder = base_encoder(config, loaded, data)
     if config.method.trains is not Trains.deltas:
         if config.start_from:
             load_in_place(model, Path(config.start_from))
         model.requires_grad_(config.method.trains is Trains.everything)
         return encoder
-    chosen = rules(config, data)
+    chosen = rules(config, loaded.head)
     if config.start_from:
         go_on(model, Path(config.start_from), chosen)
     else:
@@ -34,9 +35,14 @@ def prepare(config: Config, loaded: Loaded, data: TaskData, device: torch.device
         example = collate(first, encoder.pad, device).inputs if starts_from_data else None
         print(dt.inject(model, *chosen, name=NAME, example=example))
     if any(issubclass(rule.method, dt.Prompt) for rule in chosen):
-        encoder = Encoder(loaded.tokenizer, max_length, data.labels, tuple(dt.prompt_ids(model, NAME)))
+        encoder = replace(encoder, front=tuple(dt.prompt_ids(model, NAME)))
     dt.verify(model, **collate(rows_of_step(encoder, data, config, 0)[:1], encoder.pad, device).inputs)
     return encoder
+
+
+def base_encoder(config: Config, loaded: Loaded, data: TaskData) -> Encoder:
+    """For the model as it was loaded."""
+    return Encoder(loaded.tokenizer, config.optim.max_length, data.labels, kind=data.kind, head=loaded.head)
 
 
 def go_on(model: nn.Module, file: Path, chosen: list[dt.Rule]) -> None:
@@ -51,14 +57,14 @@ def go_on(model: nn.Module, file: Path, chosen: list[dt.Rule]) -> None:
         )
 
 
-def rules(config: Config, data: TaskData) -> list[dt.Rule]:
-    """The method's rules and, for classification, the new head."""
+def rules(config: Config, head: bool) -> list[dt.Rule]:
+    """The method's rules and, of a model that classifies by one, the new head."""
     found = []
     for rule in config.method.rules:
         if rule.method not in dt.METHODS:
             raise ValueError(f"method.rules: no method class {rule.method!r}; there are: {', '.join(dt.METHODS)}")
         found.append(dt.METHODS[rule.method].on(rule.where, **rule.hparams))
-    return [*found, dt.Head.on()] if data.kind == "classify" else found
+    return [*found, dt.Head.on()] if head else found
 
 
 def rows_of_step(encoder: Encoder, data: TaskData, config: Config, step: int) -> list[Row]:
