@@ -51,9 +51,7 @@ def drawn(part: str, count: int, topics: list[list[Example]], rng: random.Random
         if topic:
             turns.append(topic)
     if len(found) < count:
-        raise TaskError(
-            f"task.n_{part}={count}: the topics of this part give only {len(found)} passages; ask for fewer"
-        )
+        raise TaskError(f"task.n_{part}={count}: its topics have only {len(found)} passages; ask for fewer")
     rng.shuffle(found)
     return found
 
