@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from rensa import RMinHash
+from rensa import RMinHash  # type: ignore[attr-defined]
 
 THRESHOLD = 0.8  # likeness from which two records are near duplicates
 SIZE = 5  # characters
