@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
+
+CONF = Path(__file__).with_name("conf")
 
 
 class Device(Enum):
@@ -215,7 +219,22 @@ def key(config: Config) -> str:
         values["files"] = [_sha256(Path(name)) if name else None for name in files]
     if config.forgetting.text:
         values["forgetting"]["text"] = _sha256(Path(config.forgetting.text))
+    if config.data.replay:
+        values["replay"] = [_sha256(Path(entry)) for entry in config.data.replay_from]  # None of a task
+    else:
+        del values["data"]["replay_from"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def task_config(entry: str) -> TaskConfig:
+    """A task by its name and, after it, overrides of its fields: "sql", "jsonl task.train=a.jsonl task.n_test=5"."""
+    register()
+    name, *overrides = shlex.split(entry)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", overrides=[f"task={name}", *overrides])
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config.task
 
 
 def run_name(config: Config) -> str:

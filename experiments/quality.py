@@ -70,7 +70,7 @@ class Finding:
 
     def __str__(self) -> str:
         where = f"{self.place} and {self.other}" if self.other else self.place
-        return f"{where}: {self.message}" + (f": {self.excerpt}" if self.excerpt else "")
+        return f"{where}: {self.message}" + (f"; {self.excerpt}" if self.excerpt else "")
 
 
 @dataclass
@@ -182,12 +182,14 @@ class Entry:
         pair = [] if e.text_pair is None else [e.text_pair]
         return [*(turn["content"] for turn in e.messages), e.text, *pair, *e.choices, e.completion, *e.references]
 
-    def finding(self, kind: str, message: str, other: Entry | None = None, severity: Any = None) -> Finding:
+    @property
+    def last_turn(self) -> str:
         e = self.example
-        text = e.messages[-1]["content"] if e.messages else e.text
-        return Finding(
-            kind, severity or KINDS[kind][0], self.place, message, other.place if other else None, excerpt(text)
-        )
+        return e.messages[-1]["content"] if e.messages else e.text
+
+    def finding(self, kind: str, message: str, other: Entry | None = None, severity: Any = None) -> Finding:
+        second = other.place if other else None
+        return Finding(kind, severity or KINDS[kind][0], self.place, message, second, excerpt(self.last_turn))
 
 
 def plain(text: str) -> str:
@@ -265,9 +267,9 @@ def near(entries: Sequence[Entry]) -> Iterator[Finding]:
         entry, other = fresh[pair.index], fresh[pair.other]
         if entry.question == other.question:
             continue  # a leak or a conflict
-        message = f"{pair.likeness:.2f} alike"
+        message = f"{pair.likeness:.2f} alike: {excerpt(other.last_turn)}"
         if entry.kind in ("classify", "choose") and entry.answer != other.answer:
-            message += f", but answered {entry.answer!r} and {other.answer!r}"
+            message += f" (answered {other.answer!r}; here {entry.answer!r})"
         yield entry.finding("near_duplicate" if entry.part == other.part else "near_leak", message, other)
 
 
