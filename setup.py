@@ -25,6 +25,8 @@ EXPERIMENTS = [
     "sacrebleu",
     "rapidfuzz",
     "jsonschema",
+    "rensa",  # MinHash
+    "ftfy",
 ]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]

@@ -244,6 +244,10 @@ def key(config: Config) -> str:
         values["start_from"] = _sha256(Path(config.start_from))
     if config.forgetting.text:
         values["forgetting"]["text"] = _sha256(Path(config.forgetting.text))
+    if config.data.replay:
+        values["replay"] = [_sha256(Path(entry)) for entry in config.data.replay_from]  # None of a task
+    else:
+        del values["data"]["replay_from"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -6,6 +6,7 @@ A metric that is no mean over examples, as macro-F1, stands in the means alone. 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -41,6 +42,19 @@ def classification(examples: Sequence[Example], predictions: Sequence[str]) -> S
         (a == b for a, b in zip(gold, said)),
         macro_f1=float(f1_score(gold, said, average="macro", zero_division=0)),  # type: ignore[arg-type]
         mcc=float(matthews_corrcoef(gold, said)) if len({*gold, *said}) > 1 else 0.0,  # else sklearn warns
+    )
+
+
+def log_likelihood(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+    """Mean nats a token, negative, of predictions '[nll_sum, n_tokens, n_bytes]'; of the whole set, so of all its
+    tokens together, perplexity = exp(Σ nll / Σ tokens) and bits_per_byte = Σ nll / (ln 2 · Σ bytes)."""
+    sums = [json.loads(text) for text in predictions]
+    nll, tokens, size = (sum(column) for column in zip(*sums))
+    return of_each(
+        "log_likelihood",
+        (-nats / max(n, 1) for nats, n, _ in sums),
+        perplexity=math.exp(min(nll / max(tokens, 1), 700.0)),  # beyond, a float overflows
+        bits_per_byte=nll / (math.log(2) * max(size, 1)),
     )
 
 

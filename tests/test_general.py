@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import pytest
 
 from experiments.config import GeneralConfig
-from experiments.tasks import TaskError, general
+from experiments.tasks import TaskError, general, load_task
 
 SIZES = GeneralConfig()
 
@@ -32,6 +33,17 @@ def test_passages_are_of_the_stated_sizes_and_no_paragraph_stands_in_two() -> No
 def test_the_split_is_a_function_of_the_seed() -> None:
     first, again, other = (general.split(30, 5, 10, seed) for seed in (0, 0, 1))
     assert first == again != other
+
+
+def test_as_a_task() -> None:
+    data = load_task(GeneralConfig(name="general", n_train=30, n_val=5, n_test=10))
+    assert (data.kind, data.metric, data.labels) == ("text", "log_likelihood", ())
+    assert [len(part) for part in (data.train, data.val, data.test)] == [30, 5, 10]
+    scores = data.score(data.test[:2], ["[2.0, 4, 10]", "[6.0, 4, 10]"])
+    assert scores.each == [-0.5, -1.5]
+    assert scores.means == pytest.approx(
+        {"log_likelihood": -1.0, "perplexity": math.e, "bits_per_byte": 8 / 20 / math.log(2)}
+    )
 
 
 def test_more_than_there_is() -> None:

@@ -20,13 +20,31 @@ from collections.abc import Iterator
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from experiments.tasks import Example, TaskError
+from experiments.metrics import log_likelihood
+from experiments.tasks import Example, TaskData, TaskError, content_sha256
 
 LONGEST = 1000  # characters of a passage, about 250 tokens; a longer paragraph is cut at a line's end
 SHORTEST = 200  # what is left of a topic is dropped below this
 TEST_SHARE, VAL_SHARE = 0.25, 0.1  # of the topics
 SILENT = (tokenize.ENCODING, tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE)
+
+
+def load(config: Any, seed: int = 0) -> TaskData:
+    parts = split(config.n_train, config.n_val, config.n_test, seed)
+    digest = content_sha256(parts["train"], parts["val"], parts["test"])
+    sources = {"python": platform.python_version()}
+    return TaskData(
+        "general",
+        "text",
+        **parts,
+        labels=(),
+        sha256=digest,
+        sources=sources,
+        metric="log_likelihood",
+        scorer=log_likelihood,
+    )
 
 
 def split(n_train: int, n_val: int, n_test: int, seed: int = 0) -> dict[str, list[Example]]:
@@ -51,9 +69,7 @@ def drawn(part: str, count: int, topics: list[list[Example]], rng: random.Random
         if topic:
             turns.append(topic)
     if len(found) < count:
-        raise TaskError(
-            f"task.n_{part}={count}: the topics of this part give only {len(found)} passages; ask for fewer"
-        )
+        raise TaskError(f"task.n_{part}={count}: its topics have only {len(found)} passages; ask for fewer")
     rng.shuffle(found)
     return found
 
@@ -70,7 +86,7 @@ def passages() -> dict[str, list[Example]]:
                 if content and content not in seen:
                     seen.add(content)
                     fresh.append(piece)
-        found[topic] = [Example((), "", topic, text=passage) for passage in joined(fresh) if len(passage) >= SHORTEST]
+        found[topic] = [Example(group=topic, text=passage) for passage in joined(fresh) if len(passage) >= SHORTEST]
     return {topic: examples for topic, examples in found.items() if examples}
 
 
@@ -124,7 +140,3 @@ def docstring(file: Path) -> str:
             value = ast.literal_eval(token.string)
             return inspect.cleandoc(value) if isinstance(value, str) else ""
     return ""
-
-
-def sources() -> dict[str, str]:
-    return {"python": platform.python_version()}
