@@ -81,6 +81,23 @@ class HaJsonConfig(TaskConfig):
 
 
 @dataclass
+class HaIntentConfig(TaskConfig):
+    n_train: int = 2000
+    n_val: int = 100
+    n_test: int = 200
+
+
+@dataclass
+class MultilingualConfig(TaskConfig):
+    n_train: int = 2400  # these are over all languages, in equal shares
+    n_val: int = 120
+    n_test: int = 480
+    train_languages: list[str] = field(default_factory=lambda: ["en", "de", "es", "fr", "it", "nl"])
+    transfer_languages: list[str] = field(default_factory=lambda: ["pt-BR", "sv"])  # in the test alone
+    n_templates: int = 8  # at most, of an intent in a language
+
+
+@dataclass
 class JsonlConfig(TaskConfig):
     train: str = MISSING
     val: str | None = None  # without one, a part of train by hash
@@ -169,9 +186,11 @@ class Config:
 def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
+    store.store(group="schema", name="ha_intent", node=HaIntentConfig)
     store.store(group="schema", name="ha_json", node=HaJsonConfig)
     store.store(group="schema", name="jsonl", node=JsonlConfig)
     store.store(group="schema", name="general", node=GeneralConfig)
+    store.store(group="schema", name="multilingual", node=MultilingualConfig)
 
 
 def plain(config: Config) -> dict[str, Any]:

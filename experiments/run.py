@@ -15,6 +15,7 @@ import statistics
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -170,30 +171,30 @@ def measured(config: Config, directory: Path, device: torch.device) -> dict[str,
 def put_in(config: Config, loaded: Loaded, data: TaskData, device: torch.device) -> Encoder:
     """Make the method's parameters ready to train; the encoder that fits them."""
     model, max_length = loaded.model, config.optim.max_length
-    encoder = Encoder(loaded.tokenizer, max_length, data.labels)
+    encoder = Encoder(loaded.tokenizer, max_length, data.labels, kind=data.kind, head=loaded.head)
     if config.method.trains is Trains.everything:
         model.requires_grad_(True)
     if config.method.trains is not Trains.deltas:
         return encoder
-    chosen = rules(config, data)
+    chosen = rules(config, loaded.head)
     first = rows_of_step(encoder, data, config, 0)
     starts_from_data = any(rule.method.prime is not dt.DeltaModule.prime for rule in chosen)
     example = collate(first, encoder.pad, device).inputs if starts_from_data else None
     print(dt.inject(model, *chosen, name=NAME, example=example))
     if any(issubclass(rule.method, dt.Prompt) for rule in chosen):
-        encoder = Encoder(loaded.tokenizer, max_length, data.labels, tuple(dt.prompt_ids(model, NAME)))
+        encoder = replace(encoder, front=tuple(dt.prompt_ids(model, NAME)))
     dt.verify(model, **collate(rows_of_step(encoder, data, config, 0)[:1], encoder.pad, device).inputs)
     return encoder
 
 
-def rules(config: Config, data: TaskData) -> list[dt.Rule]:
-    """The method's rules and, for classification, the new head."""
+def rules(config: Config, head: bool) -> list[dt.Rule]:
+    """The method's rules and, of a model that classifies by one, the new head."""
     found = []
     for rule in config.method.rules:
         if rule.method not in dt.METHODS:
             raise ValueError(f"method.rules: no method class {rule.method!r}; there are: {', '.join(dt.METHODS)}")
         found.append(dt.METHODS[rule.method].on(rule.where, **rule.hparams))
-    return [*found, dt.Head.on()] if data.kind == "classify" else found
+    return [*found, dt.Head.on()] if head else found
 
 
 def rows_of_step(encoder: Encoder, data: TaskData, config: Config, step: int) -> list[Row]:

@@ -64,7 +64,7 @@ def test_classification_by_the_likeliest_class():
     torch.manual_seed(0)
     sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     model = BertForSequenceClassification(BertConfig(**sizes, num_attention_heads=2, num_labels=3)).eval()
-    encoder = Encoder(Characters(), 64, labels=("a", "b", "c"))
+    encoder = Encoder(Characters(), 64, labels=("a", "b", "c"), kind="classify", head=True)
     rows = [Row(r.prompt, segments=[0] * len(r.prompt), label=i % 3) for i, r in enumerate(some_rows(6))]
     texts = answers(model, encoder, rows, EvalConfig(batch_size=4), CPU, 100)
     with torch.no_grad():

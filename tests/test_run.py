@@ -113,16 +113,29 @@ def test_full_fine_tuning_in_bf16_saves_the_whole_model(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["lora", "prompt", "full", "none"])
-def test_classification_trains_a_head_and_saves_it_with_the_delta(tmp_path, method):
+def test_an_encoder_trains_a_head_and_saves_it_with_the_delta(tmp_path, method):
     data = classes(tmp_path / "classes.jsonl")
-    made = config(*overrides(tmp_path, f"method={method}", "optim.steps=6", file=data))
+    made = config(*overrides(tmp_path, "model=tiny_encoder", f"method={method}", "optim.steps=6", file=data))
     result = run(made)
     assert result["metric"] == "accuracy"
     assert set(result["quality"]) == {"accuracy", "macro_f1", "mcc"}
     assert set(result["validation"]) == {"accuracy", "macro_f1", "mcc", "loss"}
     if method in ("lora", "prompt"):
         names = load_file(directory(made) / "delta.safetensors")
-        assert [n for n in names if n.startswith("score")]
+        assert [n for n in names if n.startswith("classifier")]
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt", "none"])
+def test_a_model_of_text_classifies_by_the_labels_texts(tmp_path, method):
+    data = classes(tmp_path / "classes.jsonl")
+    made = config(*overrides(tmp_path, f"method={method}", "optim.steps=6", file=data))
+    result = run(made)
+    assert set(result["quality"]) == {"accuracy", "macro_f1", "mcc"}
+    lines = [json.loads(line) for line in (directory(made) / "predictions.jsonl").read_text().splitlines()]
+    assert {line["prediction"] for line in lines} <= {"a", "b"}
+    if method != "none":
+        names = load_file(directory(made) / "delta.safetensors")
+        assert not [n for n in names if n.startswith(("classifier", "score", "lm_head"))]
 
 
 def test_prompts_that_were_cut_are_counted(tmp_path):

@@ -12,8 +12,11 @@ from typing import Any, Literal
 # Each has a module here with load(config, seed) -> TaskData, a file conf/task/<name>.yaml, a schema in config.py.
 TASKS = (
     "general",
+    "ha_intent",
     "ha_json",
+    "hub",
     "jsonl",
+    "multilingual",
 )
 
 Kind = Literal["generate", "classify", "choose", "text"]
