@@ -114,69 +114,6 @@ def checked(config: Config, data: TaskData, encoder: Encoder) -> quality.Finding
     return findings
 
 
-def trained(self) -> list[nn.Parameter]:
-    return [p for p in self.model.parameters() if p.requires_grad]
-
-
-def measured(
-    config: Config, directory: Path, device: torch.device, ledger: Ledger, trackers: Trackers
-) -> dict[str, Any]:
-    """Carry the run out, or what is left of it; the measured part of its result."""
-    memory = Memory()
-    try:
-        subject = prepared(config, directory, device, ledger)
-        state = trained(subject, memory, trackers)
-        return result(subject, state, memory)
-    finally:
-        memory.end()
-
-
-def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledger) -> Subject:
-    """The data, the model, the base's figures, and the method's parameters put in."""
-    with ledger("data"):
-        data = load_task(config.task, seed=config.task.seed)
-        parts = {"train": data.train, "val": data.val, "test": data.test}
-        if empty := [part for part, examples in parts.items() if not examples]:
-            raise ValueError(f"task={data.name} has no examples in {', '.join(empty)}; give it some, or raise task.n_*")
-    with ledger("load"):
-        loaded = load_model(config.model, dtype=DTYPES[config.model.dtype], device=device, labels=data.labels)
-        model = loaded.model
-        model.requires_grad_(False)
-        for p in model.parameters():  # so that weights mapped from a file are in memory before training is measured
-            p.sum()
-        sizes = [(p.numel(), p.numel() * p.element_size()) for p in model.parameters()]
-        resident = resident_bytes()
-    with ledger("data"):
-        plain = base_encoder(config, loaded, data)
-        findings = checked(config, data, plain)
-        replayed = replay.load(config.data, data, head=loaded.head)
-    base = None
-    if config.forgetting.enabled:
-        with ledger("forgetting"):
-            base = forgetting.before(config, model, plain, device)
-    with ledger("inject"):
-        encoder = prepare(config, loaded, data, device)
-    with ledger("data"):
-        rows = {part: encoder.rows(examples) for part, examples in parts.items()}
-    return Subject(
-        *(config, directory, device, ledger, data, model, encoder, rows, replayed, findings, base, loaded.source),
-        n_base=sum(n for n, _ in sizes),
-        base_bytes=sum(n_bytes for _, n_bytes in sizes),
-        resident_bytes=resident,
-    )
-
-
-def checked(config: Config, loaded: Loaded, data: TaskData) -> quality.Findings | None:
-    """What is wrong with the data; raises quality.DataError where that makes the numbers wrong, unless told not to."""
-    if config.data.check is Check.off:
-        return None
-    findings = quality.check(
-        data, loaded.tokenizer, config.optim.max_length, near_duplicates=config.data.near_duplicates
-    )
-    findings.enforce(config.data.check)
-    return findings
-
-
 def trained(subject: Subject, memory: Memory, trackers: Trackers) -> State:
     """Train to the last step, or find it done."""
     config, model, device = subject.config, subject.model, subject.device
