@@ -8,24 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.tasks import Example
+from experiments.tasks import Example, Kind
 
 IGNORED = -100  # the label of positions without a loss
 
 
 @dataclass(frozen=True)
+class Option:
+    """An answer to choose; the one with the highest log-likelihood / size is taken."""
+
+    text: str
+    ids: list[int]
+    size: int = 1
+
+
+@dataclass(frozen=True)
 class Row:
-    """One encoded example: ids of the prompt and, after them, of the response; for classification one class."""
+    """One encoded example: ids of the prompt and, after them, of the response; of a model with a head one class."""
 
     prompt: list[int]
     response: list[int] = field(default_factory=list)
     segments: list[int] | None = None  # BERT's token types of the prompt
     label: int | None = None
+    options: tuple[Option, ...] = ()  # what the answer is chosen from; none: it is generated
+    n_cut: int = 0  # tokens that max_length left out
 
     @property
     def n_tokens(self) -> int:
@@ -34,31 +46,65 @@ class Row:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Turns examples into rows. front: reserved ids of a trained prompt, put before every row."""
+    """Turns examples into rows.
+
+    labels: the classes. front: reserved ids of a trained prompt, put before every row. head: the model classifies
+    by a head; without one it scores the labels' texts.
+    """
 
     tokenizer: Any
     max_length: int
-    labels: tuple[str, ...] = ()  # the classes; none for generation
+    labels: tuple[str, ...] = ()
     front: tuple[int, ...] = ()
+    kind: Kind = "generate"
+    head: bool = False
 
     def rows(self, examples: Sequence[Example]) -> list[Row]:
-        return [self.classified(e) if self.labels else self.generated(e) for e in examples]
+        """Raises ValueError for an example that does not fit, naming it."""
+        return [self.row(example) for example in examples]
 
-    def generated(self, example: Example) -> Row:
-        """Raises ValueError where the response alone fills max_length."""
-        end = self.tokenizer.eos_token_id
-        if end is None:
+    def row(self, example: Example) -> Row:
+        if self.head:
+            return self.classified(example)
+        if self.kind == "text":
+            return self.read(example)
+        return self.answered(example)
+
+    def answered(self, example: Example) -> Row:
+        """A prompt and its response with the end of turn. A prompt that is too long loses its beginning."""
+        response = [*self.ids(example.completion), self.end]
+        options = self.options(example)
+        longest = max(len(response), *(len(option.ids) for option in options), 0)
+        room = self.max_length - len(self.front) - longest
+        if room < 1:
+            raise ValueError(
+                f"{example.place or 'an example'}: its completion has {longest} tokens, which leaves no room for "
+                f"a prompt in optim.max_length={self.max_length}; raise it or drop the example"
+            )
+        prompt = self.prompt(example)
+        n_cut = max(0, len(prompt) - room)
+        return Row([*self.front, *prompt[n_cut:]], response, options=options, n_cut=n_cut)
+
+    def options(self, example: Example) -> tuple[Option, ...]:
+        """A label counts whole, its end included; choices, of any length, by the byte and without an end."""
+        if self.kind == "classify":
+            return self.label_options
+        return tuple(Option(text, self.ids(text), len(text.encode())) for text in example.choices)
+
+    @cached_property
+    def label_options(self) -> tuple[Option, ...]:
+        return tuple(Option(label, [*self.ids(label), self.end]) for label in self.labels)
+
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    @property
+    def end(self) -> int:
+        if self.tokenizer.eos_token_id is None:
             raise ValueError(
                 "the tokenizer has no eos_token, so no response could end; set one in the model's directory"
             )
-        response = [*self.tokenizer(example.completion, add_special_tokens=False)["input_ids"], end]
-        room = self.max_length - len(self.front) - len(response)
-        if room < 1:
-            raise ValueError(
-                f"{example.group or 'an example'}: its completion has {len(response)} tokens, which leaves no room for "
-                f"a prompt in optim.max_length={self.max_length}; raise it or drop the example"
-            )
-        return Row([*self.front, *self.prompt(example)[-room:]], response)
+        return self.tokenizer.eos_token_id
 
     def prompt(self, example: Example) -> list[int]:
         """The ids a response is asked for after: chat turns by the template, plain text up to a line's end."""
@@ -66,17 +112,28 @@ class Encoder:
             return self.tokenizer.apply_chat_template(
                 list(example.messages), add_generation_prompt=True, return_dict=True
             )["input_ids"]
-        text = example.text if example.text[-1:].isspace() else example.text + "\n"
-        return self.tokenizer(text)["input_ids"]
+        text = example.text if example.text_pair is None else f"{example.text}\n{example.text_pair}"
+        return self.tokenizer(text if text[-1:].isspace() else text + "\n")["input_ids"]
+
+    def read(self, example: Example) -> Row:
+        """Plain text: each token is learned that another comes before. A text that is too long loses its end."""
+        ids = [*self.front, *self.tokenizer(example.text)["input_ids"]]
+        start = max(1, len(self.front))
+        if len(ids) <= start:
+            raise ValueError(f"{example.place or 'an example'}: a text of one token, so none to predict; drop it")
+        return Row(ids[:start], ids[start : self.max_length], n_cut=max(0, len(ids) - self.max_length))
 
     def classified(self, example: Example) -> Row:
         room = self.max_length - len(self.front)
-        encoded = self.tokenizer(example.text, example.text_pair, truncation=True, max_length=room)
+        text = example.text or example.messages[-1]["content"]
+        whole = self.tokenizer(text, example.text_pair)["input_ids"]
+        encoded = self.tokenizer(text, example.text_pair, truncation=True, max_length=room)
         segments = encoded.get("token_type_ids")
         return Row(
             [*self.front, *encoded["input_ids"]],
             segments=None if segments is None else [0] * len(self.front) + segments,
             label=self.labels.index(example.completion),
+            n_cut=len(whole) - len(encoded["input_ids"]),
         )
 
     @property

@@ -1,4 +1,4 @@
-"""What a model is worth on a set of examples: its loss, and its answers by greedy generation or by class."""
+"""What a model is worth on a set of examples: its loss, and its answers, whatever the kind of task."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from experiments.batches import Encoder, Row, collate, padded
 from experiments.config import EvalConfig
+from experiments.likelihood import likeliest, read
 from experiments.loss import loss_sum
 from experiments.progress import progress
 
@@ -26,19 +27,22 @@ def mean_loss(model: nn.Module, rows: Sequence[Row], pad: int, batch_size: int, 
 def answers(
     model: nn.Module, encoder: Encoder, rows: Sequence[Row], config: EvalConfig, device: torch.device, log_every: int
 ) -> list[str]:
-    """The model's answer to each row's prompt: generated text, or the label of the likeliest class."""
+    """What the model answers to each row: generated text, the likeliest option, or how likely the text itself is."""
     model.eval()
     found = [""] * len(rows)
     done = 0
     with progress("evaluate", len(rows), max(log_every, config.batch_size * 4)) as show:
         for part in parts(rows, config.batch_size):
             chosen = [rows[i] for i in part]
-            texts = (
-                classes(model, encoder, chosen, device)
-                if encoder.labels
-                else generated(model, encoder, chosen, config.max_new_tokens, device)
-            )
-            for i, text in zip(part, texts):
+            if encoder.head:
+                texts = classes(model, encoder, chosen, device)
+            elif encoder.kind == "text":
+                texts = read(model, encoder, chosen, device)
+            elif encoder.kind in ("classify", "choose"):
+                texts = likeliest(model, encoder, chosen, device)
+            else:
+                texts = generated(model, encoder, chosen, config.max_new_tokens, device)
+            for i, text in zip(part, texts, strict=True):
                 found[i] = text
             done += len(part)
             show(done, "")

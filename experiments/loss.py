@@ -30,6 +30,14 @@ def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(labelled_logits(model, head, batch, wanted).float(), targets, reduction="sum")
 
 
+def token_losses(model: nn.Module, batch: Batch) -> Tensor:
+    """The loss of every labelled token, (M,), row by row."""
+    wanted = F.pad(batch.labels[:, 1:] != IGNORED, (0, 1))
+    targets = batch.labels.roll(-1, dims=1)[wanted]
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    return F.cross_entropy(labelled_logits(model, head, batch, wanted).float(), targets, reduction="none")
+
+
 def ends_with_head(model: nn.Module, head: nn.Module, batch: Batch) -> bool:
     """Whether the logits are a plain linear layer's output as it is, found out on one token, once a model.
 

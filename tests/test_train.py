@@ -12,12 +12,13 @@ from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import deltatune as dt
-from experiments.batches import IGNORED, Encoder, Row, collate, indices, padded
+from experiments.batches import IGNORED, Encoder, Option, Row, collate, indices, padded
 from experiments.config import Decay
 from experiments.evaluate import mean_loss
+from experiments.ledger import Ledger
 from experiments.loss import loss_sum
 from experiments.optimizer import Optimizer, groups, learning_rate
-from experiments.run import checkpoint_activations
+from experiments.prepare import checkpoint_activations
 from experiments.tasks import Example
 from experiments.train import accumulate
 from tests.small import CPU, END, PAD, VOCABULARY, Characters, llama, optim, some_rows
@@ -77,14 +78,37 @@ def test_only_the_response_and_its_end_are_labelled():
 
 def test_encoding_of_plain_text():
     encoder = Encoder(Characters(), max_length=10, front=(100, 101))
-    row = encoder.generated(Example((), "yes", text="go"))
+    row = encoder.row(Example((), "yes", text="go"))
     assert row == Row([100, 101, *map(ord, "go\n")], [*map(ord, "yes"), END])
-    assert encoder.generated(Example((), "yes", text="go ")).prompt == [100, 101, *map(ord, "go ")]
-    cut = encoder.generated(Example((), "yes", text="a long way to go"))
+    assert encoder.row(Example((), "yes", text="go ")).prompt == [100, 101, *map(ord, "go ")]
+    assert encoder.row(Example((), "yes", text="a", text_pair="b")).prompt == [100, 101, *map(ord, "a\nb\n")]
+    cut = encoder.row(Example((), "yes", text="a long way to go"))
     assert cut.prompt == [100, 101, *map(ord, " go\n")]
     assert len(cut.prompt) + len(cut.response) == 10
+    assert (row.n_cut, cut.n_cut) == (0, len("a long way to"))
     with pytest.raises(ValueError, match=r"file:3.*10 tokens.*optim.max_length=10"):
-        encoder.generated(Example((), "long long", group="file:3", text="go"))
+        encoder.row(Example((), "long long", text="go", place="file:3"))
+
+
+def test_options_are_labels_with_their_end_and_choices_without():
+    by_label = Encoder(Characters(), 12, ("no", "maybe"), kind="classify").row(Example((), "no", text="is it so?"))
+    assert by_label.response == [*map(ord, "no"), END]
+    assert [(option.text, option.size) for option in by_label.options] == [("no", 1), ("maybe", 1)]
+    assert [option.ids for option in by_label.options] == [[*map(ord, "no"), END], [*map(ord, "maybe"), END]]
+    assert by_label.prompt == [*map(ord, "t so?\n")]  # there is room for the longest label
+    example = Example((), "née", text="q", choices=("née", "b"))
+    choice = Encoder(Characters(), 12, kind="choose").row(example)
+    assert choice.options == (Option("née", [*map(ord, "née")], 4), Option("b", [ord("b")], 1))
+    assert choice.response == [*map(ord, "née"), END]
+
+
+def test_every_token_of_a_text_is_learned_that_another_comes_before():
+    batch = collate([Encoder(Characters(), 8, kind="text").row(Example(text="abc"))], PAD, CPU)
+    assert batch.labels.tolist() == [[IGNORED, ord("b"), ord("c")]]
+    row = Encoder(Characters(), 4, front=(100,), kind="text").row(Example(text="abcde"))
+    assert row == Row([100], [*map(ord, "abc")], n_cut=2)
+    with pytest.raises(ValueError, match=r"file:3: a text of one token"):
+        Encoder(Characters(), 8, kind="text").row(Example(text="a", place="file:3"))
 
 
 def test_every_epoch_is_a_permutation_of_its_own_and_any_step_can_be_had_alone():
@@ -150,7 +174,7 @@ def test_accumulation_weighs_tokens_not_parts():
 
     def gradients(micro: int | None) -> tuple[float, list[torch.Tensor]]:
         model.zero_grad()
-        loss, n_tokens = accumulate(model, rows, optim(micro_batch=micro), PAD, CPU)
+        loss, n_tokens = accumulate(model, rows, optim(micro_batch=micro), PAD, CPU, Ledger())
         assert n_tokens == sum(len(r.prompt) + len(r.response) for r in rows)
         return loss, [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
