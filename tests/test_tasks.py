@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("hassil", reason="needs the extra `experiments`")
 
-from experiments.metrics import exact_match, json_match
+from experiments.metrics import exact_match
 from experiments.tasks import Example, Scorer, Scores, TaskData, TaskError, content_sha256, ha_json, load_task
 
 Parts = tuple[list[Example], list[Example], list[Example]]
@@ -159,29 +159,7 @@ def test_loading_keeps_the_data_in_the_cache(tmp_path: Path, monkeypatch: pytest
     assert set(first.sources) == {"home-assistant-intents", "hassil", "unicode-rbnf"}
 
 
-# scores
-
-
-@pytest.mark.parametrize(
-    ("prediction", "exact_match", "valid_json"),
-    [
-        ('{"intent":"A","slots":{"n":1}}', 1, 1),
-        (' { "slots": {"n": 1},\n "intent": "A" } ', 1, 1),
-        ('{"intent":"A","slots":{"n":2}}', 0, 1),
-        ('{"intent":"A","slots":{"n":true}}', 0, 1),
-        ('{"intent":"A","slots":{"n":"1"}}', 0, 1),
-        ('{"intent":"A","slots":{"n":1},"more":0}', 0, 1),
-        ('{"intent":"A","slots":{"n":1}} and so on', 0, 0),
-        ('{"intent":"A","slots":{"n":NaN}}', 0, 0),
-        ('{"intent":"A","slots":{"n":1', 0, 0),
-        ("1", 0, 0),
-        ("", 0, 0),
-        ("[" * 100_000, 0, 0),
-    ],
-)
-def test_score_of_json(prediction: str, exact_match: float, valid_json: float) -> None:
-    scores = json_match([Example((), '{"intent":"A","slots":{"n":1}}')], [prediction])
-    assert scores == Scores([exact_match], {"exact_match": exact_match, "valid_json": valid_json})
+# the frame of all tasks
 
 
 @pytest.mark.parametrize("predictions", [[], ["a", "b"]])
