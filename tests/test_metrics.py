@@ -41,7 +41,7 @@ def test_classification() -> None:
     # a: precision 1, recall 2/3; b: precision 1/2, recall 1. mcc: tp 2, tn 1, fp 0, fn 1 -> 2 / sqrt(2·3·1·2)
     expected = {"accuracy": 0.75, "macro_f1": (0.8 + 2 / 3) / 2, "mcc": 2 / math.sqrt(12)}
     assert scores.means == pytest.approx(expected)
-    assert list(scores.means)[0] == "accuracy"
+    assert next(iter(scores.means)) == "accuracy"
 
 
 def test_a_label_that_nobody_has_counts_in_macro_f1_and_one_label_alone_has_no_correlation() -> None:
@@ -81,10 +81,10 @@ def test_exact_match_with_any_accepted_answer() -> None:
 
 
 def test_chrf() -> None:
-    """"abc" against "abd": of 1-grams 2/3 are shared, of 2-grams 1/2, of 3-grams none; longer ones there are not."""
+    """ "abc" against "abd": of 1-grams 2/3 are shared, of 2-grams 1/2, of 3-grams none; longer ones there are not."""
     scores = chrf(gold("abd", "abd"), ["abc", "abd"])
     assert scores.each == pytest.approx([(2 / 3 + 1 / 2 + 0) / 3, 1])
-    assert list(scores.means)[0] == "chrf"
+    assert next(iter(scores.means)) == "chrf"
     # the counts of the corpus: 5 of 6, 3 of 4, 1 of 2
     assert scores.means["corpus_chrf"] == pytest.approx((5 / 6 + 3 / 4 + 1 / 2) / 3)
 
@@ -101,7 +101,7 @@ def test_bleu() -> None:
 
 
 def test_rouge_l() -> None:
-    """"the cat sat" and "The mat, sat on": "the … sat" is common, so precision 2/3, recall 2/4, F1 4/7."""
+    """ "the cat sat" and "The mat, sat on": "the … sat" is common, so precision 2/3, recall 2/4, F1 4/7."""
     scores = rouge_l(gold("The mat, sat on", "été", "!"), ["the cat sat", "Été.", ""])
     assert scores.each == pytest.approx([4 / 7, 1, 0])
     assert scores.means["rouge_l"] == pytest.approx((4 / 7 + 1) / 3)
