@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 # Each has a module here with load(config, seed) -> TaskData, a file conf/task/<name>.yaml, a schema in config.py.
 TASKS = (
+    "general",
     "ha_intent",
     "ha_json",
     "hub",

@@ -1,0 +1,179 @@
+"""Replay: examples of general text or of earlier tasks between those of the task, against forgetting.
+
+    replay = load(config.data, data, head=False)
+    rows = [*encoder.rows(data.train), *replay.rows(encoder)]
+    order = replay.mixture(len(data.train), seed)
+    batch = [rows[i] for i in order.indices(step, batch_size)]
+
+Of the first P examples of a training exactly ⌊P · share⌋ are replayed, evenly spread; the sources take turns. They
+stand in the place of examples of the task: the steps stay as many.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from experiments.batches import Encoder, Row, indices
+from experiments.config import DataConfig, task_config
+from experiments.quality import Entry
+from experiments.raw import Records
+from experiments.tasks import Example, Kind, TaskData, TaskError, content_sha256, load_task
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The order of a training: which row stands at each of its places, a function of the place and the seed.
+
+    Rows are numbered with the task's first and each source's after them. n_sources: the examples of each source.
+    """
+
+    n_task: int
+    n_sources: tuple[int, ...]
+    share: Fraction
+    seed: int
+
+    def indices(self, step: int, batch_size: int) -> list[int]:
+        """The rows of a step's batch, from step 0. Without replay those of batches.indices."""
+        return [self.row(place) for place in range(step * batch_size, (step + 1) * batch_size)]
+
+    def row(self, place: int) -> int:
+        earlier = int(place * self.share)  # places before this one that are replayed
+        if int((place + 1) * self.share) == earlier:
+            return indices(place - earlier, 1, self.n_task, self.seed)[0]
+        turn, source = divmod(earlier, len(self.n_sources))
+        first = self.n_task + sum(self.n_sources[:source])
+        return first + indices(turn, 1, self.n_sources[source], self.seed)[0]
+
+    def counts(self, n_places: int) -> list[int]:
+        """Of the first places, how many are the task's, and then each source's."""
+        total, n = int(n_places * self.share), len(self.n_sources)
+        return [n_places - total, *((total - source + n - 1) // n for source in range(n))]
+
+
+@dataclass(frozen=True)
+class Source:
+    entry: str  # as data.replay_from has it
+    kind: Kind
+    examples: list[Example]
+
+    @property
+    def sha256(self) -> str:
+        return content_sha256(self.examples)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What is replayed; share 0 and no sources where nothing is."""
+
+    share: Fraction
+    sources: tuple[Source, ...]
+
+    def rows(self, encoder: Encoder) -> list[Row]:
+        """The rows of all sources, in the numbering of Mixture."""
+        return [row for source in self.sources for row in encoded(encoder, source.kind, source.examples)]
+
+    def mixture(self, n_task: int, seed: int) -> Mixture:
+        return Mixture(n_task, tuple(len(source.examples) for source in self.sources), self.share, seed)
+
+    @property
+    def sha256(self) -> str:
+        """Of share and sources: a checkpoint of another mixture is none of this run. "" without replay."""
+        contents = [str(self.share), *(source.sha256 for source in self.sources)]
+        return hashlib.sha256("/".join(contents).encode()).hexdigest() if self.sources else ""
+
+    def result(self, steps: int, batch_size: int) -> dict[str, Any] | None:
+        """For the result of a run of so many steps: how often each source was drawn from, of how many examples."""
+        if not self.sources:
+            return None
+        n_task, *drawn = self.mixture(1, 0).counts(steps * batch_size)
+        return {
+            "share": float(self.share),
+            "n_task": n_task,
+            "sources": {
+                source.entry: {
+                    "kind": source.kind, "sha256": source.sha256, "n_examples": len(source.examples), "n_drawn": n,
+                }
+                for source, n in zip(self.sources, drawn)
+            },
+        }  # fmt: skip
+
+
+def load(config: DataConfig, data: TaskData, head: bool) -> Replay:
+    """The sources of data.replay_from. head: the model has a classification head, which knows the task's labels alone.
+
+    An entry is a path of records, all of them replayed, or a task as `task_config` reads it, whose train part is.
+    Raises TaskError for a source that cannot be replayed, and for one that holds a prompt of the task's val or test.
+    """
+    if not config.replay:
+        return Replay(Fraction(0), ())
+    if not config.replay_from:
+        raise TaskError(f"data.replay={config.replay}: data.replay_from names nothing to replay")
+    sources = tuple(source(entry) for entry in config.replay_from)
+    for one in sources:
+        if head:
+            fits_head(one, data)
+        no_leak(one, data)
+    return Replay(Fraction(str(config.replay)), sources)
+
+
+def source(entry: str) -> Source:
+    if Path(entry).suffix != ".jsonl":
+        task = task_config(entry)
+        data = load_task(task, seed=task.seed)
+        return Source(entry, data.kind, data.train)
+    records = Records(entry)
+    records.read(Path(entry), "train")
+    if records.broken:
+        raise TaskError(
+            f"data.replay_from={entry}: {len(records.broken)} records cannot be used, first {records.broken[0]}; "
+            f"`python -m experiments.data check {entry}` lists all"
+        )
+    data = records.data()
+    return Source(entry, data.kind, data.train)
+
+
+def fits_head(source: Source, data: TaskData) -> None:
+    if source.kind != data.kind:
+        raise TaskError(
+            f"data.replay_from={source.entry}: its examples are of the kind {source.kind!r}, and a model with a "
+            f"classification head learns {data.kind!r} alone; replay classified examples, or take a decoder"
+        )
+    if strange := sorted({e.completion for e in source.examples} - set(data.labels)):
+        raise TaskError(
+            f"data.replay_from={source.entry}: label {strange[0]!r} is none of the {len(data.labels)} labels of "
+            f"task={data.name}, which the classification head is made for; map it to one of them, or take a decoder"
+        )
+
+
+def no_leak(source: Source, data: TaskData) -> None:
+    """Raise TaskError where a source holds a prompt of the validation or the test."""
+    held = {
+        entry.question: entry.place
+        for part in ("val", "test")
+        for entry in (Entry(part, i, e, data.kind) for i, e in enumerate(getattr(data, part)))
+    }
+    for i, example in enumerate(source.examples):
+        own = Entry(source.entry, i, example, source.kind)
+        if own.question in held:
+            raise TaskError(
+                f"data.replay_from={source.entry}: {own.place} has the prompt of {held[own.question]}, on which "
+                f"task={data.name} is measured; take it out of one of them"
+            )
+
+
+def encoded(encoder: Encoder, kind: Kind, examples: Sequence[Example]) -> list[Row]:
+    """Rows for the loop of any task: a decoder learns a text whole, and of all else the answer after the prompt."""
+    if encoder.labels:  # of a head
+        return encoder.rows(examples)
+    return [whole(encoder, e) if kind == "text" else encoder.generated(e) for e in examples]
+
+
+def whole(encoder: Encoder, example: Example) -> Row:
+    """Plain text: every token but the first, which nothing foretells, has a loss."""
+    ids = encoder.tokenizer(example.text)["input_ids"][: encoder.max_length - len(encoder.front)]
+    return Row([*encoder.front, *ids[:1]], ids[1:])
