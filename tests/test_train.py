@@ -84,7 +84,7 @@ def test_encoding_of_plain_text():
     assert cut.prompt == [100, 101, *map(ord, " go\n")]
     assert len(cut.prompt) + len(cut.response) == 10
     with pytest.raises(ValueError, match=r"file:3.*10 tokens.*optim.max_length=10"):
-        encoder.generated(Example((), "long long", group="file:3", text="go"))
+        encoder.generated(Example((), "long long", text="go", place="file:3"))
 
 
 def test_every_epoch_is_a_permutation_of_its_own_and_any_step_can_be_had_alone():

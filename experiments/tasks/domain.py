@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from experiments.config import DomainConfig
+from experiments.metrics import mean, of_each
 from experiments.tasks import Example, Scores, TaskData, TaskError, content_sha256
 from experiments.tasks.generated import Parts, kept, take, user
 
@@ -106,13 +107,13 @@ def terms() -> list[tuple[str, str, int]]:
 
 def score(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
     """accuracy: code and chapter are right; code_match, chapter_match: one of them. The first of each counts."""
-    codes, chapters = ([], [])
-    for example, prediction in zip(examples, predictions, strict=True):
-        codes.append(_first(CODE, prediction) == _first(CODE, example.completion))
-        chapters.append(_first(CHAPTER, prediction) == _first(CHAPTER, example.completion))
-    each = [float(code and chapter) for code, chapter in zip(codes, chapters)]
-    n = len(each)
-    return Scores(each, {"accuracy": sum(each) / n, "code_match": sum(codes) / n, "chapter_match": sum(chapters) / n})
+    pairs = list(zip(examples, predictions, strict=True))
+    codes, chapters = (
+        [_first(pattern, said) == _first(pattern, example.completion) for example, said in pairs]
+        for pattern in (CODE, CHAPTER)
+    )
+    both = [code and chapter for code, chapter in zip(codes, chapters)]
+    return of_each("accuracy", both, code_match=mean(codes), chapter_match=mean(chapters))
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str | None:

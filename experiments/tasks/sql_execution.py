@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.metrics import mean, of_each
 from experiments.tasks import Example, Scores, TaskError
 
 MAX_BYTES = 100_000  # of one text, blob or row; also of a query
@@ -67,11 +68,7 @@ class ExecutionScorer:
                 valid.append(rows is not None)
                 right.append(rows is not None and alike(rows, gold, ordered(example.completion)))
                 same.append(plain(said) == plain(example.completion))
-        each = [float(one) for one in right]
-        n = max(1, len(each))
-        return Scores(
-            each, {"execution_accuracy": sum(each) / n, "valid_sql": sum(valid) / n, "exact_match": sum(same) / n}
-        )
+        return of_each("execution_accuracy", right, valid_sql=mean(valid), exact_match=mean(same))
 
 
 def execution_scorer(database: Path) -> ExecutionScorer:
