@@ -86,7 +86,7 @@ def test_fewer_entities_and_no_unseen(tmp_path: Path) -> None:
         ({"n_entities": 100_000}, r"task.n_entities=100000: choose 1 to \d+; there are \d+ terms"),
         ({"n_entities": 0}, r"task.n_entities=0: choose 1 to"),
         ({"n_train": 49}, r"task.n_train=49: fewer than task.n_entities=50"),
-        ({"n_train": 801}, r"task.n_train=801: its templates give only 800 distinct examples"),
+        ({"n_train": 801}, r"task.n_train: 801 examples are asked of templates that give 800: lower it"),
         ({"unseen": 1.0}, r"task.unseen=1.0: a share"),
     ],
 )

@@ -15,6 +15,7 @@ TASKS = (
     "jsonl",
     "sql",
     "domain",
+    "safety",
 )
 
 Kind = Literal["generate", "classify", "choose", "text"]

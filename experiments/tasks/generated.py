@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 from experiments.fetch import cached
 from experiments.tasks import Example, TaskError
 
+T = TypeVar("T")
 Parts = tuple[list[Example], list[Example], list[Example]]  # train, val, test
 MISSES = 50  # drawn in a row without a new example that end a stream
 
@@ -40,7 +42,7 @@ def take(
     prompts: set[str] = set()
     while len(found) < count:
         if not queue:
-            raise TaskError(f"task.n_{part}={count}: its templates give only {len(found)} distinct examples")
+            raise TaskError(f"task.n_{part}: {count} examples are asked of templates that give {len(found)}: lower it")
         stream = queue.popleft()
         fresh = (one for one in stream if taken.isdisjoint(identity(one)) and asked(one) not in prompts)
         example = next(fresh, None)
@@ -52,6 +54,15 @@ def take(
         taken.update(identity(example))
     rng.shuffle(found)
     return found
+
+
+def deal(items: Sequence[T], counts: dict[str, int], rng: random.Random) -> dict[str, list[T]]:
+    """The items in a random order: `counts` of them for each part that it names, the others for train."""
+    left = rng.sample(items, len(items))
+    found: dict[str, list[T]] = {}
+    for part, count in counts.items():
+        found[part], left = left[:count], left[count:]
+    return {"train": left, **found}
 
 
 def asked(example: Example) -> str:
