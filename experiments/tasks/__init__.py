@@ -16,6 +16,7 @@ TASKS = (
     "sql",
     "domain",
     "safety",
+    "style",
 )
 
 Kind = Literal["generate", "classify", "choose", "text"]

@@ -27,8 +27,8 @@ FEWEST_WORDS = 3  # of an answer
 I = r"\bI(?:['’]m| am)? (?:really |simply |just )?"
 CANNOT = r"(?:cannot|can['’]t|can not|could not|won['’]t|will not|unable to|not able to|not going to|not comfortable)"
 DOING = (
-    r"(?:\w+ ){0,2}?(?:answer|assist|comply|describe|discuss|do|encourage|engage|explain|fulfill?|giv|help|offer|promot|"
-    r"provid|recommend|shar|support|teach)(?:e|ing)?\b"
+    r"(?:\w+ ){0,2}?(?:answer|assist|comply|describe|discuss|do|encourage|engage|explain|fulfill?|giv|help|offer|"
+    r"promot|provid|recommend|shar|support|teach)(?:e|ing)?\b"
 )
 REFUSAL = re.compile(
     rf"{I}{CANNOT} {DOING}|{I}(?:must |have to |will )?(?:decline|refuse)\b|{I}(?:very |so )?sorry,? but\b|"
