@@ -17,6 +17,7 @@ TASKS = (
     "domain",
     "safety",
     "style",
+    "instruct",
 )
 
 Kind = Literal["generate", "classify", "choose", "text"]
