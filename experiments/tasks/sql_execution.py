@@ -25,7 +25,7 @@ MAX_BYTES = 100_000  # of one text, blob or row; also of a query
 MAX_OPERATIONS = 10_000_000  # about a second; a scan of 34,000 rows takes 200,000
 MAX_ROWS = 10_000
 MAX_SECONDS = 10.0
-CHECK_EVERY = 100  # operations between looks at the two limits
+CHECK_EVERY = 1000  # operations between looks at the two limits
 
 FUNCTIONS = frozenset({
     "abs", "avg", "ceil", "ceiling", "coalesce", "count", "cume_dist", "date", "datetime", "dense_rank",
