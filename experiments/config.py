@@ -10,6 +10,7 @@ import json
 import shlex
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,8 @@ class Config:
 
 
 def register() -> None:
+    """Let Hydra know the schemas, and ${times:a,b} in its files."""
+    OmegaConf.register_new_resolver("times", mul, replace=True)
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="schema", name="ha_intent", node=HaIntentConfig)

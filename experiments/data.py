@@ -16,7 +16,8 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,11 +29,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from experiments.batches import Encoder
 from experiments.config import CONF, Config, JsonlConfig, ModelConfig, register
+from experiments.fetch import FetchError
+from experiments.models import ENCODERS, minilm, smollm2, tiny, tiny_encoder
 from experiments.quality import KINDS, PARTS, QUANTILES, Findings, check
 from experiments.raw import Records, name_and_part
 from experiments.similar import SIZE, THRESHOLD
-from experiments.tasks import TaskError, load_task
+from experiments.tasks import TaskData, TaskError, load_task
 
 N_LABELS = 12  # in the report
 
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         looked_at = checked(given.what)
-    except (TaskError, HydraException, OmegaConfBaseException) as error:
+    except (TaskError, FetchError, HydraException, OmegaConfBaseException) as error:
         print(f"experiments.data: {error}", file=sys.stderr)
         return 2
     if given.json:
@@ -60,6 +64,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(findings.of("error") for findings in looked_at))
 
 
+@dataclass(frozen=True)
+class Look:
+    """The check of any data under the settings of a run. tokens: with its model's tokenizer; no weights are read."""
+
+    config: Config
+    tokens: bool
+
+    def __call__(self, data: TaskData) -> Findings:
+        near = self.config.data.near_duplicates
+        if not self.tokens:
+            return check(data, near_duplicates=near)
+        tokenizer, head = self.tokenizer
+        if head and data.kind != "classify":
+            raise TaskError(
+                f"model={self.config.model.name}: an encoder generates no text, and {data.name} asks for it"
+            )
+        length = self.config.optim.max_length
+        return check(data, Encoder(tokenizer, length, data.labels, kind=data.kind, head=head), near)
+
+    @cached_property
+    def tokenizer(self) -> tuple[Any, bool]:
+        """The tokenizer, and whether the model classifies by a head."""
+        from transformers import AutoConfig, AutoTokenizer
+
+        place = checkpoint(self.config.model)
+        try:
+            head = AutoConfig.from_pretrained(place).model_type in ENCODERS
+            return AutoTokenizer.from_pretrained(place), head
+        except (OSError, ValueError) as error:
+            raise TaskError(f"model={self.config.model.name} at {place!r} has no usable tokenizer: {error}") from error
+
+
+def checkpoint(model: ModelConfig) -> str:
+    own = {"smollm2": smollm2, "minilm": minilm, "tiny": tiny, "tiny_encoder": tiny_encoder}
+    if model.name not in own and not model.path:
+        raise TaskError("model=hf needs model.path: the directory of a model, or an id on the hub")
+    return str(own[model.name]() if model.name in own else model.path)
+
+
 def checked(what: Sequence[str]) -> list[Findings]:
     """The findings of the files named, a data set each, or of the task that the settings describe."""
     files = [Path(word) for word in what if "=" not in word or Path(word).is_file()]
@@ -67,19 +110,17 @@ def checked(what: Sequence[str]) -> list[Findings]:
     if files and (odd := [word for word in settings if word.split("=")[0].lstrip("+").startswith("task")]):
         raise TaskError(f"{odd[0]} and the file {files[0]}: give a task or files, not both")
     config = configured(settings)
-    tokenizer = tokenizer_of(config.model) if any(word.startswith("model=") for word in settings) else None
-    kwargs: dict[str, Any] = {"tokenizer": tokenizer, "near_duplicates": config.data.near_duplicates}
-    kwargs |= {"max_length": config.optim.max_length if tokenizer else None}
+    look = Look(config, tokens=any(word.startswith("model=") for word in settings))
     if not files:
-        return [check_task(config, kwargs)]
+        return [check_task(config, look)]
     sets: dict[str, Records] = {}
     for file in files:
         name, part = name_and_part(file)
         sets.setdefault(name, Records(name)).read(file, part)
-    return [with_broken_lines(records, kwargs) for records in sets.values()]
+    return [with_broken_lines(records, look) for records in sets.values()]
 
 
-def check_task(config: Config, kwargs: dict[str, Any]) -> Findings:
+def check_task(config: Config, look: Look) -> Findings:
     """Of a task out of files, first whether every line can be read: loading it stops at the first that cannot."""
     if isinstance(config.task, JsonlConfig):
         records = Records(config.task.name)
@@ -87,12 +128,12 @@ def check_task(config: Config, kwargs: dict[str, Any]) -> Findings:
             if file := getattr(config.task, part):
                 records.read(Path(file), part)
         if records.broken:
-            return with_broken_lines(records, kwargs)
-    return check(load_task(config.task, seed=config.task.seed), **kwargs)
+            return with_broken_lines(records, look)
+    return look(load_task(config.task, seed=config.task.seed))
 
 
-def with_broken_lines(records: Records, kwargs: dict[str, Any]) -> Findings:
-    findings = check(records.data(), **kwargs)
+def with_broken_lines(records: Records, look: Look) -> Findings:
+    findings = look(records.data())
     findings.found[:0] = records.broken
     findings.looked_for = ("broken_line", "not_utf8", *findings.looked_for)
     return findings
@@ -102,16 +143,6 @@ def configured(settings: Sequence[str]) -> Config:
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return cast(Config, OmegaConf.to_object(compose("config", overrides=list(settings))))
-
-
-def tokenizer_of(model: ModelConfig) -> Any:
-    """The tokenizer alone: no weights are read."""
-    from transformers import AutoTokenizer
-
-    from experiments.models import minilm, smollm2, tiny
-
-    own = {"smollm2": smollm2, "minilm": minilm, "tiny": tiny}
-    return AutoTokenizer.from_pretrained(str(own[model.name]()) if model.name in own else model.path)
 
 
 def as_json(findings: Findings) -> dict[str, Any]:

@@ -12,18 +12,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments import cost, forgetting
+from experiments import cost, forgetting, quality, replay
 from experiments.batches import Encoder, Row
 from experiments.checkpoint import Checkpoints, State
-from experiments.config import Config, Dtype, key
+from experiments.config import Check, Config, Dtype, key
 from experiments.evaluate import answers, mean_loss
 from experiments.ledger import Ledger
 from experiments.memory import Memory, release, resident_bytes
 from experiments.models import load_model
 from experiments.optimizer import Optimizer, groups
 from experiments.prepare import base_encoder, checkpoint_activations, prepare
+from experiments.replay import Replay
 from experiments.saved import file_of, save, write_predictions
 from experiments.tasks import Scores, TaskData, load_task
+from experiments.trackers import Trackers
 from experiments.train import NotFinite, train
 
 CHECKPOINTS = "checkpoints"
@@ -42,6 +44,8 @@ class Subject:
     model: nn.Module
     encoder: Encoder
     rows: dict[str, list[Row]]  # of the parts train, val, test
+    replay: Replay
+    findings: quality.Findings | None  # None: nobody looked
     base: forgetting.Base | None
     source: str  # of the model's weights
     n_base: int  # parameters of the model as loaded
@@ -53,12 +57,14 @@ class Subject:
         return [p for p in self.model.parameters() if p.requires_grad]
 
 
-def measured(config: Config, directory: Path, device: torch.device, ledger: Ledger) -> dict[str, Any]:
+def measured(
+    config: Config, directory: Path, device: torch.device, ledger: Ledger, trackers: Trackers
+) -> dict[str, Any]:
     """Carry the run out, or what is left of it; the measured part of its result."""
     memory = Memory()
     try:
         subject = prepared(config, directory, device, ledger)
-        state = trained(subject, memory)
+        state = trained(subject, memory, trackers)
         return result(subject, state, memory)
     finally:
         memory.end()
@@ -79,23 +85,36 @@ def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledg
             p.sum()
         sizes = [(p.numel(), p.numel() * p.element_size()) for p in model.parameters()]
         resident = resident_bytes()
+    with ledger("data"):
+        plain = base_encoder(config, loaded, data)
+        findings = checked(config, data, plain)
+        replayed = replay.load(config.data, data, head=loaded.head)
     base = None
     if config.forgetting.enabled:
         with ledger("forgetting"):
-            base = forgetting.before(config, model, base_encoder(config, loaded, data), device)
+            base = forgetting.before(config, model, plain, device)
     with ledger("inject"):
         encoder = prepare(config, loaded, data, device)
     with ledger("data"):
         rows = {part: encoder.rows(examples) for part, examples in parts.items()}
     return Subject(
-        *(config, directory, device, ledger, data, model, encoder, rows, base, loaded.source),
+        *(config, directory, device, ledger, data, model, encoder, rows, replayed, findings, base, loaded.source),
         n_base=sum(n for n, _ in sizes),
         base_bytes=sum(n_bytes for _, n_bytes in sizes),
         resident_bytes=resident,
     )
 
 
-def trained(subject: Subject, memory: Memory) -> State:
+def checked(config: Config, data: TaskData, encoder: Encoder) -> quality.Findings | None:
+    """What is wrong with the data; raises quality.DataError where that makes the numbers wrong, unless told not to."""
+    if config.data.check is Check.off:
+        return None
+    findings = quality.check(data, encoder, config.data.near_duplicates)
+    findings.enforce(config.data.check)
+    return findings
+
+
+def trained(subject: Subject, memory: Memory, trackers: Trackers) -> State:
     """Train to the last step, or find it done."""
     config, model, device = subject.config, subject.model, subject.device
     if not subject.trained:
@@ -107,13 +126,16 @@ def trained(subject: Subject, memory: Memory) -> State:
         memory.begin(subject.resident_bytes)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-    identity = f"{key(config)}-{subject.data.sha256[:16]}"
+    identity = f"{key(config)}-{subject.data.sha256[:16]}{subject.replay.sha256[:16]}"
+    with subject.ledger("data"):
+        rows = [*subject.rows["train"], *subject.replay.rows(subject.encoder)]
+        order = subject.replay.mixture(len(subject.data.train), config.seed)
     return train(
         model,
         Optimizer(*groups(model), config.optim),
-        subject.rows["train"],
+        rows,
+        order.indices,
         config.optim,
-        seed=config.seed,
         pad=subject.encoder.pad,
         device=device,
         checkpoints=Checkpoints(subject.directory / CHECKPOINTS, identity),
@@ -121,6 +143,7 @@ def trained(subject: Subject, memory: Memory) -> State:
         memory=memory,
         ledger=subject.ledger,
         log_every=config.log_every,
+        follow=trackers.log,
     )
 
 
@@ -179,8 +202,8 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
             "sources": data.sources,
             **{f"n_{part}": len(rows) for part, rows in subject.rows.items()},
             "n_truncated": sum(row.n_cut > 0 for rows in subject.rows.values() for row in rows),
-            "checks": {},
-            "replay": None,
+            "checks": {} if subject.findings is None else subject.findings.counts(),
+            "replay": subject.replay.result(config.optim.steps, config.optim.batch_size) if subject.trained else None,
         },
         "base": subject.source,
         "seconds": ledger.seconds(),

@@ -1,6 +1,6 @@
 """The data gate: what is wrong with the examples of a task, found before a run is spent on them.
 
-    findings = check(data, tokenizer, max_length)
+    findings = check(data, encoder)
     findings.enforce(Check.error)
 
 Errors make the numbers of a run wrong (an answer seen in training, two labels for one text) and stop it; warnings may
@@ -20,6 +20,7 @@ from unicodedata import normalize
 
 import numpy as np
 
+from experiments.batches import Encoder
 from experiments.config import Check
 from experiments.encodings import faults
 from experiments.similar import near_duplicates as closest
@@ -51,6 +52,7 @@ KINDS: dict[str, tuple[Literal["error", "warning"], str]] = {
     "normal_form": ("warning", "write all texts in NFC: other forms of a letter are other tokens"),
     "missing_label": ("warning", "nothing tests it: raise n_test, or split by label"),
     "imbalance": ("warning", "read macro-F1 beside accuracy"),
+    "does_not_fit": ("error", "raise optim.max_length, or take the record out"),
     "truncated": ("warning", "raise optim.max_length, or shorten the prompts"),
 }
 
@@ -110,12 +112,10 @@ class Findings:
             )
 
 
-def check(
-    data: TaskData, tokenizer: Any = None, max_length: int | None = None, near_duplicates: bool = True
-) -> Findings:
+def check(data: TaskData, encoder: Encoder | None = None, near_duplicates: bool = True) -> Findings:
     """Everything that KINDS lists, for the three parts of a task.
 
-    tokenizer: adds the lengths in tokens; with max_length, in tokens too, the examples that exceed it.
+    encoder: the run's; it adds the lengths in tokens, and finds what its max_length cuts or cannot hold.
     """
     entries = [Entry(p, i, e, data.kind) for p in PARTS for i, e in enumerate(getattr(data, p))]
     sizes = {part: len(getattr(data, part)) for part in PARTS}
@@ -129,23 +129,18 @@ def check(
         findings.labels = {p: dict(Counter(e.completion for e in getattr(data, p)).most_common()) for p in PARTS}
         findings.found += label_faults(entries, findings.labels)
     findings.lengths = lengths(entries)
-    if tokenizer is not None:
-        counted = n_tokens(entries, tokenizer)
-        for part in PARTS:
-            of_part = [n for entry, n in zip(entries, counted) if entry.part == part]
-            if of_part:
-                findings.lengths[part]["tokens"] = quantiles(of_part)
-        findings.found += [
-            entry.finding("truncated", f"{n} tokens, more than max_length={max_length}")
-            for entry, n in zip(entries, counted)
-            if max_length is not None and n > max_length
-        ]
+    if encoder is not None:
+        counted, cut = tokens(entries, encoder)
+        findings.found += cut
+        for part, numbers in counted.items():
+            findings.lengths[part]["tokens"] = quantiles(numbers)
     left_out = {
         "broken_line": True,  # of files, and so the command's
         "not_utf8": True,
         "near_duplicate": not near_duplicates,
         "near_leak": not near_duplicates,
-        "truncated": tokenizer is None or max_length is None,
+        "truncated": encoder is None,
+        "does_not_fit": encoder is None,
         "answer_not_a_choice": data.kind != "choose",
     } | dict.fromkeys(("unknown_label", "missing_label", "imbalance"), data.kind != "classify")
     findings.looked_for = tuple(kind for kind in KINDS if not left_out.get(kind))
@@ -306,24 +301,22 @@ def written(e: Example) -> str:
     return "\n".join([*(turn["content"] for turn in e.messages), *filter(None, (e.text, e.text_pair))])
 
 
-def n_tokens(entries: Sequence[Entry], tokenizer: Any) -> list[int]:
-    """Tokens of every example as it is trained on: prompt, answer (of choices the longest) and end."""
-    examples = [entry.example for entry in entries]
-    if not examples:
-        return []
-    prompts = [
-        tokenizer.apply_chat_template(list(e.messages), add_generation_prompt=True, tokenize=False)
-        if e.messages
-        else e.text
-        for e in examples
-    ]
-    pairs = [e.text_pair or "" for e in examples] if any(e.text_pair for e in examples) else None
-    asked = tokenizer(prompts, pairs, add_special_tokens=not examples[0].messages)["input_ids"]
-    if entries[0].kind not in ("generate", "choose"):
-        return [len(ids) for ids in asked]
-    answers = [max(e.choices, key=len, default=e.completion) for e in examples]
-    said = tokenizer(answers, add_special_tokens=False)["input_ids"]
-    return [len(a) + len(b) + 1 for a, b in zip(asked, said)]
+def tokens(entries: Sequence[Entry], encoder: Encoder) -> tuple[dict[str, list[int]], list[Finding]]:
+    """Tokens of the examples of each part before any cut, and the examples that are cut or do not fit at all."""
+    counted: dict[str, list[int]] = defaultdict(list)
+    found = []
+    for entry in entries:
+        if encoder.head and entry.example.completion not in encoder.labels:
+            continue  # an unknown_label
+        try:
+            row = encoder.row(entry.example)
+        except ValueError as error:
+            found.append(entry.finding("does_not_fit", str(error).removeprefix(f"{entry.example.place}: ")))
+            continue
+        counted[entry.part].append(row.n_tokens + row.n_cut)
+        if row.n_cut:
+            found.append(entry.finding("truncated", f"{row.n_cut} of {row.n_tokens + row.n_cut} tokens are cut off"))
+    return counted, found
 
 
 def quantiles(numbers: Sequence[int]) -> dict[str, float]:

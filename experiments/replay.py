@@ -12,8 +12,7 @@ stand in the place of examples of the task: the steps stay as many.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -65,6 +64,10 @@ class Source:
     def sha256(self) -> str:
         return content_sha256(self.examples)
 
+    def encoder(self, task: Encoder) -> Encoder:
+        """A decoder learns each source as it would as a task; a head has the classes of the task."""
+        return task if task.head else replace(task, kind=self.kind, labels=())
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -74,8 +77,8 @@ class Replay:
     sources: tuple[Source, ...]
 
     def rows(self, encoder: Encoder) -> list[Row]:
-        """The rows of all sources, in the numbering of Mixture."""
-        return [row for source in self.sources for row in encoded(encoder, source.kind, source.examples)]
+        """The rows of all sources, in the numbering of Mixture. encoder: the task's."""
+        return [row for source in self.sources for row in source.encoder(encoder).rows(source.examples)]
 
     def mixture(self, n_task: int, seed: int) -> Mixture:
         return Mixture(n_task, tuple(len(source.examples) for source in self.sources), self.share, seed)
@@ -164,16 +167,3 @@ def no_leak(source: Source, data: TaskData) -> None:
                 f"data.replay_from={source.entry}: {own.place} has the prompt of {held[own.question]}, on which "
                 f"task={data.name} is measured; take it out of one of them"
             )
-
-
-def encoded(encoder: Encoder, kind: Kind, examples: Sequence[Example]) -> list[Row]:
-    """Rows for the loop of any task: a decoder learns a text whole, and of all else the answer after the prompt."""
-    if encoder.labels:  # of a head
-        return encoder.rows(examples)
-    return [whole(encoder, e) if kind == "text" else encoder.generated(e) for e in examples]
-
-
-def whole(encoder: Encoder, example: Example) -> Row:
-    """Plain text: every token but the first, which nothing foretells, has a loss."""
-    ids = encoder.tokenizer(example.text)["input_ids"][: encoder.max_length - len(encoder.front)]
-    return Row([*encoder.front, *ids[:1]], ids[1:])

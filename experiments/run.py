@@ -25,6 +25,7 @@ from experiments.ledger import Ledger
 from experiments.measure import CHECKPOINTS, measured
 from experiments.record import environment
 from experiments.rows import FORMAT
+from experiments.trackers import Trackers
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -43,18 +44,25 @@ def run(config: Config) -> dict[str, Any]:
             return result
         file.unlink(missing_ok=True)
         with ledger("load"):
+            trackers = Trackers(config.track, config)
             ledger.device = device = set_up(config)
             head = known(config, device)
         with ledger("save"):
             write_text(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
             write_json(directory / "environment.json", head["environment"])
         try:
-            result = head | measured(config, directory, device, ledger)
+            result = head | measured(config, directory, device, ledger, trackers)
         except Exception as error:
-            failure = {"status": "failed", "error": f"{type(error).__name__}: {error}", "failure_kind": kind(error)}
-            write_json(file, head | failure)
+            failure = head | {
+                "status": "failed",
+                "error": f"{type(error).__name__}: {error}",
+                "failure_kind": kind(error),
+            }
+            write_json(file, failure)
+            trackers.finish(failure)
             raise
         write_json(file, result)
+        trackers.finish(result)
         shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)  # a complete run has its delta and needs none
         return result
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from deltatune.fast import attention_kernel
-from experiments.batches import Row, collate, indices
+from experiments.batches import Row, collate
 from experiments.checkpoint import Checkpoints, State
 from experiments.config import OptimConfig
 from experiments.files import write_text
@@ -32,9 +32,9 @@ def train(
     model: nn.Module,
     optimizer: Optimizer,
     rows: Sequence[Row],
+    order: Callable[[int, int], list[int]],
     optim: OptimConfig,
     *,
-    seed: int,
     pad: int,
     device: torch.device,
     checkpoints: Checkpoints,
@@ -42,9 +42,11 @@ def train(
     memory: Memory,
     ledger: Ledger,
     log_every: int,
-    follow: Callable[[int, dict[str, float]], None] | None = None,
+    follow: Callable[[int, dict[str, float]], None],
 ) -> State:
     """Run, or go on to, the last step; a row of metrics a step, which `follow` is told too.
+
+    order: the rows of a step's batch, by the step, from 0, and the batch's size.
 
     The ledger gets the seconds of the processes before this one, up to their last checkpoint: what a killed process
     did after that is done again. Raises NotFinite naming the step.
@@ -60,7 +62,7 @@ def train(
         while state.step < optim.steps:
             began = time.perf_counter()
             with ledger("data"):
-                chosen = [rows[i] for i in indices(state.step, optim.batch_size, len(rows), seed)]
+                chosen = [rows[i] for i in order(state.step, optim.batch_size)]
             loss, n_tokens = accumulate(model, chosen, optim, pad, device, ledger)
             with ledger("optimizer", wait=True):
                 grad_norm = optimizer.step(state.step)
@@ -87,8 +89,7 @@ def train(
                 log.write(json.dumps(row) + "\n")
                 log.flush()
                 show(state.step, f"loss {loss:.3f}  {n_tokens / step_s:.0f} tokens/s")
-                if follow is not None:
-                    follow(state.step, row)
+                follow(state.step, row)
             if state.step % optim.checkpoint_every == 0 or state.step == optim.steps:
                 with ledger("checkpoint"):
                     state.peak_bytes = max(earlier.peak_bytes, memory.since_begin())

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.config import Check, GeneralConfig, HaJsonConfig
-from experiments.data import main
+from experiments.batches import Encoder
+from experiments.config import Check, GeneralConfig, task_config
+from experiments.data import Look, main
 from experiments.metrics import exact_match
 from experiments.quality import KINDS, DataError, Findings, check
 from experiments.similar import SIZE, THRESHOLD, jaccard, near_duplicates, shingles
-from experiments.tasks import Example, TaskData, load_task
-from tests.runs import own_cache_and_torch_settings  # noqa: F401
+from experiments.tasks import TASKS, Example, TaskData, load_task
+from tests.runs import config, own_cache_and_torch_settings  # noqa: F401
 
 
 def data(kind: Any = "generate", train: Any = (), val: Any = (), test: Any = ()) -> TaskData:
@@ -147,9 +148,15 @@ def test_what_cannot_be_looked_at_is_said(tmp_path: Path, capsys: Any) -> None:
         assert message in capsys.readouterr().err
 
 
-def test_the_generated_tasks_have_no_errors() -> None:
-    for config in (GeneralConfig(name="general"), HaJsonConfig(name="ha_json", n_train=300, n_val=50, n_test=50)):
-        assert check(load_task(config)).of("error") == []
+def test_the_general_texts_have_no_errors() -> None:
+    assert check(load_task(GeneralConfig(name="general"))).of("error") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"general", "hub", "jsonl"}))
+def test_the_generated_tasks_have_no_errors(name: str) -> None:
+    task = task_config(name)
+    assert check(load_task(task, seed=task.seed)).of("error") == []
 
 
 TEXTS = {
@@ -217,6 +224,14 @@ def test_a_group_in_two_parts_is_said_once() -> None:
     assert found(check(data(train=train, test=test))) == {("group_leak", "test#0", "train#0")}
 
 
+def test_tokens_of_a_label_that_a_head_does_not_know() -> None:
+    encoder = Encoder(tokenizer_of_tiny(), 50, ("a",), kind="classify", head=True)
+    test = [Example(text=SENTENCES[0], completion="a"), Example(text="new", completion="b")]
+    findings = check(data("classify", train=[Example(text="old", completion="a")], test=test), encoder)
+    assert found(findings) == {("unknown_label", "test#1", None), ("truncated", "test#0", None)}
+    assert findings.lengths["test"]["tokens"]["max"] == len(SENTENCES[0])
+
+
 def test_imbalance_and_labels_that_nothing_tests() -> None:
     train = [Example(text=f"{r['prompt']}", completion="many") for r in records(10)]
     train.append(Example(text="the rare one", completion="rare"))
@@ -227,32 +242,34 @@ def test_imbalance_and_labels_that_nothing_tests() -> None:
     }
 
 
-def test_tokens_are_those_of_the_rows_of_a_training() -> None:
-    from experiments.batches import Encoder
+def tokenizer_of_tiny() -> Any:
+    return Look(config("model=tiny"), tokens=True).tokenizer[0]
 
-    tokenizer = tokenizer_of_tiny()
+
+def test_tokens_are_those_of_the_rows_of_a_training() -> None:
     turns = ({"role": "user", "content": "How many?"},)
     examples = [Example(messages=turns, completion="12"), Example(messages=turns * 3, completion="a few" * 10)]
-    rows = Encoder(tokenizer, 1000).rows(examples)
-    longest = max(row.n_tokens for row in rows)
-    findings = check(data(train=examples), tokenizer, longest - 1)
+    longest = max(row.n_tokens for row in Encoder(tokenizer_of_tiny(), 1000).rows(examples))
+    findings = check(data(train=examples), Encoder(tokenizer_of_tiny(), longest - 1))
     assert findings.lengths["train"]["tokens"]["max"] == longest
     assert found(findings) == {("truncated", "train#1", None)}
-    assert found(check(data(train=examples), tokenizer, longest)) == set()
+    assert found(check(data(train=examples), Encoder(tokenizer_of_tiny(), longest))) == set()
 
 
-def tokenizer_of_tiny() -> Any:
-    from experiments.config import ModelConfig
-    from experiments.data import tokenizer_of
-
-    return tokenizer_of(ModelConfig(name="tiny"))
+def test_what_a_run_would_refuse_is_an_error_of_the_data() -> None:
+    examples = [Example(text="Say much", completion="a" * 20), Example(text="Say less", completion="b")]
+    findings = check(data(train=examples), Encoder(tokenizer_of_tiny(), 12))
+    (error,) = findings.of("error")
+    assert (error.kind, error.place) == ("does_not_fit", "train#0")
+    assert "leaves no room for a prompt in optim.max_length=12" in error.message
 
 
 def test_counts_name_what_was_looked_for() -> None:
     counts = check(data(train=[Example(text="a", completion="b")])).counts()
     assert set(counts.values()) == {0}
     assert set(KINDS) - set(counts) == {
-        *("broken_line", "not_utf8", "unknown_label", "missing_label", "imbalance", "truncated", "answer_not_a_choice")
+        *("broken_line", "not_utf8", "unknown_label", "missing_label", "imbalance", "answer_not_a_choice"),
+        *("truncated", "does_not_fit"),
     }
     without = check(data(), near_duplicates=False).counts()
     assert "near_duplicate" not in without

@@ -108,7 +108,7 @@ def test_texts_answers_and_labels_in_one_batch_of_a_decoder(tmp_path: Path) -> N
     assert text.prompt[:2] == [7, 8]
     assert loaded.tokenizer.decode([*text.prompt[2:], *text.response]) == made.sources[0].examples[0].text[:38]
     (single,) = collate([text], 0, torch.device("cpu")).labels.tolist()
-    assert single == [IGNORED] * 3 + text.response  # every token but the first
+    assert single == [IGNORED] * 2 + text.response  # every token after the trained prompt
     assert loaded.tokenizer.decode(rows[306].response, skip_special_tokens=True) == "pos"
     loss = loss_sum(loaded.model, batch)
     assert torch.isfinite(loss)
@@ -149,7 +149,7 @@ def test_a_head_learns_its_own_labels_alone(tmp_path: Path) -> None:
     fits = write(tmp_path / "fits.jsonl", {"text": "x", "label": "a"}, {"text": "y", "label": "b"})
     made = replay.load(DataConfig(replay=0.1, replay_from=[fits]), data, head=True)
     tokenizer = load_model(ModelConfig(name="tiny"), dtype=torch.float32, device=torch.device("cpu")).tokenizer
-    assert [row.label for row in made.rows(Encoder(tokenizer, 20, data.labels))] == [0, 1]
+    assert [row.label for row in made.rows(Encoder(tokenizer, 20, data.labels, kind="classify", head=True))] == [0, 1]
 
 
 def test_a_source_that_holds_a_test_prompt_is_refused(tmp_path: Path) -> None:
