@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, OmegaConf
 
 CONF = Path(__file__).with_name("conf")
@@ -249,7 +251,9 @@ def task_config(entry: str) -> TaskConfig:
     """A task by its name and, after it, overrides of its fields: "sql", "jsonl task.train=a.jsonl task.n_test=5"."""
     register()
     name, *overrides = shlex.split(entry)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    # Inside a run Hydra is at work already, and refuses to begin twice.
+    running = GlobalHydra.instance().is_initialized()
+    with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", overrides=[f"task={name}", *overrides])
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)

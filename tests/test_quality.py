@@ -323,6 +323,14 @@ def test_likeness(a: str, b: str) -> None:
     assert np.array_equal(shingles(a.upper()), shingles(f" {a.upper().casefold()}\n"))
 
 
+def test_of_near_duplicates_the_difference_is_shown() -> None:
+    head = "The tables are city and river and state and mountain and lake. " * 4
+    train = [Example(text=f"{head}How long is the {name}?", completion="select length") for name in ("Rhine", "Rhone")]
+    (near,) = check(data(train=train)).found
+    assert near.excerpt == "'… nd mountain and lake. How long is the Rhone?'"
+    assert near.message == "0.98 alike: '… nd mountain and lake. How long is the Rhine?'"
+
+
 def test_both_sides_have_to_be_near() -> None:
     schema = "city(name, state, population) river(name, length, state) question: "
     rows = [(schema + "how long is the Rhine", "select length"), (schema + "how long is the Rhone", "select length")]
