@@ -19,6 +19,7 @@ EXPERIMENTS = [
     "scipy",
     "platformdirs",
     "matplotlib",
+    "pyarrow",  # for exports to Parquet
     "home-assistant-intents",
     "hassil",
     "scikit-learn",
@@ -30,9 +31,11 @@ EXPERIMENTS = [
 ]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]
+TRACK = ["tensorboardX", "wandb", "mlflow", "trackio"]  # any one of them will do
 DEV = [
     *BENCH,
     *KERNELS,
+    "tensorboardX",
     "pytest>=8",
     "pytest-xdist",
     "hypothesis",
@@ -58,6 +61,7 @@ setup(
         "experiments": EXPERIMENTS,
         "kernels": KERNELS,
         "bench": BENCH,
+        "track": TRACK,
         "dev": DEV,
         "all": sorted({*EXPERIMENTS, *KERNELS, *BENCH, *DEV}),
     },

@@ -11,6 +11,7 @@ import shlex
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ class Trains(Enum):
     deltas = "deltas"
     everything = "everything"
     nothing = "nothing"
+
+
+FILES = {Trains.deltas: "delta.safetensors", Trains.everything: "model.safetensors"}  # of what was trained
 
 
 @dataclass
@@ -177,6 +181,7 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     data: DataConfig = field(default_factory=DataConfig)
     forgetting: ForgettingConfig = field(default_factory=ForgettingConfig)
+    start_from: str | None = None  # the file of a delta, or of a whole model, that another run left: train it further
     track: list[str] = field(default_factory=list)  # tensorboard, wandb, mlflow, trackio
     seed: int = 0
     device: Device = Device.auto
@@ -186,6 +191,8 @@ class Config:
 
 
 def register() -> None:
+    """Let Hydra know the schemas, and ${times:a,b} in its files."""
+    OmegaConf.register_new_resolver("times", mul, replace=True)
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="schema", name="ha_intent", node=HaIntentConfig)
@@ -238,6 +245,8 @@ def key(config: Config) -> str:
     if isinstance(config.task, JsonlConfig):
         files = (config.task.train, config.task.val, config.task.test)
         values["files"] = [_sha256(Path(name)) if name else None for name in files]
+    if config.start_from:
+        values["start_from"] = _sha256(Path(config.start_from))
     if config.forgetting.text:
         values["forgetting"]["text"] = _sha256(Path(config.forgetting.text))
     if config.data.replay:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import deltatune as dt
-from experiments.batches import Batch, Row
+from experiments.batches import Batch, Row, indices
 from experiments.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -23,9 +23,10 @@ from experiments.checkpoint import (
     set_random_states,
 )
 from experiments.config import OptimConfig
+from experiments.ledger import Ledger
 from experiments.loss import loss_sum
+from experiments.memory import Memory
 from experiments.optimizer import Optimizer, groups
-from experiments.record import Memory
 from experiments.train import NotFinite, train
 from tests.small import CPU, END, PAD, llama, optim, some_rows
 
@@ -40,20 +41,23 @@ def started(folder: Path, settings: OptimConfig, identity: str = "one") -> tuple
 
 def trained(folder: Path, settings: OptimConfig, identity: str = "one", rows: list[Row] | None = None):
     model, optimizer, checkpoints = started(folder, settings, identity)
+    rows = rows or some_rows()
     memory = Memory()
     memory.begin()
     state = train(
         model,
         optimizer,
-        rows or some_rows(),
+        rows,
+        lambda step, size: indices(step, size, len(rows), seed=0),
         settings,
-        seed=0,
         pad=PAD,
         device=CPU,
         checkpoints=checkpoints,
         metrics=folder / "metrics.jsonl",
         memory=memory,
+        ledger=Ledger(),
         log_every=100,
+        follow=lambda step, row: None,
     )
     return state, [p.detach().clone() for _, p in dt.parameters(model)]
 
