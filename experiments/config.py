@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from operator import mul
@@ -260,10 +259,13 @@ def task_config(entry: str) -> TaskConfig:
     """A task by its name and, after it, overrides of its fields: "sql", "jsonl task.train=a.jsonl task.n_test=5"."""
     register()
     name, *overrides = shlex.split(entry)
-    # Inside a run Hydra is at work already, and refuses to begin twice.
-    running = GlobalHydra.instance().is_initialized()
-    with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", overrides=[f"task={name}", *overrides])
+    running = GlobalHydra.instance().hydra  # of a run, which loads its other tasks: Hydra refuses to begin twice
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("config", overrides=[f"task={name}", *overrides])
+    finally:
+        GlobalHydra.instance().hydra = running
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     return config.task
