@@ -31,9 +31,11 @@ EXPERIMENTS = [
 ]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]
+HUB = ["datasets"]  # for task=hub
 TRACK = ["tensorboardX", "wandb", "mlflow", "trackio"]  # any one of them will do
 DEV = [
     *BENCH,
+    *HUB,
     *KERNELS,
     "tensorboardX",
     "pytest>=8",
@@ -61,6 +63,7 @@ setup(
         "experiments": EXPERIMENTS,
         "kernels": KERNELS,
         "bench": BENCH,
+        "hub": HUB,
         "track": TRACK,
         "dev": DEV,
         "all": sorted({*EXPERIMENTS, *KERNELS, *BENCH, *DEV}),
