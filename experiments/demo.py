@@ -15,6 +15,7 @@ from pathlib import Path
 
 from experiments.arms import ROOT, Arm
 from experiments.plot import quality_plot
+from experiments.pool import carry_out
 from experiments.report import ending, notes, rich_table, terminal, write_markdown
 from experiments.rows import Row, read
 from experiments.study import RESULTS
@@ -83,11 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arms = [Arm((f"method={method}", *shared, *rate(method), f"out={given.out}")) for method in given.only]
     console = terminal()
-    rows: list[Row] = []
-    for number, arm in enumerate(arms, 1):
-        done = "done already" if arm.complete else "running"
-        console.rule(f"{number} of {len(arms)}: {arm.config.method.name}, {done}", align="left")
-        rows.append(arm.run())
+    rows = carry_out(arms, slots=1, console=console)
     folder = ROOT / given.out
     folder.mkdir(parents=True, exist_ok=True)
     title = f"{given.model} on ha_json, {given.steps} steps"
