@@ -15,9 +15,9 @@ from pathlib import Path
 
 from experiments.arms import ROOT, Arm
 from experiments.plot import quality_plot
-from experiments.report import ending, notes, rich_table, terminal, write_markdown
 from experiments.rows import Row, read
 from experiments.study import RESULTS
+from experiments.tables import ending, notes, rich_table, terminal, write_markdown
 
 METHODS = ("none", "lora", "adapter", "prefix", "bitfit", "full")
 STEPS = 100

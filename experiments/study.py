@@ -24,8 +24,8 @@ from rich.console import Console
 from experiments.arms import ROOT, Arm
 from experiments.plot import quality_plot
 from experiments.record import write_json
-from experiments.report import ending, markdown_table, notes, rich_table, terminal, write_markdown
 from experiments.rows import Row, read, row
+from experiments.tables import ending, markdown_table, notes, rich_table, terminal, write_markdown
 
 METHODS = ("none", "lora", "dora", "adapter", "prefix", "prompt", "bitfit", "ia3", "mam", "full")
 FACTORS = (1.0, 1 / 3, 3.0)  # of a method's default learning rate, the default first
