@@ -16,9 +16,8 @@ from pathlib import Path
 from experiments.arms import ROOT, Arm
 from experiments.plot import quality_plot
 from experiments.pool import carry_out
-from experiments.report import ending, notes, rich_table, terminal, write_markdown
-from experiments.rows import Row, read
-from experiments.study import RESULTS
+from experiments.rows import Row
+from experiments.tables import ending, notes, rich_table, terminal, write_markdown
 
 METHODS = ("none", "lora", "adapter", "prefix", "bitfit", "full")
 STEPS = 100
@@ -27,15 +26,8 @@ N_SAMPLES = 5
 HOW = (
     "Made by `python -m experiments.demo` (`make demo`): every trained arm sees the same {steps} batches in "
     "the same order, and every arm is scored on the same {n_test} test sentences by greedy generation. Each "
-    "method runs at the learning rate that `make study` chose for it on the validation set."
+    "method runs at its default learning rate, which was chosen on this task's validation set."
 )
-
-
-def rate(method: str) -> tuple[str, ...]:
-    """The override for the learning rate that the study chose; none where it has no result (the default then)."""
-    file = ROOT / RESULTS / f"{method}.json"
-    lr = read(file)["lr"] if file.is_file() else None
-    return () if lr is None else (f"optim.lr={lr:g}",)
 
 
 def samples(arms: Sequence[Arm], rows: Sequence[Row]) -> str:
@@ -82,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"task.n_test={given.n_test}",
         f"optim.steps={given.steps}",
     )
-    arms = [Arm((f"method={method}", *shared, *rate(method), f"out={given.out}")) for method in given.only]
+    arms = [Arm((f"method={method}", *shared, f"out={given.out}")) for method in given.only]
     console = terminal()
     rows = carry_out(arms, slots=1, console=console)
     folder = ROOT / given.out

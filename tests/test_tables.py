@@ -1,4 +1,4 @@
-"""Tables, reports and plots from made-up result files."""
+"""Rows, tables and plots from made-up result files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments import report
+from experiments import tables
 from experiments.plot import label_points, quality_plot
 from experiments.rows import Row, row
 from tests.made_up import UNTRAINED, made_up, put
@@ -22,7 +22,7 @@ def test_the_markdown_report(tmp_path: Path) -> None:
     ]
     rows = [row(put(tmp_path, result)) for result in results]
     rows[1] = rows[1].noted("a note on fable")
-    report.write_markdown(tmp_path / "report.md", "Made up", "Made by hand.", rows, tmp_path / "p.png", "## More")
+    tables.write_markdown(tmp_path / "report.md", "Made up", "Made by hand.", rows, tmp_path / "p.png", "## More")
     text = (tmp_path / "report.md").read_text()
     table = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
     assert [cell.strip() for cell in table["fable *"].strip("|").split("|")][1:] == [
@@ -45,16 +45,6 @@ def test_the_markdown_report(tmp_path: Path) -> None:
         "## More",
     ):
         assert said in text
-
-
-def test_the_command_shows_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    put(tmp_path / "runs", made_up("fable"))
-    put(tmp_path / "runs", made_up("myth", status="failed", error="made-up failure"))
-    assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    assert "myth failed: made-up failure" in capsys.readouterr().out
-    assert (tmp_path / "out" / "plot.png").read_bytes().startswith(b"\x89PNG")
-    assert report.ending(lambda: report.main([str(tmp_path / "nowhere")])) == 2
-    assert "no such folder" in capsys.readouterr().err
 
 
 def points(n: int) -> list[tuple[float, float, str]]:
