@@ -1,4 +1,4 @@
-"""One arm of a comparison: a run in a process of its own, so that its memory is its own; done once."""
+"""One arm of a comparison: a run by its Hydra overrides. experiments/pool.py carries arms out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from experiments.config import Config, register, run_name
+from experiments.config import Config, check, register, run_name
 from experiments.rows import Row, read, row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,23 +19,34 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Arm:
-    """A run by its Hydra overrides, `out` among them: what `python -m experiments.run *overrides` does."""
+    """A run by its overrides, `out` among them: what `python -m experiments.run *overrides` does."""
 
     overrides: tuple[str, ...]
 
     @cached_property
     def config(self) -> Config:
-        """The run's configuration. Raises Hydra's error for an override that does not fit."""
+        """The run's configuration. Raises Hydra's error for an override that does not fit, ValueError for its value."""
         register()
         with initialize_config_dir(str(ROOT / "experiments" / "conf"), version_base="1.3"):
             config = OmegaConf.to_object(compose("config", overrides=list(self.overrides)))
         assert isinstance(config, Config)
+        check(config)
         return config
 
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What carries the run out."""
+        return (sys.executable, "-m", "experiments.run", *self.overrides)
+
     @cached_property
+    def directory(self) -> Path:
+        """Where the run leaves its files."""
+        return Path(self.config.out).absolute() / run_name(self.config)
+
+    @property
     def result(self) -> Path:
         """Where the run leaves its result."""
-        return ROOT / self.config.out / run_name(self.config) / "result.json"
+        return self.directory / "result.json"
 
     @property
     def complete(self) -> bool:
@@ -43,10 +54,7 @@ class Arm:
         return self.result.is_file() and read(self.result)["status"] == "complete"
 
     def run(self) -> Row:
-        """The run's row: from its result file where it is complete already, else after running it.
-
-        A run that fails gives a row with its failure, whether it wrote a result or died before it could.
-        """
+        """The run's row, from its result file where it is complete already."""
         if self.complete:
             return row(self.result)
         self.result.unlink(missing_ok=True)  # of an attempt that failed: it must not stand for this one

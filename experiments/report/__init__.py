@@ -9,6 +9,7 @@ loaded from a network, and the page may not: its content security policy forbids
 from __future__ import annotations
 
 from experiments.report.content import gather
+from experiments.report.lines import compact_tables
 from experiments.report.page import write
 
-__all__ = ["gather", "write"]
+__all__ = ["compact_tables", "gather", "write"]

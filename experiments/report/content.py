@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.report.lines import mark_chosen
 from experiments.report.samples import side_by_side
-from experiments.rows import ReportError, find, read, row
+from experiments.rows import ReportError, beside, find, read, row
 
 POINTS = 24_000  # of all learning curves together, so that the page stays small however many runs there are
 FEWEST, MOST = 20, 150  # points of one curve
@@ -50,16 +50,16 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
         run = {name: value for name, value in result.items() if name not in APART}
         run |= {
             "id": number,
-            "name": path.parent.name,
+            "name": path.name.removesuffix("result.json").rstrip(".") or path.parent.name,
             "environment": environments.index(result.get("environment", {})),
             "config": configs.index(flat(result.get("config", {}))),
             "standard_error": standard_error(result.get("scores") or []),
-            "curve": curve(path.with_name("metrics.jsonl"), points, warnings),
+            "curve": curve(beside(path, "metrics.jsonl"), points, warnings),
         }
         runs.append(run)
     name_variants(runs, configs.values)
     mark_chosen(runs, compared)
-    paths = {run["id"]: path.with_name("predictions.jsonl") for run, (path, _) in zip(runs, found)}
+    paths = {run["id"]: beside(path, "predictions.jsonl") for run, (path, _) in zip(runs, found)}
     return finite(
         {
             "title": title or (compared or {}).get("title") or " · ".join(folder.resolve().name for folder in folders),
@@ -76,7 +76,7 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
 
 def read_comparison(given: Path | None, folders: Iterable[Path]) -> dict[str, Any] | None:
     """The comparison at the path given, else the only one in the folders, else None."""
-    files = [given] if given else sorted({file for folder in folders for file in folder.rglob("comparison.json")})
+    files = [given] if given else sorted({file for folder in folders if folder.is_dir() for file in folder.rglob("comparison.json")})
     if not files:
         return None
     if len(files) > 1:

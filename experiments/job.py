@@ -1,0 +1,223 @@
+"""One arm in a process of its own: claimed, started, watched, ended, and recorded where it cannot do so itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from experiments.arms import ROOT, Arm
+from experiments.config import Config, key, plain
+from experiments.files import locked, write_json
+from experiments.rows import FORMAT, Row, row
+
+LOG = "run.log"  # the run's own output, of all its attempts
+CLAIM = "pool.lock"  # held by the sweep that carries the run out, from before its process starts until it is recorded
+LOCK = "lock"  # held by the process that is at work in the run
+TERM_S = 3.0  # between the request to end and the kill
+
+
+class Job:
+    """An arm on its way to a row. It is running where `process` is not None, and ended where `row` is not None."""
+
+    def __init__(self, arm: Arm) -> None:
+        self.arm = arm
+        self.row: Row | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self.held = False  # by another sweep or run, whose result will be taken
+        self.ran_s: float | None = None  # of the process that this sweep started and that ended
+        self.slot = 0
+        self._claim: IO[str] | None = None
+        self._began = 0.0
+        self._kills = 0
+        self._before = stamp(arm.result)  # of a failure that is to be retried
+
+    @property
+    def log(self) -> Path:
+        return self.arm.directory / LOG
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def settle(self) -> bool:
+        """Take the row where the run is complete, or failed since this sweep began in the hands of another."""
+        if self.row is not None or self.process is not None:
+            return self.row is not None
+        if self.arm.complete or stamp(self.arm.result) not in (None, self._before):
+            self.row, self.held = row(self.arm.result), False
+        return self.row is not None
+
+    def start(self, slot: int, environment: dict[str, str]) -> None:
+        """Start the run's process, or take a row that is there by now, or find that another holds the run."""
+        directory = self.arm.directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._claim = locked(directory / CLAIM)
+        if self._claim is None or not unlocked(directory / LOCK):
+            self.held = True
+            self.release()
+            return
+        self.held = False
+        if self.settle():
+            self.release()
+            return
+        self.arm.result.unlink(missing_ok=True)  # of an attempt that failed: it must not stand for this one
+        self._before, self._kills, self._began, self.slot = None, oom_kills(), time.monotonic(), slot
+        tied = (sys.executable, "-I", "-S", str(ROOT / "experiments" / "tied.py"), str(os.getpid()))
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                (*tied, *self.arm.command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # so that a signal reaches all that it starts, and the terminal's none of it
+            )
+
+    def look(self) -> bool:
+        """Whether the process has ended; its outcome is taken, or recorded where it left none."""
+        assert self.process is not None
+        if not ended(self.process):
+            return False
+        end(self.process)
+        self.ran_s, code, self.process = self.elapsed_s, self.process.returncode, None
+        if self.settle() or self._record(code):
+            self.release()
+            return True
+        self.held, self.ran_s = True, None  # another run took the lock while this one started
+        self.release()
+        return False
+
+    def release(self) -> None:
+        """Let others have the run."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+    def _record(self, code: int) -> bool:
+        """Write the result of a run that died before it could; False where another holds the run by now."""
+        lock = locked(self.arm.directory / LOCK)
+        if lock is None:
+            return False
+        with lock:
+            if not self.settle():
+                error, kind = self._why(code)
+                write_json(self.arm.result, failed(self.arm.config, error, kind))
+        return self.settle()
+
+    def _why(self, code: int) -> tuple[str, str]:
+        """The error and its kind, from how the process ended."""
+        said = f"the end of {self.log} says more"
+        if code == -signal.SIGKILL and oom_kills() > self._kills:
+            return "killed by the kernel, which ran out of memory; use a smaller batch or fewer slots", "oom"
+        if code < 0:
+            return f"killed by signal {-code} ({signal.strsignal(-code)}); {said}", "killed"
+        if code == 0:
+            return f"no result at {self.arm.result}: was the code changed while it ran? Start again", "error"
+        last = next(reversed(tail(self.log, 1)), "no output")
+        return f"ended with exit code {code} before it wrote a result: {last}; {said}", "error"
+
+
+def failed(config: Config, error: str, kind: str) -> dict[str, Any]:
+    """The result of a run that left none."""
+    return {
+        "format": FORMAT,
+        "status": "failed",
+        "error": error,
+        "failure_kind": kind,
+        "config": plain(config),
+        "key": key(config),
+        "method": config.method.name,
+        "model": config.model.name,
+        "task": config.task.name,
+        "seed": config.seed,
+        "lr": config.optim.lr,
+        "steps": config.optim.steps,
+        "batch_size": config.optim.batch_size,
+        "environment": {},
+    }
+
+
+def stop(jobs: Iterable[Job]) -> None:
+    """End the jobs' processes and all that these started; nothing is recorded, so the runs are gone on with later."""
+    jobs = [job for job in jobs if job.process is not None]
+    end(*(job.process for job in jobs if job.process is not None))
+    for job in jobs:
+        job.process = None
+        job.release()
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """What tells one writing of the file from the next; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def unlocked(path: Path) -> bool:
+    """Whether nobody holds the lock at this moment."""
+    lock = locked(path)
+    if lock is not None:
+        lock.close()
+    return lock is not None
+
+
+def ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the process is over. It is not reaped, so that its group's id stays its own."""
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def end(*processes: subprocess.Popen[bytes]) -> None:
+    """End the processes, each with its whole group: a request, TERM_S seconds for it, then the kill."""
+    for process in processes:
+        signal_group(process, signal.SIGTERM)
+    late = time.monotonic() + TERM_S
+    while time.monotonic() < late and not all(map(ended, processes)):
+        time.sleep(0.02)
+    for process in processes:
+        signal_group(process, signal.SIGKILL)
+        process.wait()
+
+
+def signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(PermissionError):  # what macOS says of a group that has only its dead leader
+        os.killpg(process.pid, number)
+
+
+def tail(log: Path, n_lines: int) -> list[str]:
+    """The last lines of a file, without blank ones and those that underline a line of code."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    return [line for line in lines if line.strip(" ^~\t")][-n_lines:]
+
+
+def last_step(metrics: Path) -> dict[str, float]:
+    """The newest whole row of metrics.jsonl; empty where there is none yet."""
+    try:
+        for line in reversed(tail(metrics, 2)):
+            try:
+                return json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the row that is being written
+    except FileNotFoundError:
+        pass
+    return {}
+
+
+def oom_kills() -> int:
+    """How often Linux has killed a process for want of memory, in any container, since it started."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
