@@ -21,7 +21,10 @@ from experiments.rows import ReportError, beside, find, read, row
 POINTS = 24_000  # of all learning curves together, so that the page stays small however many runs there are
 FEWEST, MOST = 20, 150  # points of one curve
 # Settings that change neither what is learned nor what it is tested on.
-NO_VARIANT = ("seed", "optim.lr", "out", "log_every", "threads", "device", "track", "optim.checkpoint_every")
+NO_VARIANT = (
+    *("seed", "optim.lr", "optim.checkpoint_every", "eval.batch_size"),
+    *("out", "log_every", "threads", "device", "track"),
+)
 # Kept apart from the run's record: too large, or stored once for all runs.
 APART = ("config", "environment", "scores", "format")
 
@@ -106,8 +109,9 @@ class Distinct:
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}; lists are numbered, empty ones stay."""
-    pairs = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    """{"a": {"b": 1}} as {"a.b": 1}; a list of mappings is numbered, any other stays whole."""
+    nested = isinstance(config, list) and any(isinstance(item, dict) for item in config)
+    pairs = config.items() if isinstance(config, dict) else enumerate(config) if nested else ()
     leaves: dict[str, Any] = {}
     for name, value in pairs:
         leaves |= flat(value, f"{prefix}{name}.")
@@ -159,8 +163,10 @@ def name_variants(runs: Sequence[dict[str, Any]], configs: Sequence[dict[str, An
             and not name.startswith("forgetting.")
             and len({json.dumps(leaf.get(name)) for leaf in leaves}) > 1
         ]
+        last = [name.rpartition(".")[2] for name in differ]
+        short = {name: end if last.count(end) == 1 else name for name, end in zip(differ, last)}
         for run, leaf in zip(group, leaves):
-            said = [f"{name.rpartition('.')[2]}={leaf[name]}" for name in differ if leaf.get(name) is not None]
+            said = [f"{short[name]}={leaf[name]}" for name in differ if leaf.get(name) is not None]
             run["variant"] = ", ".join(said)
 
 

@@ -71,7 +71,8 @@ def compact_tables(runs: Sequence[Run]) -> list[Table]:
                 tables[place].add_column(header, justify="left" if header == "method" else "right", overflow="fold")
         return tables[place]
 
-    for group in lines([run for run in runs if run["chosen"]]).values():
+    shown = lines([run for run in runs if run["chosen"]]).values()
+    for group in sorted(shown, key=_quality, reverse=True):
         table(group[0]).add_row(*_cells(group))
     for run in runs:
         if run["status"] != "complete":
@@ -84,9 +85,16 @@ def _label(run: Run) -> str:
     return f"{run['method']} ({run['variant']})" if run["variant"] else run["method"]
 
 
+def _values(group: Sequence[Run]) -> list[float]:
+    return [run["quality"][run["metric"]] for run in group]
+
+
+def _quality(group: Sequence[Run]) -> float:
+    return statistics.fmean(_values(group))
+
+
 def _cells(group: Sequence[Run]) -> list[str]:
-    first, n = group[0], len(group)
-    values = [run["quality"][run["metric"]] for run in group]
+    first, n, values = group[0], len(group), _values(group)
     trained = first["parameters"]["trainable"] > 0
     texts = [run["forgetting"]["text_perplexity"] for run in group if run.get("forgetting")]
     ratios = [text["after"] / text["before"] for text in texts if text.get("before") and text.get("after")]
@@ -96,7 +104,7 @@ def _cells(group: Sequence[Run]) -> list[str]:
 
     return [
         _label(first),
-        f"{statistics.fmean(values):.3f}",
+        f"{_quality(group):.3f}",
         f"{statistics.stdev(values):.3f}" if n > 1 else "–",
         str(n),
         "–" if first["lr"] is None else f"{first['lr']:g}",
