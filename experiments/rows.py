@@ -94,7 +94,7 @@ class Row:
     base: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
-    file: Path | None = None  # where it was read; a run's metrics.jsonl and predictions.jsonl lie beside it
+    file: Path | None = None  # where it was read; `beside` finds the run's other files
     note: str = ""  # what the reader must know beside the numbers; the table stars the row and says it below
 
     @property
@@ -196,6 +196,11 @@ def fits(found: Any, hint: Any) -> bool:
     if hint is NoneType:
         return found is None
     return isinstance(found, (int, float) if hint is float else hint) and not isinstance(found, bool)
+
+
+def beside(path: Path, name: str) -> Path:
+    """The run's file of this name: next to its result.json, or for a small x.result.json the file x.<name>."""
+    return path.with_name(path.name.removesuffix("result.json") + name)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

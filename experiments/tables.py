@@ -17,7 +17,7 @@ from experiments.rows import ReportError, Row
 MiB = 2**20
 
 
-def _bytes(count: int) -> str:
+def size(count: float) -> str:
     return f"{count / MiB:,.1f} MiB" if count >= MiB else f"{count / 1024:,.1f} KiB"
 
 
@@ -50,10 +50,10 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
                 *(f"{item.quality[m]:.3f}" if m in item.quality else "–" for m in metrics),
                 f"{item.trainable:,}",
                 f"{item.share:.3%}",
-                _bytes(item.delta_bytes) if trained else "–",
+                size(item.delta_bytes) if trained else "–",
                 f"{item.delta_bytes / item.full_copy_bytes:.2%}" if trained else "–",
-                _bytes(item.peak_bytes),
-                _bytes(item.increase_bytes) if trained else "–",
+                size(item.peak_bytes),
+                size(item.increase_bytes) if trained else "–",
                 f"{item.step_s:.2f} s" if trained else "–",
                 f"{item.train_s:.0f} s" if trained else "–",
                 lr,
