@@ -108,6 +108,36 @@ class EvalConfig:
     max_new_tokens: int = 48
 
 
+class Check(Enum):
+    """What a fault in the data does: stop the run, warn, or nothing, since nobody looks."""
+
+    error = "error"
+    warn = "warn"
+    off = "off"
+
+
+@dataclass
+class DataConfig:
+    """The data gate and the replay of other tasks' examples."""
+
+    check: Check = Check.error
+    near_duplicates: bool = True
+    replay: float = 0.0  # share of the training examples that come from replay_from; 0: none
+    replay_from: list[str] = field(default_factory=lambda: ["general"])  # tasks
+
+
+@dataclass
+class ForgettingConfig:
+    """Probes of what the model knew before, taken before and after the training."""
+
+    enabled: bool = True
+    text: str | None = None  # a jsonl file of {"text"}; None: the test part of the task `general`
+    n_text: int = 16  # texts whose perplexity is taken
+    n_kl: int = 8  # texts the base writes, on which the tuned model is held against it
+    tasks: list[str] = field(default_factory=list)  # other tasks to score
+    n_examples: int = 50  # of each of them
+
+
 @dataclass
 class Config:
     model: ModelConfig = MISSING
@@ -115,6 +145,9 @@ class Config:
     task: TaskConfig = MISSING
     optim: OptimConfig = MISSING
     eval: EvalConfig = field(default_factory=EvalConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    forgetting: ForgettingConfig = field(default_factory=ForgettingConfig)
+    track: list[str] = field(default_factory=list)  # tensorboard, wandb, mlflow, trackio
     seed: int = 0
     device: Device = Device.auto
     threads: int | None = None  # of the CPU; None: torch's default
@@ -148,6 +181,9 @@ def check(config: Config) -> None:
         "eval.batch_size": config.eval.batch_size,
         "eval.max_new_tokens": config.eval.max_new_tokens,
         "log_every": config.log_every,
+        "forgetting.n_text": config.forgetting.n_text,
+        "forgetting.n_kl": config.forgetting.n_kl,
+        "forgetting.n_examples": config.forgetting.n_examples,
         "threads": 1 if config.threads is None else config.threads,
     }
     for name, value in at_least_one.items():
@@ -155,6 +191,8 @@ def check(config: Config) -> None:
             raise ValueError(f"{name}={value}: must be at least 1")
     if not 0 <= optim.warmup <= 1:
         raise ValueError(f"optim.warmup={optim.warmup}: a share of the steps, from 0 to 1")
+    if not 0 <= config.data.replay < 1:
+        raise ValueError(f"data.replay={config.data.replay}: a share of the training examples, from 0 to below 1")
     for name, value in {"optim.lr": optim.lr, "optim.clip": optim.clip}.items():
         if not value > 0:
             raise ValueError(f"{name}={value}: must be above 0")
@@ -163,10 +201,12 @@ def check(config: Config) -> None:
 def key(config: Config) -> str:
     """A hash of everything that can change the outcome, the contents of the task's own files included."""
     values = plain(config)
-    del values["out"], values["log_every"], values["optim"]["checkpoint_every"]
+    del values["out"], values["log_every"], values["track"], values["optim"]["checkpoint_every"]
     if isinstance(config.task, JsonlConfig):
         files = (config.task.train, config.task.val, config.task.test)
         values["files"] = [_sha256(Path(name)) if name else None for name in files]
+    if config.forgetting.text:
+        values["forgetting"]["text"] = _sha256(Path(config.forgetting.text))
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
