@@ -240,7 +240,7 @@ def say(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).with_name("conf")), config_name="compare")
+@hydra.main(version_base="1.3", config_path=str(ROOT / "experiments" / "conf" / "compare"), config_name="compare")
 def main(composed: DictConfig) -> None:
     config = cast(CompareConfig, OmegaConf.to_object(composed))
     raise SystemExit(ending(lambda: Comparison(config, terminal()).run()))
