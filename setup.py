@@ -21,6 +21,10 @@ EXPERIMENTS = [
     "matplotlib",
     "home-assistant-intents",
     "hassil",
+    "scikit-learn",
+    "sacrebleu",
+    "rapidfuzz",
+    "jsonschema",
 ]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]

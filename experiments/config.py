@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
+
+CONF = Path(__file__).with_name("conf")
 
 
 class Device(Enum):
@@ -86,6 +90,13 @@ class JsonlConfig(TaskConfig):
 
 
 @dataclass
+class GeneralConfig(TaskConfig):
+    n_train: int = 300
+    n_val: int = 20
+    n_test: int = 64
+
+
+@dataclass
 class OptimConfig:
     lr: float = MISSING
     steps: int = 60
@@ -147,6 +158,7 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     data: DataConfig = field(default_factory=DataConfig)
     forgetting: ForgettingConfig = field(default_factory=ForgettingConfig)
+    start_from: str | None = None  # the file of a delta, or of a whole model, that another run left: train it further
     track: list[str] = field(default_factory=list)  # tensorboard, wandb, mlflow, trackio
     seed: int = 0
     device: Device = Device.auto
@@ -160,6 +172,7 @@ def register() -> None:
     store.store(name="schema", node=Config)
     store.store(group="schema", name="ha_json", node=HaJsonConfig)
     store.store(group="schema", name="jsonl", node=JsonlConfig)
+    store.store(group="schema", name="general", node=GeneralConfig)
 
 
 def plain(config: Config) -> dict[str, Any]:
@@ -205,9 +218,22 @@ def key(config: Config) -> str:
     if isinstance(config.task, JsonlConfig):
         files = (config.task.train, config.task.val, config.task.test)
         values["files"] = [_sha256(Path(name)) if name else None for name in files]
+    if config.start_from:
+        values["start_from"] = _sha256(Path(config.start_from))
     if config.forgetting.text:
         values["forgetting"]["text"] = _sha256(Path(config.forgetting.text))
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def task_config(entry: str) -> TaskConfig:
+    """A task by its name and, after it, overrides of its fields: "sql", "jsonl task.train=a.jsonl task.n_test=5"."""
+    register()
+    name, *overrides = shlex.split(entry)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", overrides=[f"task={name}", *overrides])
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config.task
 
 
 def run_name(config: Config) -> str:
