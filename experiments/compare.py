@@ -3,22 +3,27 @@
     python -m experiments.compare model=smollm2 tasks=[ha_json,sql] methods=[lora,prefix,full] trials=3 seeds=5
 
 Of every task: each method gets the same number of learning rates, on a log grid around its default, and the best on
-the validation set is chosen; then each runs with `seeds` new seeds, and only these runs are looked at on the test set
-(comparison.py). Started again, it goes on where it was, also in another checkout that has its small result files.
-Under results: a small file of every run, ledger.jsonl with every decision, comparison.json and table.md. Exits with 1
-if a run failed; the others are compared and what is missing is said.
+the validation set is chosen, by runs that never see the test set; then each runs with `seeds` new seeds, and these are
+tested. An override with = in it is quoted: 'shared=["optim.batch_size=4"]'. Started again, it goes on where it was,
+also in another checkout that has its small result files. Under results: a small file of every run, ledger.jsonl with
+every decision, comparison.json and table.md. Exits with 1 if a run failed; the others are compared and what is
+missing is said.
 """
 
 from __future__ import annotations
 
+import argparse
+import inspect
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from experiments.arms import ROOT, Arm
@@ -31,7 +36,7 @@ from experiments.pool import carry_out
 from experiments.protocol import CompareConfig, check, how, plain, register
 from experiments.rows import Row, essentials, read, row
 from experiments.search import Choice, Trial, choose, grid
-from experiments.tables import ending, terminal
+from experiments.tables import terminal
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ class Comparison:
         numbered: list[tuple[int, Cell]] = []
         for task, contest in self.contests.items():
             for method in self.methods:
-                usual = Arm(self.overrides(task, method, steps, config.search))
+                usual = Arm(self.overrides(task, method, steps, (*config.search, "eval.part=val")))
                 if usual.config.method.trains is Trains.nothing:
                     raise ValueError(f"methods: {method!r} trains nothing; the untouched model is in every comparison")
                 rates = grid(usual.config.optim.lr, config.trials, config.factor)
@@ -240,13 +245,30 @@ def say(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-@hydra.main(version_base="1.3", config_path=str(ROOT / "experiments" / "conf" / "compare"), config_name="compare")
-def main(composed: DictConfig) -> None:
-    config = cast(CompareConfig, OmegaConf.to_object(composed))
-    raise SystemExit(ending(lambda: Comparison(config, terminal()).run()))
+def composed(overrides: Sequence[str]) -> CompareConfig:
+    """The comparison's configuration. Composed here, as under hydra.main no run's could be."""
+    register()
+    with initialize_config_dir(str(ROOT / "experiments" / "conf" / "compare"), version_base="1.3"):
+        config = OmegaConf.to_object(compose("compare", overrides=list(overrides)))
+    assert isinstance(config, CompareConfig)
+    return config
 
 
-register()
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=inspect.getsource(CompareConfig),
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides of the keys below")
+    given = parser.parse_args(argv)
+    try:
+        return Comparison(composed(given.overrides), terminal()).run()
+    except (HydraException, ValueError) as error:  # a key, a value, a result file: the message names it
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

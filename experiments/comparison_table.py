@@ -24,7 +24,8 @@ HEADERS = (
     "seeds",
 )
 LEGEND = (
-    "The mean over seeds, its 95 % interval for other test examples, the standard deviation of the seeds' means. "
+    "The score is the mean over seeds, with its 95 % interval for other test examples and the standard deviation of "
+    "the seeds' means. "
     "ties: methods that share a letter are not told apart (sign-flip test over test examples, Holm-corrected over all "
     "pairs of the task). These tests hold for the models as trained; of new seeds they say nothing, see the spread. "
     "perplexity: of general text, after the training over before. * : the learning rate is at the edge of its grid."
@@ -33,11 +34,11 @@ LEGEND = (
 
 def markdown(comparison: dict[str, Any]) -> str:
     """table.md."""
-    parts = [f"# {comparison['title']}", comparison["how"]]
+    parts = [f"# {comparison['title']}", comparison["how"], LEGEND]
     for name, task in comparison["tasks"].items():
         parts.append(f"## {name}")
         if task["methods"]:
-            parts += [markdown_table(*cells(task)), f"{task['n_test']} test examples. {LEGEND}"]
+            parts += [markdown_table(*cells(task)), f"{task['n_test']} test examples."]
         else:
             parts.append("No run has been tested.")
         if said := notes(task):

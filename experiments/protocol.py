@@ -12,7 +12,16 @@ from experiments.comparison import FULL
 from experiments.search import ChooseBy
 from experiments.statistics import ALPHA, RESAMPLES
 
-OURS = ("method", "model", "task", "out", "seed", "optim.lr", "optim.steps")  # keys that the comparison sets itself
+OURS = (
+    "method",
+    "model",
+    "task",
+    "out",
+    "seed",
+    "optim.lr",
+    "optim.steps",
+    "eval.part",
+)  # keys that the comparison sets itself
 
 
 @dataclass
@@ -65,16 +74,16 @@ def plain(config: CompareConfig) -> dict[str, Any]:
 
 def how(config: CompareConfig) -> str:
     """The protocol in words, with its numbers."""
-    by = "loss" if config.choose_by is ChooseBy.loss else "main metric, its loss where two tie"
+    by = "lowest loss" if config.choose_by is ChooseBy.loss else "best main metric, of two equal ones the lower loss,"
     last = config.first_seed + config.seeds - 1
     budget = "" if config.budget is None else f" Sizes were solved for {config.budget:,} trainable parameters."
     shared = f" Every run: {' '.join(config.shared)}." if config.shared else ""
     return (
         f"Made by `python -m experiments.compare`. Every method had {config.trials} learning rates, a factor of "
         f"{config.factor:g} apart around its default, each run for {config.search_steps or config.steps} steps with "
-        f"seed {config.search_seed}; the one with the best {by} on the validation set was chosen. Then it ran for "
-        f"{config.steps} steps with each of the seeds {config.first_seed} to {last}, and these runs alone were looked "
-        f"at on the test set. A rate that is best in short runs need not be best in longer ones.{budget}{shared}"
+        f"seed {config.search_seed}; the one with the {by} on the validation set was chosen. Then it ran for "
+        f"{config.steps} steps with each of the seeds {config.first_seed} to {last}, and these runs alone saw the test "
+        f"set. A rate that is best in short runs need not be best in longer ones.{budget}{shared}"
     )
 
 

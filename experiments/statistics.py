@@ -85,8 +85,10 @@ def compare(scores: Scores, *, alpha: float = ALPHA, resamples: int = RESAMPLES,
     differences = examples[first] - examples[second]  # (P, n)
     p = sign_flip(differences, resamples, rng)
     adjusted = holm(p)
-    lows, highs = interval(examples, resampled, alpha)
-    pair_lows, pair_highs = interval(differences, resampled[:, first] - resampled[:, second], alpha)
+    bounded = all(0 <= score <= 1 for by_seed in scores.values() for each in by_seed.values() for score in each)
+    lows, highs = interval(examples, resampled, alpha, (0, 1) if bounded else None)
+    resampled_differences = resampled[:, first] - resampled[:, second]
+    pair_lows, pair_highs = interval(differences, resampled_differences, alpha, (-1, 1) if bounded else None)
     pairs = []
     for i, (a, b) in enumerate(zip(first, second)):
         by_seed = seed_differences(scores[names[a]], scores[names[b]])
@@ -141,20 +143,25 @@ def bootstrap_means(examples: Array, resamples: int, rng: np.random.Generator) -
     return np.concatenate(parts)
 
 
-def interval(examples: Array, resampled: Array, alpha: float) -> tuple[Array, Array]:
+def interval(
+    examples: Array, resampled: Array, alpha: float, bounds: tuple[float, float] | None
+) -> tuple[Array, Array]:
     """Percentile intervals (P,), (P,) of the means of examples (P, n) from their resampled means (B, P).
 
-    Widened by √(n / (n − 1)) about the mean, as a resample's variance falls short by that. Where every example has
-    the score 0, or every one 1, no resample differs and the exact binomial bound stands instead: 1 − (α/2)^(1/n)
-    away, the largest share of other scores that n examples may well have missed.
+    Widened by √(n / (n − 1)) about the mean, as a resample's variance falls short by that. Where all examples have
+    one value, no resample differs. If values are known to lie within bounds, the exact binomial limit then stands
+    instead: n examples may well have missed a share of q = 1 − (α/2)^(1/n) others, which may lie at either bound.
     """
     n = examples.shape[1]
     mean = examples.mean(axis=1)
     low, high = np.quantile(resampled, [alpha / 2, 1 - alpha / 2], axis=0)
     wider = np.sqrt(n / (n - 1))
     low, high = mean + (low - mean) * wider, mean + (high - mean) * wider
-    missed = 1 - (alpha / 2) ** (1 / n)
-    return np.where((examples == 1).all(axis=1), 1 - missed, low), np.where((examples == 0).all(axis=1), missed, high)
+    if bounds is None:
+        return low, high
+    one_value, missed = np.ptp(examples, axis=1) == 0, 1 - (alpha / 2) ** (1 / n)
+    low = np.where(one_value, mean - missed * (mean - bounds[0]), low)
+    return low, np.where(one_value, mean + missed * (bounds[1] - mean), high)
 
 
 def sign_flip(differences: Array, resamples: int, rng: np.random.Generator) -> Array:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from experiments import compare
 from experiments.arms import ROOT, Arm
 from experiments.compare import Comparison
-from experiments.config import key, plain
+from experiments.config import Part, key, plain
 from experiments.protocol import CompareConfig, check
 from experiments.rows import Row, row
 from tests.made_up import UNTRAINED, made_up
+from tests.runs import own_cache_and_torch_settings, words  # noqa: F401
 
 SKILL = {"none": 0.0, "lora": 0.7, "bitfit": 0.4, "full": 0.75}
 SMALL = {
@@ -48,6 +49,7 @@ class Pool:
     def run(self, arm: Arm) -> Row:
         config = arm.config
         method, lr = config.method.name, config.optim.lr
+        assert (config.eval.part is Part.val) == (config.seed == 0)  # the search never sees the test set
         self.ran.append(f"{method} {lr:g} {config.seed} {config.optim.steps}")
         if config.seed and self.ledger is not None and not self.ledger_before_tests:
             self.ledger_before_tests = self.ledger.read_text().splitlines()
@@ -205,6 +207,7 @@ def test_a_budget_sets_sizes_and_marks_what_has_none(tmp_path: Path, pool: Pool)
         ({"tasks": []}, "tasks=.*name at least one"),
         ({"search_seed": 2}, "search_seed=2: must be none of the seeds"),
         ({"shared": ["optim.lr=1"]}, "optim.lr=1: the comparison sets this key itself"),
+        ({"search": ["eval.part=test"]}, "eval.part=test: the comparison sets this key itself"),
         ({"search": ["seed=1"]}, "seed=1: the comparison sets this key itself"),
     ],
 )
@@ -213,11 +216,44 @@ def test_senseless_values_are_named(tmp_path: Path, changes: dict[str, Any], sai
         check(config(tmp_path, **changes))
 
 
-def test_the_command_line(tmp_path: Path) -> None:
-    with initialize_config_dir(str(ROOT / "experiments" / "conf" / "compare"), version_base="1.3"):
-        given = ["model=minilm", "tasks=[a,b]", 'shared=["optim.batch_size=4"]', "choose_by=metric", "budget=500000"]
-        made = OmegaConf.to_object(compose("compare", overrides=given))
-    assert isinstance(made, CompareConfig)
+def test_the_command_line() -> None:
+    given = ["model=minilm", "tasks=[a,b]", 'shared=["optim.batch_size=4"]', "choose_by=metric", "budget=500000"]
+    made = compare.composed(given)
     assert (made.tasks, made.shared, made.budget) == (["a", "b"], ["optim.batch_size=4"], 500000)
     assert made.results == "experiments/results/minilm"
     assert made.search == ["forgetting.enabled=false"]
+
+
+@pytest.mark.slow
+def test_from_the_command_to_the_table(tmp_path: Path) -> None:
+    """Real runs of the tiny model, in processes of their own; then nothing again, from the small files alone."""
+    data = words(tmp_path / "words.jsonl", 60)
+    shared = [f"task.train={data}", "task.n_val=5", "task.n_test=6", "eval.max_new_tokens=6", "device=cpu"]
+    shared += ["optim.batch_size=4", "forgetting.n_text=2", "forgetting.n_kl=2"]
+    command = [sys.executable, "-m", "experiments.compare", "model=tiny", "tasks=[jsonl]", "methods=[lora,full]"]
+    command += ["trials=2", "seeds=2", "steps=3", "search_steps=2", "slots=2", f"shared={json.dumps(shared)}"]
+    command += [f"results={tmp_path / 'small'}", "resamples=500"]
+    done = subprocess.run([*command, f"out={tmp_path / 'runs'}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 runs to choose learning rates, 0 of them done; then 5 runs to be tested" in done.stdout
+    found = json.loads((tmp_path / "small" / "comparison.json").read_text())["tasks"]["jsonl"]
+    assert {item["method"]: item["n_seeds"] for item in found["methods"]} == {"none": 1, "lora": 2, "full": 2}
+    assert (found["n_test"], found["missing"]) == (6, [])
+    searched = row(next((tmp_path / "small" / "jsonl" / "search").glob("lora-*")))
+    assert searched.n_test == 5  # the validation set
+    assert searched.quality == {name: value for name, value in searched.validation.items() if name != "loss"}
+    again = subprocess.run(
+        [*command, f"out={tmp_path / 'none'}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "4 of them done" in again.stdout
+    assert "started" not in again.stdout
+    assert not (tmp_path / "none").exists()
+    assert json.loads((tmp_path / "small" / "comparison.json").read_text())["tasks"]["jsonl"] == found
+
+
+def test_the_command_names_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main(["model=tiny", "trials=0"]) == 2
+    assert capsys.readouterr().err == "error: trials=0: must be at least 1\n"
+    assert compare.main(["model=tiny", "tirals=3"]) == 2
+    assert "tirals" in capsys.readouterr().err

@@ -172,6 +172,11 @@ def test_all_wrong_is_no_certainty() -> None:
     assert none.seed_sd is None
     (pair,) = found.pairs
     assert (pair.a, pair.difference, pair.distinguishable, pair.beyond_seeds) == ("perfect", 1.0, True, True)
+    assert (pair.low, pair.high) == (pytest.approx(1 - 2 * 0.01828, abs=1e-4), 1.0)
+    (same,) = compare({"a": {None: [0.0, 1.0] * 100}, "b": {0: [0.0, 1.0] * 100}}).pairs
+    assert (same.low, same.high, same.p) == (pytest.approx(-0.01828, abs=1e-4), pytest.approx(0.01828, abs=1e-4), 1.0)
+    (unbounded,) = compare({"a": {0: [-3.0, -1.0]}, "b": {0: [-3.0, -1.0]}}).pairs
+    assert (unbounded.low, unbounded.high) == (0.0, 0.0)
 
 
 def test_letters_are_shared_exactly_by_the_indistinguishable() -> None:
