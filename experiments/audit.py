@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ class Ledger:
         self.path = path
         # A line cut off by a kill would swallow the next one.
         if path.is_file() and (text := path.read_bytes()) and not text.endswith(b"\n"):
-            path.write_bytes(text[: text.rfind(b"\n") + 1])
+            os.truncate(path, text.rfind(b"\n") + 1)
         self._earlier = lines(path) if path.is_file() else []
 
     def write(self, event: str, **values: Any) -> None:

@@ -159,7 +159,8 @@ class Comparison:
 
     def hindsight(self, task: str, method: str, choice: Choice) -> str:
         """A note where an earlier comparison chose another rate, and its test scores have been seen."""
-        seen = {line["lr"] for line in self.ledger.earlier("tested", task=task, method=method)} - {choice.lr}
+        tested = self.ledger.earlier("tested", task=task, method=method, failure=None)
+        seen = {line["lr"] for line in tested} - {choice.lr}
         listed = ", ".join(f"{lr:g}" for lr in sorted(seen))
         return f"test scores at lr {listed}, chosen earlier, had been seen before this choice was made" if seen else ""
 
@@ -268,6 +269,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (HydraException, ValueError) as error:  # a key, a value, a result file: the message names it
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from experiments import compare
 from experiments.arms import ROOT, Arm
+from experiments.audit import Ledger
 from experiments.compare import Comparison
 from experiments.config import Part, key, plain
 from experiments.protocol import CompareConfig, check
@@ -183,6 +184,18 @@ def test_a_choice_changed_after_the_test_was_seen_is_said(tmp_path: Path, pool: 
     assert "edge of its grid" in found["tasks"]["ha_json"]["share_of_full_reason"]
 
 
+def test_a_line_of_the_ledger_cut_off_by_a_kill_is_dropped(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.jsonl"
+    Ledger(file).write("choice", method="lora", lr=0.1)
+    whole = file.read_text()
+    file.write_text(whole + '{"time": "20')
+    ledger = Ledger(file)
+    assert file.read_text() == whole
+    ledger.write("choice", method="lora", lr=0.3)
+    assert [line["lr"] for line in Ledger(file).earlier("choice", method="lora")] == [0.1, 0.3]
+    assert [line["lr"] for line in ledger.earlier("choice", method="lora")] == [0.1]  # its own are not earlier ones
+
+
 def test_a_budget_sets_sizes_and_marks_what_has_none(tmp_path: Path, pool: Pool) -> None:
     _, found = run(config(tmp_path, budget=8192, methods=["lora", "bitfit"], trials=1))
     made = row(tmp_path / "small" / "ha_json" / "test" / "lora-s1.result.json").config["method"]
@@ -257,3 +270,15 @@ def test_the_command_names_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err == "error: trials=0: must be at least 1\n"
     assert compare.main(["model=tiny", "tirals=3"]) == 2
     assert "tirals" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> list[Row]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare, "carry_out", interrupted)
+    places = [f"results={tmp_path / 'small'}", f"out={tmp_path / 'runs'}"]
+    assert compare.main(["model=tiny", "methods=[lora]", *places]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
