@@ -161,7 +161,7 @@ def name_variants(runs: Sequence[dict[str, Any]], configs: Sequence[dict[str, An
             for name in names
             if name not in NO_VARIANT
             and not name.startswith("forgetting.")
-            and len({json.dumps(leaf.get(name)) for leaf in leaves}) > 1
+            and len({json.dumps(leaf[name]) for leaf in leaves if name in leaf}) > 1
         ]
         last = [name.rpartition(".")[2] for name in differ]
         short = {name: end if last.count(end) == 1 else name for name, end in zip(differ, last)}

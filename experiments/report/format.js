@@ -51,7 +51,7 @@ function deviation(values) {
 
 // An element; strings among the children become text, so that nothing a run has said can act.
 function make(tag, attributes = {}, ...children) {
-  const svg = ["svg", "line", "circle", "rect"].includes(tag);
+  const svg = ["svg", "line", "circle", "rect", "title"].includes(tag);
   const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (value == null || value === false) continue;

@@ -27,9 +27,8 @@ def mark_chosen(runs: Sequence[Run], compared: dict[str, Any] | None) -> None:
     for (task, model, method, _), by_rate in rates.items():
         decided = entry(compared, task, model, method)
         if decided is not None:
-            final = set(decided.get("keys") or [])
             for run in (run for group in by_rate.values() for run in group):
-                run["chosen"] = run.get("key") in final if final else run["lr"] == decided["lr"]
+                run["chosen"] = _tested(run, decided)
             continue
         for run in max(by_rate.values(), key=_standing):
             run["chosen"] = True
@@ -41,6 +40,19 @@ def entry(compared: dict[str, Any] | None, task: str, model: str, method: str) -
     if named.get("model", model) != model:
         return None
     return next((item for item in named.get("methods", []) if item["method"] == method), None)
+
+
+def _tested(run: Run, decided: dict[str, Any]) -> bool:
+    """Whether the run is one of those that the entry's numbers are made of, by its key or, without keys, its numbers.
+
+    A run of the search, at the same rate, is none of them.
+    """
+    if "keys" in decided:
+        return run["key"] in decided["keys"]
+    if run["status"] != "complete" or run["lr"] != decided["lr"]:
+        return False
+    value = run["quality"][run["metric"]]
+    return any(abs(value - other) < 1e-9 for other in decided.get("seed_values", []))
 
 
 def _standing(group: Sequence[Run]) -> tuple[int, float]:

@@ -102,6 +102,8 @@ function ledger() {
   ];
 }
 
+const FIRST = 4; // samples shown before more are asked for
+
 function samples() {
   const set = content.samples.find((item) => placed(item) === here());
   const ids = new Set(seen().map((run) => run.id)), runs = new Map(content.runs.map((run) => [run.id, run]));
@@ -121,7 +123,7 @@ function samples() {
     })));
   return [
     hint(`${set.prompts.length} of ${set.of} test prompts at even distances, answered by each method's first seed; equal answers stand together, long texts are cut.`),
-    toggle, prompts.map(card),
+    toggle, prompts.length > FIRST ? check(`all ${prompts.length} samples`, "everySample") : null, (state.everySample ? prompts : prompts.slice(0, FIRST)).map(card),
   ];
 }
 
