@@ -154,7 +154,10 @@ def run(
 def failed(folder: Path, **changes: Any) -> None:
     """A run that failed."""
     result = made_up("lora", task="ha_json", model="smollm2", status="failed", failure_kind="oom")
-    result |= {"error": "OutOfMemoryError: tried to allocate 2.00 GiB", "config": {"method": {"name": "lora"}}} | changes
+    result |= {
+        "error": "OutOfMemoryError: tried to allocate 2.00 GiB",
+        "config": {"method": {"name": "lora"}},
+    } | changes
     place = folder / f"smollm2-ha_json-failed-s{result['seed']}"
     place.mkdir(parents=True)
     (place / "result.json").write_text(json.dumps(result))

@@ -158,7 +158,9 @@ def test_samples_stay_small_and_broken_ones_are_named(tmp_path: Path) -> None:
     with (folder / "predictions.jsonl").open("a") as file:
         file.write("{}\n")
     content = gather([tmp_path])
-    assert content["warnings"] == [f"{folder / 'predictions.jsonl'}:31: not a prediction; it cannot be shown as a sample"]
+    assert content["warnings"] == [
+        f"{folder / 'predictions.jsonl'}:31: not a prediction; it cannot be shown as a sample"
+    ]
     assert 0 < len(json.dumps(content["samples"])) <= BUDGET
     assert all(len(sample["prompts"][0]["prompt"]) <= LONGEST + 3 for sample in content["samples"])
 
@@ -178,7 +180,7 @@ def test_a_surrogate_alone_can_be_written(tmp_path: Path) -> None:
 
 
 def test_two_hundred_runs_make_a_small_page(tmp_path: Path) -> None:
-    study(tmp_path / "runs", tasks=("ha_json", "sql", "style", "domain"), seeds=8, n_test=200, steps=1000)
+    study(tmp_path / "runs", tasks=("ha_json", "sql", "style", "domain"), seeds=8, n_test=100, steps=500)
     found = sorted((tmp_path / "runs").iterdir())
     assert len(found) >= 200
     size = write(gather(found[:200]), tmp_path / "report.html")

@@ -79,7 +79,11 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
 
 def read_comparison(given: Path | None, folders: Iterable[Path]) -> dict[str, Any] | None:
     """The comparison at the path given, else the only one in the folders, else None."""
-    files = [given] if given else sorted({file for folder in folders if folder.is_dir() for file in folder.rglob("comparison.json")})
+    files = (
+        [given]
+        if given
+        else sorted({file for folder in folders if folder.is_dir() for file in folder.rglob("comparison.json")})
+    )
     if not files:
         return None
     if len(files) > 1:

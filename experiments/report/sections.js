@@ -3,9 +3,9 @@
 
 const hint = (text) => make("p", { class: "note" }, text);
 
-function check(text, name) {
+function check(text, name, section) {
   return make("label", { class: "toggle" }, make("input", {
-    type: "checkbox", checked: state[name], onchange: (event) => { state[name] = event.target.checked; draw(); },
+    type: "checkbox", checked: state[name], onchange: (event) => { state[name] = event.target.checked; draw(section); },
   }), text);
 }
 
@@ -110,20 +110,21 @@ function samples() {
   const prompts = (set?.prompts ?? []).map((each) => ({ ...each, answers: each.answers.filter((answer) => ids.has(answer.run)) }))
     .filter((each) => each.answers.length)
     .filter((each) => !state.disagreeing || new Set(each.answers.map((answer) => answer.correct ?? answer.text)).size > 1);
-  const toggle = check("only where methods disagree", "disagreeing");
+  const toggle = check("only where methods disagree", "disagreeing", "samples");
   if (!prompts.length) return [set ? toggle : null, empty(set ? "No sample fits." : "No run that fits the filters has left its predictions (predictions.jsonl).")];
+  const sorted = (answers) => [...answers].sort((a, b) => byMethod(runs.get(a.run), runs.get(b.run)));
   const card = (each) => make("article", { class: "card sample" },
     make("p", { class: "label" }, `Prompt${each.part ? ` · ${each.part}` : ""}`), make("pre", {}, each.prompt || "(nothing)"),
     each.gold ? [make("p", { class: "label" }, "Gold"), make("pre", {}, each.gold)] : null,
-    make("div", { class: "answers" }, [...Map.groupBy(each.answers, (answer) => `${answer.correct}\n${answer.text}`).values()].map((same) => {
+    make("div", { class: "answers" }, [...Map.groupBy(sorted(each.answers), (answer) => `${answer.correct ?? answer.score}\n${answer.text}`).values()].map((same) => {
       const [{ text, correct, score }] = same, verdict = correct === true ? "✓ right" : correct === false ? "✗ wrong" : score == null ? "" : `score ${round(score)}`;
       return make("div", { class: `answer ${correct === true ? "right" : correct === false ? "wrong" : ""}` },
-        make("div", { class: "who" }, same.map((answer) => runs.get(answer.run)).sort(byMethod).map((run) => make("span", {}, method(run))), make("span", { class: "verdict" }, verdict)),
+        make("div", { class: "who" }, same.map((answer) => runs.get(answer.run)).map((run) => make("span", {}, method(run))), make("span", { class: "verdict" }, verdict)),
         make("pre", {}, text || "(nothing)"));
     })));
   return [
     hint(`${set.prompts.length} of ${set.of} test prompts at even distances, answered by each method's first seed; equal answers stand together, long texts are cut.`),
-    toggle, prompts.length > FIRST ? check(`all ${prompts.length} samples`, "everySample") : null, (state.everySample ? prompts : prompts.slice(0, FIRST)).map(card),
+    toggle, prompts.length > FIRST ? check(`all ${prompts.length} samples`, "everySample", "samples") : null, (state.everySample ? prompts : prompts.slice(0, FIRST)).map(card),
   ];
 }
 
@@ -142,7 +143,7 @@ function everyRun() {
   const of = (get) => (run) => (complete(run) ? get(run) : null);
   const open = (run) => make("button", {
     type: "button", class: "toggle", "aria-expanded": String(state.open.has(run.id)), style: "margin:0;min-height:28px;padding:1px 10px", "data-run": run.id,
-    onclick: () => { state.open.has(run.id) ? state.open.delete(run.id) : state.open.add(run.id); draw(); document.querySelector(`[data-run="${run.id}"]`)?.focus({ preventScroll: true }); },
+    onclick: () => { state.open.has(run.id) ? state.open.delete(run.id) : state.open.add(run.id); draw("every-run"); document.querySelector(`[data-run="${run.id}"]`)?.focus({ preventScroll: true }); },
   }, state.open.has(run.id) ? "close" : "open");
   const number = (key, head, unit, get, show) => ({ key, head, unit, of: of(get), cell: (run) => (complete(run) ? show(get(run)) : MISSING) });
   const columns = [

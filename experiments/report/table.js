@@ -15,10 +15,10 @@ function table(id, columns, items, { caption, detail, start } = {}) {
 }
 
 function header(id, column, direction) {
-  const sort = () => {
+  const sort = (event) => {
     // Numbers start with the largest, names with A.
     state.sorts[id] = [column.key, direction ? -direction : column.text ? 1 : -1];
-    draw();
+    draw(event.target.closest("section").id);
     document.querySelector(`#${CSS.escape(id)} [data-column="${CSS.escape(column.key)}"] button`)?.focus({ preventScroll: true });
   };
   return make("th", {
