@@ -19,6 +19,8 @@ EXPERIMENTS = [
     "scipy",
     "platformdirs",
     "matplotlib",
+    "jinja2",
+    "plotly>=6",
     "home-assistant-intents",
     "hassil",
 ]
@@ -30,6 +32,7 @@ DEV = [
     "pytest>=8",
     "pytest-xdist",
     "hypothesis",
+    "selenium>=4.20",
     "ruff",
     "pyright[nodejs]",
     "setuptools>=77",
