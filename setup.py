@@ -23,6 +23,10 @@ EXPERIMENTS = [
     "plotly>=6",
     "home-assistant-intents",
     "hassil",
+    "scikit-learn",
+    "sacrebleu",
+    "rapidfuzz",
+    "jsonschema",
 ]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]

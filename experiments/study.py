@@ -20,8 +20,8 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.arms import ROOT, Arm
+from experiments.files import write_json
 from experiments.plot import quality_plot
-from experiments.record import write_json
 from experiments.rows import Row, essentials, read, row
 from experiments.tables import ending, markdown_table, notes, rich_table, terminal, write_markdown
 
