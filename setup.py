@@ -25,7 +25,7 @@ EXPERIMENTS = [
 ]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]
-TRACK = ["tensorboardX", "wandb", "mlflow", "trackio"]  # any one of them will do
+TRACK = ["tensorboard", "wandb", "mlflow", "trackio"]  # each is optional; not in `all`, as they bring much along
 DEV = [
     *BENCH,
     *KERNELS,

@@ -36,6 +36,7 @@ KEYS = {
     "perplexity_before": "forgetting.text_perplexity.before",
     "perplexity_after": "forgetting.text_perplexity.after",
     "kl_per_token": "forgetting.kl_per_token",
+    "feature_drift": "forgetting.feature_drift",
     "other_tasks": "forgetting.tasks",
     "device_peak_bytes": "memory.device_peak_bytes",
 }
@@ -89,6 +90,7 @@ class Row:
     perplexity_before: float | None = None  # of general text
     perplexity_after: float | None = None
     kl_per_token: float | None = None  # nats, on text the base wrote
+    feature_drift: float | None = None  # of an encoder, which has no perplexity
     other_tasks: dict[str, dict[str, Any]] | None = None  # before, after, metric by task
     data: dict[str, Any] = field(default_factory=dict)
     base: str = ""
