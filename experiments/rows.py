@@ -41,7 +41,7 @@ KEYS = {
     "device_peak_bytes": "memory.device_peak_bytes",
 }
 TRAINING = ("forward", "backward", "optimizer")  # the phases that are training itself
-ABSOLUTE = re.compile(r"""(?<![\w.~/…:])/(?:[^/:'"\n]+/)+""")  # the folders of an absolute path
+FOLDERS = re.compile(r"""(?<![\w.~/…:])/(?:[^\s/:'"]+/)+""")  # of an absolute path inside a text
 
 
 class ReportError(ValueError):
@@ -212,7 +212,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ReportError(f"{path}: cannot be read ({error}); run again") from error
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines: a prediction may hold other signs that Unicode calls line ends.
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
@@ -254,7 +255,10 @@ def essentials(result: dict[str, Any]) -> dict[str, Any]:
 def portable(found: Any) -> Any:
     """The value with every path in its strings shortened."""
     if isinstance(found, str):
-        return ABSOLUTE.sub("…/", found.replace(str(ROOT), "."))
+        found = found.replace(str(ROOT), ".")
+        if found.startswith("/") and ":" not in found:  # a path and nothing else, which may have spaces
+            return f"…/{Path(found).name}"
+        return FOLDERS.sub("…/", found)
     if isinstance(found, dict):
         return {portable(name): portable(each) for name, each in found.items()}
     return [portable(each) for each in found] if isinstance(found, list) else found
