@@ -21,6 +21,7 @@ EXPERIMENTS = [
     "matplotlib",
     "jinja2",
     "plotly>=6",
+    "pyarrow",  # for exports to Parquet
     "home-assistant-intents",
     "hassil",
     "scikit-learn",
@@ -30,9 +31,11 @@ EXPERIMENTS = [
 ]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]
+TRACK = ["tensorboard", "wandb", "mlflow", "trackio"]  # each is optional; not in `all`, as they bring much along
 DEV = [
     *BENCH,
     *KERNELS,
+    "tensorboardX",
     "pytest>=8",
     "pytest-xdist",
     "hypothesis",
@@ -59,6 +62,7 @@ setup(
         "experiments": EXPERIMENTS,
         "kernels": KERNELS,
         "bench": BENCH,
+        "track": TRACK,
         "dev": DEV,
         "all": sorted({*EXPERIMENTS, *KERNELS, *BENCH, *DEV}),
     },

@@ -198,7 +198,8 @@ def test_the_command_prints_tables_and_writes_the_page(tmp_path: Path, capsys: p
     said = capsys.readouterr().out
     lines = {line.split("│")[1].strip(): line for line in said.splitlines() if line.startswith("│")}
     assert [cell.strip() for cell in lines["fable"].split("│")[1:-1]] == [
-        "fable", "0.300", "0.141", "2", "0.01", "1,000", "4.0 KiB", "290.0 MiB", "0.75 s", "1.25",
+        "fable", "0.300", "0.141", "2", "0.01", "1,000", "4.0 KiB", "290.0 MiB", "0.75 s",
+        "perplexity × 1.25",
     ]  # fmt: skip
     assert "failed" in lines["myth"] and list(lines)[-1] == "myth"
     assert "warning: " in said and "torn" in said

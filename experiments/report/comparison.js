@@ -8,7 +8,7 @@ function comparison() {
     if (!made.length) return null;
     const [first] = made;
     const head = make("h3", {}, first.task, " ", make("small", {}, `${first.model} · ${words(first.metric)} on ${count(first.runs[0].n_test)} test examples`));
-    return [head, table(`comparison-${where}`, comparisonColumns(made), made, { caption: `Comparison on ${where}`, start: ["value", -1] }), pairs(first), unmeasured(first)];
+    return [head, table(`comparison-${where}`, comparisonColumns(made), made, { caption: `Comparison on ${where}`, start: ["value", -1] }), pairs(first), remarks(first)];
   });
   return [
     note(all),
@@ -48,6 +48,7 @@ function comparisonColumns(made) {
     cost("peak", "peak memory", "of training"),
     cost("step", "step", "median time"),
     cost("forgot", "forgetting", "perplexity, after ÷ before"),
+    cost("drift", "forgetting", "drift of features"),
   ];
 }
 
@@ -98,10 +99,18 @@ function pairs(first) {
     table(`pairs-${first.task}`, columns, shown, { caption: `Pairs of methods on ${first.task}` }));
 }
 
-// Methods that the comparison has and no run here shows.
-function unmeasured(first) {
-  const task = compared(first) ? content.comparison.tasks[first.task] : null;
+// What the reader of the table must know: the comparison's own notes, runs it misses, methods of it that no run here shows.
+function remarks(first) {
+  if (!compared(first)) return null;
+  const task = content.comparison.tasks[first.task];
   const there = content.runs.filter((run) => run.task === first.task && run.chosen && complete(run)).map((run) => run.method);
-  const missing = (task?.methods ?? []).map((entry) => entry.method).filter((name) => !there.includes(name));
-  return missing.length ? make("p", { class: "alert" }, `In the comparison, but not among these runs: ${missing.join(", ")}.`) : null;
+  const absent = task.methods.map((entry) => entry.method).filter((name) => !there.includes(name));
+  const said = [
+    ...(task.missing ?? []).map((text) => `Missing: ${text}`),
+    absent.length ? `In the comparison, but not among the runs of this page: ${absent.join(", ")}.` : null,
+    task.share_of_full_reason ? `No share of full SFT: ${task.share_of_full_reason}.` : null,
+    ...task.methods.flatMap((entry) => (entry.notes ?? []).map((text) => `${entry.method}: ${text}`)),
+    ...(task.notes ?? []),
+  ].filter(Boolean);
+  return said.length ? make("ul", { class: "note remarks" }, said.map((text) => make("li", {}, text))) : null;
 }

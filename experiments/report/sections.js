@@ -40,6 +40,7 @@ function probes(runs) {
   return [
     { name: "general text", unit: "perplexity", of: (run) => run.forgetting.text_perplexity, change: (b, a) => `× ${round(a / b, 2)}`, worse: (b, a) => clip(Math.log2(a / b)), digits: 2 },
     { name: "the base's own text", unit: "KL to the base, nats per token", of: (run) => ({ before: 0, after: run.forgetting.kl_per_token }), change: () => "", worse: (b, a) => clip(a), digits: 3 },
+    { name: "the encoder's features", unit: "drift, 1 − cosine", of: (run) => ({ before: 0, after: run.forgetting.feature_drift }), change: () => "", worse: (b, a) => clip(a), digits: 3 },
     ...tasks.map((task) => ({
       name: task, unit: words(runs.map((run) => run.forgetting.tasks?.[task]?.metric).find(Boolean) ?? "quality"),
       of: (run) => run.forgetting.tasks?.[task], change: (b, a) => signed(a - b), worse: (b, a) => clip(2 * (b - a)), digits: 3,
@@ -68,7 +69,7 @@ function forgetting() {
   ];
   const shown = probes(made.flatMap((item) => item.runs).filter((run) => run.forgetting)).filter((probe) => made.some((item) => value(item, probe, "after") != null));
   return [
-    hint(`Before → after training on ${made[0].task}, mean over seeds. Perplexity and KL: lower is better; the other tasks' metrics: higher is better.`),
+    hint(`Before → after training on ${made[0].task}, mean over seeds. Perplexity, KL and drift: lower is better; the other tasks' metrics: higher is better.`),
     make("p", { class: "key" }, make("span", {}, make("i", { style: "background:rgb(var(--loss) / .5)" }), "forgotten: metric − 0.5, perplexity × 2, or KL 1, and beyond"), make("span", {}, make("i", { style: "background:rgb(var(--gain) / .5)" }), "gained, as far")),
     table("forgetting", columns, shown, { caption: "Forgetting: measures by methods" }),
   ];
