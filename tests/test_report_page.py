@@ -86,8 +86,8 @@ def search(page: Page, text: str) -> None:
     field = page.driver.find_element(By.CSS_SELECTOR, "input[type=search]")
     field.clear()
     field.send_keys(text)
-    WebDriverWait(page.driver, 10).until(lambda _: page.js("document.documentElement.dataset.drawn") != drawn)
-    WebDriverWait(page.driver, 10).until(lambda _: page.js("state.search") == text)
+    WebDriverWait(page.driver, 60).until(lambda _: page.js("document.documentElement.dataset.drawn") != drawn)
+    WebDriverWait(page.driver, 60).until(lambda _: page.js("state.search") == text)
 
 
 COMPARISON = "comparison-ha_json · smollm2"
@@ -105,6 +105,8 @@ def test_the_comparison_is_shown_with_intervals_and_ties(compared: Page, folder:
     drawn = compared.each(f"[id='{COMPARISON}'] [data-interval]", "e.dataset.interval")
     trained = [entry for entry in best_first if entry["method"] != "none"]
     assert drawn == [f"{entry['low']:.3f} to {entry['high']:.3f}" for entry in trained]
+    (said,) = compared.each("#comparison .remarks:nth-of-type(1)", "[...e.children].map(li => li.textContent)")[:1]
+    assert said == ["Missing: lora seed 9: killed", "prefix: lr 0.02 is at the edge of its grid", "a made-up note"]
     compared.click("#comparison details summary")
     pairs = column(compared, "pairs-ha_json", "told")
     assert pairs == ["yes" if pair["distinguishable"] else "tie" for pair in task["pairs"]]
@@ -242,7 +244,7 @@ def test_light_and_dark_by_the_system_and_by_the_button(compared: Page) -> None:
     light = compared.js(CARD), compared.js(PLOT_LABEL)
     drawn = compared.js("document.documentElement.dataset.drawn")
     compared.prefer("dark")
-    WebDriverWait(compared.driver, 10).until(lambda _: compared.js("document.documentElement.dataset.drawn") != drawn)
+    WebDriverWait(compared.driver, 60).until(lambda _: compared.js("document.documentElement.dataset.drawn") != drawn)
     dark = compared.js(CARD), compared.js(PLOT_LABEL)
     assert luminance(light[0]) > 0.9 and luminance(dark[0]) < 0.05 and light[1] != dark[1]
     seen = []
@@ -348,4 +350,16 @@ def test_a_text_task_of_log_likelihoods_has_plots_too(driver: WebDriver, tmp_pat
     assert page.texts("#samples .verdict") == ["score −2.500", "score −2.250"]
     assert page.js("document.querySelectorAll('[data-plot]').length") == 4
     assert "No run that fits the filters has measured forgetting." in page.texts("#forgotten")[0]
+    assert page.console() == []
+
+
+def test_an_encoder_shows_the_drift_of_its_features(driver: WebDriver, tmp_path: Path) -> None:
+    for method, drift in (("lora", 0.125), ("full", 0.25)):
+        forgot = {"text_perplexity": None, "kl_per_token": None, "feature_drift": drift, "tasks": {}}
+        put(tmp_path, made_up(method, forgetting=forgot))
+    write(gather([tmp_path]), tmp_path / "report.html")
+    page = Page(driver, tmp_path / "report.html")
+    assert column(page, "comparison-made-up-task · made-up-model", "drift") == ["0.125", "0.250"]
+    assert column(page, "forgetting", "probe") == ["the encoder's features\ndrift, 1 − cosine"]
+    assert page.each("[data-plot]", "e.dataset.plot") == ["trainable", "peak", "step", "bytes", "drift"]
     assert page.console() == []
