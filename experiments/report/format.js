@@ -17,7 +17,7 @@ function count(n) {
   if (n == null) return MISSING;
   for (const [size, unit] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]])
     if (n >= size) return `${(n / size).toPrecision(3)} ${unit}`;
-  return String(n);
+  return String(Number(n.toPrecision(3)));
 }
 
 function seconds(s) {

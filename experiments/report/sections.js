@@ -52,18 +52,21 @@ function forgetting() {
   const made = lines().filter((item) => inPlace(item) && item.trained && item.runs.some((run) => run.forgetting));
   if (!made.length) return [empty("No run that fits the filters has measured forgetting.")];
   const value = (item, probe, when) => mean(item.runs.filter((run) => run.forgetting).map((run) => probe.of(run)?.[when]));
+  const both = (item, probe) => ["before", "after"].map((when) => value(item, probe, when));
+  const worse = (item, probe) => { const [before, after] = both(item, probe); return before == null || after == null ? null : probe.worse(before, after); };
   const cell = (item, probe) => {
-    const before = value(item, probe, "before"), after = value(item, probe, "after");
-    if (before == null || after == null) return MISSING;
-    const worse = probe.worse(before, after), tone = worse > 0 ? "--loss" : "--gain";
-    return make("div", { style: `background:rgb(var(${tone}) / ${(Math.abs(worse) * 0.5).toFixed(3)});margin:-7px -12px;padding:7px 12px` },
+    const [before, after] = both(item, probe);
+    if (worse(item, probe) == null) return MISSING;
+    return [
       make("span", { class: "before" }, `${round(before, probe.digits)} → `), make("span", { class: "after" }, round(after, probe.digits)),
-      make("span", { class: "change" }, probe.change(before, after) || "\u00a0"));
+      make("span", { class: "change" }, probe.change(before, after) || "\u00a0"),
+    ];
   };
+  const tint = (item, probe) => { const by = worse(item, probe) ?? 0; return `background:rgb(var(${by > 0 ? "--loss" : "--gain"}) / ${(Math.abs(by) * 0.5).toFixed(3)})`; };
   const columns = [
     { key: "probe", head: "measured on", text: true, always: true, of: (probe) => probe.name, cell: (probe) => [probe.name, make("span", { class: "variant", style: "display:block;font-size:.75rem" }, probe.unit)] },
     ...made.map((item, i) => ({
-      key: `line-${i}`, head: item.name + (state.everyRate ? ` lr ${rate(item.lr)}` : ""), class: "heat", of: (probe) => { const b = value(item, probe, "before"), a = value(item, probe, "after"); return b == null || a == null ? null : probe.worse(b, a); },
+      key: `line-${i}`, head: item.name + (state.everyRate ? ` lr ${rate(item.lr)}` : ""), class: "heat", of: (probe) => worse(item, probe), style: (probe) => tint(item, probe),
       cell: (probe) => cell(item, probe), title: "Sort by how much is forgotten",
     })),
   ];

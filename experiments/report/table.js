@@ -1,7 +1,7 @@
 "use strict";
 // One kind of table: columns that sort by a click or a key, the missing always last.
 
-// A column: {key, head, unit?, of(item) → sort value, cell(item) → text or element, text?: left-aligned}
+// A column: {key, head, unit?, of(item) → sort value, cell(item) → text or element, text?: left-aligned, style?(item) → CSS}
 function table(id, columns, items, { caption, detail, start } = {}) {
   const kept = columns.filter((column) => column.always || items.some((item) => column.of(item) != null && column.of(item) !== ""));
   const [sorted, direction] = state.sorts[id] ?? start ?? [null, 1];
@@ -31,7 +31,7 @@ function header(id, column, direction) {
 
 function body(columns, item, detail) {
   const row = make("tr", {}, columns.map((column, position) => {
-    const attributes = { class: [column.text ? "text" : "", column.class ?? ""].join(" ").trim() || null };
+    const attributes = { class: [column.text ? "text" : "", column.class ?? ""].join(" ").trim() || null, style: column.style?.(item) };
     return position ? make("td", attributes, column.cell(item)) : make("th", { ...attributes, scope: "row" }, column.cell(item));
   }));
   const more = detail?.(item);
