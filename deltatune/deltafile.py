@@ -12,9 +12,12 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -46,10 +49,10 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
-def checksum(t: Tensor) -> str:
-    """Of dtype, shape and bytes."""
+def checksum(t: Tensor, data: memoryview | None = None) -> str:
+    """Of dtype, shape and bytes. data: the bytes, where they are at hand."""
     digest = hashlib.sha256(f"{t.dtype}{list(t.shape)}".encode())
-    digest.update(raw(t))
+    digest.update(raw(t) if data is None else data)
     return digest.hexdigest()[:CHECKSUM]
 
 
@@ -64,12 +67,12 @@ def finite(t: Tensor) -> bool:
     return not t.is_floating_point() or math.isfinite(t.sum().item()) or bool(torch.isfinite(t).all())
 
 
-def checked(tensors: dict[str, Tensor], path: Path) -> dict[str, str]:
-    """The checksum of every tensor. Raises FormatError for NaN or infinity."""
+def checked(tensors: dict[str, Tensor], data: dict[str, memoryview], path: Path) -> dict[str, str]:
+    """The checksum of every tensor, given its bytes. Raises FormatError for NaN or infinity."""
     for key, t in tensors.items():
         if not finite(t):
             raise FormatError(f"{key} holds NaN or infinity, so the delta was not saved to {path}")
-    return {key: checksum(t) for key, t in tensors.items()}
+    return {key: checksum(t, data[key]) for key, t in tensors.items()}
 
 
 def header(tensors: dict[str, Tensor], about: dict[str, Any], checksums: dict[str, str]) -> bytes:
@@ -102,23 +105,41 @@ def write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> int:
     start = len(header(tensors, about, dict.fromkeys(tensors, "0" * CHECKSUM)))
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
-        with os.fdopen(handle, "wb", buffering=0) as f, ThreadPoolExecutor(1) as beside:
-            sums = beside.submit(checked, tensors, path)
+        with os.fdopen(handle, "wb", buffering=0) as f, ThreadPoolExecutor(2) as beside:
+            data = {key: raw(t) for key, t in tensors.items()}
+            halves = [dict(list(tensors.items())[i::2]) for i in range(2)]
+            sums = [beside.submit(checked, half, data, path) for half in halves]
             f.seek(start)
-            data = [raw(t) for t in tensors.values()]
-            for i in range(0, len(data), 512):  # a call takes at most 1,024
-                written(f, data[i : i + 512])
+            parts = list(data.values())
+            for i in range(0, len(parts), 512):  # a call takes at most 1,024
+                written(f, parts[i : i + 512])
             size = f.tell()
+            found = sums[0].result() | sums[1].result()
             f.seek(0)
-            written(f, [memoryview(header(tensors, about, sums.result()))])
+            written(f, [memoryview(header(tensors, about, {key: found[key] for key in tensors}))])
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        with let_go_later(path):
+            os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     return size
+
+
+@contextmanager
+def let_go_later(path: Path) -> Iterator[None]:
+    """The old file, if there is one, is freed by a thread after the block: for 20 MB a third of the time of a save."""
+    try:
+        old = os.open(path, os.O_RDONLY)
+    except OSError:  # none, or one that may not be read
+        yield
+        return
+    try:
+        yield
+    finally:
+        Thread(target=os.close, args=(old,)).start()
 
 
 def written(f: FileIO, parts: list[memoryview]) -> None:
