@@ -16,7 +16,7 @@ demo: $(VENV)/.experiments
 compare: $(VENV)/.experiments
 	$(PY) -m experiments.compare $(ARGS)
 
-BENCHES := lora_linear lora_group multi_lora dropout dora adapter prefix ce verbs train_step
+BENCHES := lora_linear lora_group multi_lora dropout dora adapter prefix ce verbs train_step report
 
 bench: $(VENV)/.dev
 	for name in $(BENCHES); do $(PY) -m benchmarks.bench_$$name || exit 1; done

@@ -19,6 +19,9 @@ EXPERIMENTS = [
     "scipy",
     "platformdirs",
     "matplotlib",
+    "jinja2",
+    "plotly>=6",
+    "pyarrow",  # for exports to Parquet
     "home-assistant-intents",
     "hassil",
     "scikit-learn",
@@ -28,12 +31,15 @@ EXPERIMENTS = [
 ]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]
+TRACK = ["tensorboard", "wandb", "mlflow", "trackio"]  # each is optional; not in `all`, as they bring much along
 DEV = [
     *BENCH,
     *KERNELS,
+    "tensorboardX",
     "pytest>=8",
     "pytest-xdist",
     "hypothesis",
+    "selenium>=4.20",
     "ruff",
     "pyright[nodejs]",
     "setuptools>=77",
@@ -56,6 +62,7 @@ setup(
         "experiments": EXPERIMENTS,
         "kernels": KERNELS,
         "bench": BENCH,
+        "track": TRACK,
         "dev": DEV,
         "all": sorted({*EXPERIMENTS, *KERNELS, *BENCH, *DEV}),
     },

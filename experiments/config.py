@@ -45,6 +45,9 @@ class Trains(Enum):
     nothing = "nothing"
 
 
+FILES = {Trains.deltas: "delta.safetensors", Trains.everything: "model.safetensors"}  # of what was trained
+
+
 @dataclass
 class ModelConfig:
     name: str = MISSING

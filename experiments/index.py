@@ -40,6 +40,7 @@ CREATE TABLE runs ( -- one result file; NULL: does not apply, or not measured be
     switch_s REAL, unmerged_tokens_per_s REAL, merged_tokens_per_s REAL, -- to another task; in generation
     perplexity_before REAL, perplexity_after REAL, -- of held-out general text
     kl_per_token REAL, -- nats, to the base on text that it wrote
+    feature_drift REAL, -- of an encoder, which has no perplexity
     n_train INTEGER, n_val INTEGER, n_truncated INTEGER, data_sha256 TEXT,
     base TEXT, device TEXT, cpu TEXT, torch TEXT, git_commit TEXT,
     data TEXT, config TEXT, environment TEXT -- JSON: config ->> '$.optim.warmup'
@@ -78,6 +79,12 @@ CREATE INDEX forgetting_of ON forgetting (run);
 CREATE INDEX metrics_of ON metrics (run, step);
 CREATE INDEX predictions_of ON predictions (run, example);
 """
+# The keys of a line that have a column.
+LINES = {
+    "metrics": ("step", "loss", "lr", "grad_norm", "tokens", "wall_s"),
+    "predictions": ("example", "part", "prompt", "gold", "prediction", "score", "correct"),
+}
+UNFIT = (sqlite3.Error, OverflowError, UnicodeError)  # for values that SQLite cannot hold
 READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 
 
@@ -123,36 +130,54 @@ def rebuild(places: Sequence[Path], database: Path) -> tuple[int, list[Problem]]
 
 def fill(connection: sqlite3.Connection, found: Iterable[Path]) -> Iterator[Problem]:
     """Put the files' runs in; yields what is wrong with them."""
-    columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(runs)")]
-    into_runs = f"INSERT INTO runs VALUES ({', '.join(f':{name}' for name in columns)})"
     keys: dict[str, Path] = {}
     for run, path in enumerate(found, 1):
         try:
             item = row(path)
-        except ReportError as error:
-            yield Problem(str(path), "unreadable", str(error))
+            insert_run(connection, run, item)
+        except (ReportError, *UNFIT) as error:
+            yield unreadable(path, error)
             continue
-        connection.execute(into_runs, dict.fromkeys(columns) | {"run": run} | values(item))
         if (earlier := keys.setdefault(item.key, path)) != path:
             yield Problem(str(path), "doubled", f"{path}: the same configuration as {earlier}; both are in the index")
-        connection.executemany("INSERT INTO quality VALUES (?, ?, ?, ?, ?)", ((run, *one) for one in qualities(item)))
-        phases = ((run, phase, seconds) for phase, seconds in item.seconds.items() if phase != "total")
-        connection.executemany("INSERT INTO phases VALUES (?, ?, ?)", phases)
-        tasks = (item.other_tasks or {}).items()
-        others = ((run, name, one.get("metric"), one.get("before"), one.get("after")) for name, one in tasks)
-        connection.executemany("INSERT INTO forgetting VALUES (?, ?, ?, ?, ?)", others)
-        for table, known in (
-            ("metrics", ("step", "loss", "lr", "grad_norm", "tokens", "wall_s")),
-            ("predictions", ("part", "prompt", "gold", "prediction", "score", "correct")),
-        ):
+        for table, known in LINES.items():
             file = beside(path, f"{table}.jsonl")
             try:
-                records = lines(file) if file.is_file() else []
-                numbers = range(len(records)) if table == "predictions" else None
-                insert(connection, table, run, records, known, numbers)
-            except (ReportError, sqlite3.Error) as error:
-                said = str(error) if isinstance(error, ReportError) else f"{file}: {error}; run again"
-                yield Problem(str(file), "unreadable", said)
+                insert_lines(connection, table, run, lines(file) if file.is_file() else [], known)
+            except (ReportError, *UNFIT) as error:
+                connection.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
+                yield unreadable(file, error)
+
+
+def unreadable(file: Path, error: Exception) -> Problem:
+    said = str(error) if isinstance(error, ReportError) else f"{file}: {error}; run again"
+    return Problem(str(file), "unreadable", said)
+
+
+def insert_run(connection: sqlite3.Connection, run: int, item: Row) -> None:
+    """Everything that stands in the result file itself."""
+    columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(runs)")]
+    places = ", ".join(f":{name}" for name in columns)
+    connection.execute(f"INSERT INTO runs VALUES ({places})", dict.fromkeys(columns) | values(item) | {"run": run})
+    phases = [(run, phase, seconds) for phase, seconds in item.seconds.items() if phase != "total"]
+    others = (item.other_tasks or {}).items()
+    tasks = [(run, name, one.get("metric"), one.get("before"), one.get("after")) for name, one in others]
+    connection.executemany("INSERT INTO quality VALUES (?, ?, ?, ?, ?)", [(run, *one) for one in qualities(item)])
+    connection.executemany("INSERT INTO phases VALUES (?, ?, ?)", phases)
+    connection.executemany("INSERT INTO forgetting VALUES (?, ?, ?, ?, ?)", tasks)
+
+
+def insert_lines(
+    connection: sqlite3.Connection, table: str, run: int, records: Sequence[dict[str, Any]], known: Sequence[str]
+) -> None:
+    """The records as rows of the table: run, the known keys (`example` is the line's number), JSON of all others."""
+    rows = []
+    for number, record in enumerate(records):
+        record = {"example": number} | record if "example" in known else record
+        more = {name: value for name, value in record.items() if name not in known}
+        cells = [record.get(name) for name in known]
+        rows.append((run, *cells, json.dumps(more, ensure_ascii=False) if more else None))
+    connection.executemany(f"INSERT INTO {table} VALUES (?, {'?, ' * len(known)}?)", rows)
 
 
 def values(item: Row) -> dict[str, Any]:
@@ -197,28 +222,6 @@ def qualities(item: Row) -> Iterator[tuple[str, str, str, float]]:
         yield from ((split, "", metric, number) for metric, number in metrics.items())
     for part, metrics in item.quality_by_part.items():
         yield from (("test", part, metric, number) for metric, number in metrics.items())
-
-
-def insert(
-    connection: sqlite3.Connection,
-    table: str,
-    run: int,
-    records: Sequence[dict[str, Any]],
-    known: Sequence[str],
-    numbers: Iterable[int] | None,
-) -> None:
-    """The records as lines of the table: run, number if there are any, the known keys, and JSON of all others."""
-    head = [(run,)] * len(records) if numbers is None else [(run, number) for number in numbers]
-    rows = [
-        (*first, *(record.get(name) for name in known), others(record, known)) for first, record in zip(head, records)
-    ]
-    places = ", ".join("?" * (len(known) + (2 if numbers is None else 3)))
-    connection.executemany(f"INSERT INTO {table} VALUES ({places})", rows)
-
-
-def others(record: dict[str, Any], known: Sequence[str]) -> str | None:
-    more = {name: each for name, each in record.items() if name not in known}
-    return json.dumps(more, ensure_ascii=False) if more else None
 
 
 def unfinished(places: Iterable[Path]) -> Iterator[Problem]:

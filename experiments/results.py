@@ -33,7 +33,8 @@ FROM runs GROUP BY model, task, n_test, method, lr, steps ORDER BY model, task, 
 TABLE = """
 SELECT model, task, method, seed, lr, steps, status, metric, score, n_test, validation_loss, trainable, share,
     delta_bytes, full_copy_bytes, training_peak_bytes, increase_bytes, device_peak_bytes, train_s, total_s,
-    tokens_per_s, perplexity_before, perplexity_after, kl_per_token, switch_s, unmerged_tokens_per_s, merged_tokens_per_s, key
+    tokens_per_s, perplexity_before, perplexity_after, kl_per_token, switch_s, unmerged_tokens_per_s,
+    merged_tokens_per_s, key
 FROM runs ORDER BY model, task, method, lr, steps, seed, file
 """
 TABLES = "SELECT sql || ';' FROM sqlite_master WHERE type = 'table'"

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import deltatune as dt
-from experiments.config import Config, Trains
+from experiments.config import FILES, Config, Trains
 from experiments.files import write_text
 from experiments.tasks import Example, Scores
 
@@ -22,8 +22,7 @@ NAME = "run"  # of the delta in the model and in its file
 
 def file_of(config: Config, directory: Path) -> Path | None:
     """The file that holds what the method trained: the delta or the whole model; None where it trains nothing."""
-    names = {Trains.deltas: "delta.safetensors", Trains.everything: "model.safetensors", Trains.nothing: None}
-    name = names[config.method.trains]
+    name = FILES.get(config.method.trains)
     return directory / name if name else None
 
 

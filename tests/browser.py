@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Iterator
@@ -39,12 +40,21 @@ def browser() -> Iterator[webdriver.Chrome]:
 class Page:
     """A page that was opened, at a width, in a colour scheme."""
 
-    def __init__(self, driver: webdriver.Chrome, file: Path, width: int = 1280, height: int = 900, scheme: str = "light"):
+    def __init__(
+        self,
+        driver: webdriver.Chrome,
+        file: Path | None = None,
+        width: int = 1280,
+        height: int = 900,
+        scheme: str = "light",
+    ) -> None:
+        """Opens the file; without one it is the page that is open."""
         self.driver = driver
         self.resize(width, height)
         self.prefer(scheme)
-        driver.get_log("browser")  # of an earlier page
-        driver.get(file.as_uri())
+        if file is not None:
+            driver.get_log("browser")  # of an earlier page
+            driver.get(file.as_uri())
 
     def resize(self, width: int, height: int) -> None:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -66,12 +76,14 @@ class Page:
     def click(self, selector: str) -> None:
         self.driver.execute_script("document.querySelector(arguments[0]).click()", selector)
 
+    def each(self, selector: str, code: str) -> list[Any]:
+        """The value of the expression in `e` for every element that matches."""
+        return self.js(f"[...document.querySelectorAll(arguments[0])].map(e => {code})", selector)
+
     def texts(self, selector: str) -> list[str]:
-        return self.js("[...document.querySelectorAll(arguments[0])].map(e => e.innerText)", selector)
+        return self.each(selector, "e.innerText")
 
     def picture(self, file: Path) -> None:
         """The whole page, from its top to its end."""
-        import base64
-
         shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"})
         file.write_bytes(base64.b64decode(shot["data"]))

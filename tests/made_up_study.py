@@ -41,18 +41,21 @@ def study(
         entries, search = [], []
         for method in methods:
             _, quality, _, lr, _ = METHODS[method]
-            values = []
+            values, keys = [], []
             for factor in (1 / 3, 1, 3) if lr else (1,):
                 for seed in range(seeds if factor == 1 else 1):
                     result = run(folder, task, method, float(f"{lr * factor:.2g}"), seed, factor, n_test, steps)
                     if factor == 1:
                         values.append(result["quality"]["exact_match"])
+                        keys.append(result["key"])
             mean = sum(values) / len(values)
             entries.append(
                 {
                     "method": method,
                     "lr": lr or None,
                     "lr_at_edge": method == "prefix",
+                    "notes": ["lr 0.02 is at the edge of its grid"] if method == "prefix" else [],
+                    "keys": keys,
                     "n_seeds": seeds,
                     "mean": mean,
                     "low": mean - 0.03,
@@ -79,6 +82,7 @@ def study(
             for b in entries[i + 1 :]
         ]
         compared[task] = {"metric": "exact_match", "methods": entries, "pairs": pairs, "search": search}
+        compared[task] |= {"model": "smollm2", "missing": ["lora seed 9: killed"], "notes": ["a made-up note"]}
     return {"format": 1, "title": "A made-up study", "how": "Every number here is made up.", "tasks": compared}
 
 
@@ -124,6 +128,7 @@ def run(
         key=f"{luck.getrandbits(48):012x}",
         forgetting={
             "text_perplexity": {"before": 21.3, "after": 21.3 * forgets * luck.uniform(0.99, 1.01)},
+            "feature_drift": None,
             "kl_per_token": (forgets - 1) * luck.uniform(0.9, 1.1),
             "tasks": {
                 other: {"before": 0.3, "after": 0.3 + luck.gauss(0.5 - forgets / 2, 0.03), "metric": "accuracy"}
@@ -154,7 +159,10 @@ def run(
 def failed(folder: Path, **changes: Any) -> None:
     """A run that failed."""
     result = made_up("lora", task="ha_json", model="smollm2", status="failed", failure_kind="oom")
-    result |= {"error": "OutOfMemoryError: tried to allocate 2.00 GiB", "config": {"method": {"name": "lora"}}} | changes
+    result |= {
+        "error": "OutOfMemoryError: tried to allocate 2.00 GiB",
+        "config": {"method": {"name": "lora"}},
+    } | changes
     place = folder / f"smollm2-ha_json-failed-s{result['seed']}"
     place.mkdir(parents=True)
     (place / "result.json").write_text(json.dumps(result))

@@ -8,7 +8,7 @@ function comparison() {
     if (!made.length) return null;
     const [first] = made;
     const head = make("h3", {}, first.task, " ", make("small", {}, `${first.model} · ${words(first.metric)} on ${count(first.runs[0].n_test)} test examples`));
-    return [head, table(`comparison-${where}`, comparisonColumns(made), made, { caption: `Comparison on ${where}`, start: ["value", -1] }), pairs(first), unmeasured(first)];
+    return [head, table(`comparison-${where}`, comparisonColumns(made), made, { caption: `Comparison on ${where}`, start: ["value", -1] }), pairs(first), remarks(first)];
   });
   return [
     note(all),
@@ -36,18 +36,19 @@ function comparisonColumns(made) {
     { key: "interval", head: "interval", unit: scaleText(made), of: (item) => item.low, cell: (item) => interval(item, made) },
     { key: "group", head: "ties", text: true, of: (item) => item.entry?.group, cell: (item) => [...(item.entry?.group ?? "")].map((letter) => make("span", { class: "tie" }, letter)) },
     { key: "share", head: "of full SFT", of: (item) => item.entry?.share_of_full, cell: (item) => percent(item.entry?.share_of_full, 1) },
-    { key: "sd", head: "seed spread", unit: "standard deviation", of: (item) => item.sd, cell: (item) => round(item.sd) },
+    { key: "sd", head: "seed spread", unit: "std. dev.", of: (item) => item.sd, cell: (item) => round(item.sd) },
     { key: "n", head: "seeds", of: (item) => item.n, cell: (item) => String(item.n) },
     ...quality.map((name) => ({
       key: `quality-${name}`, head: words(name), unit: "mean",
       of: (item) => mean(item.runs.map((run) => run.quality[name])), cell: (item) => round(mean(item.runs.map((run) => run.quality[name]))),
     })),
-    { key: "lr", head: "learning rate", of: (item) => item.lr, cell: rateCell },
+    { key: "lr", head: "lr", title: "Learning rate", of: (item) => item.lr, cell: rateCell },
     { key: "trainable", head: "trainable", unit: "parameters", of: (item) => item.trainable, cell: (item) => (item.trained ? [count(item.trainable), make("span", { class: "soft" }, ` ${percent(item.share)}`)] : MISSING) },
     cost("bytes", "stored", "per task"),
     cost("peak", "peak memory", "of training"),
     cost("step", "step", "median time"),
     cost("forgot", "forgetting", "perplexity, after ÷ before"),
+    cost("drift", "forgetting", "drift of features"),
   ];
 }
 
@@ -56,20 +57,24 @@ function rateCell(item) {
   return edge ? [rate(item.lr), make("span", { class: "edge", title: "The best rate is the last of its grid: beyond may be better." }, " at edge")] : rate(item.lr);
 }
 
+// Of the trained: the untrained model may be so far off that it would press all others together.
 function scale(made) {
-  const ends = known(made.flatMap((item) => [item.low ?? item.value, item.high ?? item.value]));
+  const trained = made.filter((item) => item.trained), all = trained.length ? trained : made;
+  const ends = known(all.flatMap((item) => [item.low ?? item.value, item.high ?? item.value]));
   const low = Math.min(...ends), high = Math.max(...ends), pad = (high - low || 1) * 0.04;
   return [low - pad, high + pad];
 }
 
-const scaleText = (made) => { const [low, high] = scale(made); return `${round(low, 2)} to ${round(high, 2)}`; };
+const scaleText = (made) => scale(made).map((end) => round(end, 2)).join(" to ");
 
 // A dot and its whiskers on the table's own scale; the dashed line is full fine-tuning.
 function interval(item, made) {
   if (item.low == null) return MISSING;
   const [low, high] = scale(made), x = (value) => 4 + (132 * (value - low)) / (high - low), full = made.find((other) => other.method === "full");
   const text = `${round(item.low)} to ${round(item.high)}`;
-  return make("svg", { class: "interval", width: 140, height: 18, role: "img", "aria-label": text },
+  if (item.high < low || item.low > high) return make("span", { class: "soft", title: "Outside the scale of the trained methods" }, item.high < low ? `◂ ${text}` : `${text} ▸`);
+  return make("svg", { class: "interval", width: 140, height: 18, role: "img", "aria-label": text, "data-interval": text },
+    make("title", {}, text),
     full ? make("line", { x1: x(full.value), x2: x(full.value), y1: 0, y2: 18, stroke: "var(--faint)", "stroke-dasharray": "2 2" }) : null,
     make("line", { x1: x(item.low), x2: x(item.high), y1: 9, y2: 9, stroke: colour(item.method), "stroke-width": 2 }),
     make("circle", { cx: x(item.value), cy: 9, r: 4, fill: colour(item.method) }));
@@ -94,10 +99,18 @@ function pairs(first) {
     table(`pairs-${first.task}`, columns, shown, { caption: `Pairs of methods on ${first.task}` }));
 }
 
-// Methods that the comparison has and no run here shows.
-function unmeasured(first) {
-  const task = compared(first) ? content.comparison.tasks[first.task] : null;
+// What the reader of the table must know: the comparison's own notes, runs it misses, methods of it that no run here shows.
+function remarks(first) {
+  if (!compared(first)) return null;
+  const task = content.comparison.tasks[first.task];
   const there = content.runs.filter((run) => run.task === first.task && run.chosen && complete(run)).map((run) => run.method);
-  const missing = (task?.methods ?? []).map((entry) => entry.method).filter((name) => !there.includes(name));
-  return missing.length ? make("p", { class: "alert" }, `In the comparison, but not among these runs: ${missing.join(", ")}.`) : null;
+  const absent = task.methods.map((entry) => entry.method).filter((name) => !there.includes(name));
+  const said = [
+    ...(task.missing ?? []).map((text) => `Missing: ${text}`),
+    absent.length ? `In the comparison, but not among the runs of this page: ${absent.join(", ")}.` : null,
+    task.share_of_full_reason ? `No share of full SFT: ${task.share_of_full_reason}.` : null,
+    ...task.methods.flatMap((entry) => (entry.notes ?? []).map((text) => `${entry.method}: ${text}`)),
+    ...(task.notes ?? []),
+  ].filter(Boolean);
+  return said.length ? make("ul", { class: "note remarks" }, said.map((text) => make("li", {}, text))) : null;
 }

@@ -79,7 +79,11 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
 
 def read_comparison(given: Path | None, folders: Iterable[Path]) -> dict[str, Any] | None:
     """The comparison at the path given, else the only one in the folders, else None."""
-    files = [given] if given else sorted({file for folder in folders if folder.is_dir() for file in folder.rglob("comparison.json")})
+    files = (
+        [given]
+        if given
+        else sorted({file for folder in folders if folder.is_dir() for file in folder.rglob("comparison.json")})
+    )
     if not files:
         return None
     if len(files) > 1:
@@ -161,7 +165,7 @@ def name_variants(runs: Sequence[dict[str, Any]], configs: Sequence[dict[str, An
             for name in names
             if name not in NO_VARIANT
             and not name.startswith("forgetting.")
-            and len({json.dumps(leaf.get(name)) for leaf in leaves}) > 1
+            and len({json.dumps(leaf[name]) for leaf in leaves if name in leaf}) > 1
         ]
         last = [name.rpartition(".")[2] for name in differ]
         short = {name: end if last.count(end) == 1 else name for name, end in zip(differ, last)}

@@ -17,7 +17,7 @@ function count(n) {
   if (n == null) return MISSING;
   for (const [size, unit] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]])
     if (n >= size) return `${(n / size).toPrecision(3)} ${unit}`;
-  return String(n);
+  return String(Number(n.toPrecision(3)));
 }
 
 function seconds(s) {
@@ -51,7 +51,7 @@ function deviation(values) {
 
 // An element; strings among the children become text, so that nothing a run has said can act.
 function make(tag, attributes = {}, ...children) {
-  const svg = ["svg", "line", "circle", "rect"].includes(tag);
+  const svg = ["svg", "line", "circle", "rect", "title"].includes(tag);
   const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (value == null || value === false) continue;
@@ -59,7 +59,7 @@ function make(tag, attributes = {}, ...children) {
     else if (name === "style") element.style.cssText = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child != null && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child != null && child !== false));
   return element;
 }
 

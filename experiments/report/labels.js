@@ -12,12 +12,15 @@ const PLACES = [1, 1.8, 2.8].flatMap((far) => [[9, 0], [-9, 0], [0, -14], [0, 14
 
 const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
 
+const around = (x, y, r) => ({ left: x - r, right: x + r, top: y - r, bottom: y + r });
+
 // Points {x, y in pixels, text, colour} in a frame of the given size; annotations for plotly.js, shifted from the point.
-function labelled(points, frame, taken = []) {
-  const boxes = [...taken, ...points.map(({ x, y }) => ({ left: x - 6, right: x + 6, top: y - 6, bottom: y + 6 }))];
+function labelled(points, frame, taken = [], radius = 6) {
+  const boxes = [...taken, ...points.map(({ x, y }) => around(x, y, radius))];
   return points.map(({ x, y, at, text, colour: ink }) => {
     const wide = width(text), tall = 14;
-    const candidates = PLACES.map(([dx, dy]) => {
+    const candidates = PLACES.map(([nearX, nearY]) => {
+      const dx = nearX + Math.sign(nearX) * (radius - 6), dy = nearY + Math.sign(nearY) * (radius - 6);
       const left = dx > 0 ? x + dx : dx < 0 ? x + dx - wide : x - wide / 2;
       const box = { left, right: left + wide, top: y + dy - tall / 2, bottom: y + dy + tall / 2 };
       const out = Math.max(0, -box.left) + Math.max(0, box.right - frame.width) + Math.max(0, -box.top) + Math.max(0, box.bottom - frame.height);
@@ -34,7 +37,7 @@ function labelled(points, frame, taken = []) {
 }
 
 // Labels at the right end of lines, pushed apart vertically; each {y in pixels, at, text, colour}.
-function stacked(ends, height, gap = 14) {
+function stacked(ends, height, gap = 15) {
   const order = [...ends].sort((a, b) => a.y - b.y);
   order.forEach((end, i) => { end.place = Math.max(end.y, i ? order[i - 1].place + gap : 0); });
   for (let i = order.length - 1, limit = height; i >= 0; i -= 1, limit -= gap) order[i].place = Math.min(order[i].place, limit);

@@ -27,9 +27,8 @@ def mark_chosen(runs: Sequence[Run], compared: dict[str, Any] | None) -> None:
     for (task, model, method, _), by_rate in rates.items():
         decided = entry(compared, task, model, method)
         if decided is not None:
-            final = set(decided.get("keys") or [])
             for run in (run for group in by_rate.values() for run in group):
-                run["chosen"] = run.get("key") in final if final else run["lr"] == decided["lr"]
+                run["chosen"] = _tested(run, decided)
             continue
         for run in max(by_rate.values(), key=_standing):
             run["chosen"] = True
@@ -41,6 +40,19 @@ def entry(compared: dict[str, Any] | None, task: str, model: str, method: str) -
     if named.get("model", model) != model:
         return None
     return next((item for item in named.get("methods", []) if item["method"] == method), None)
+
+
+def _tested(run: Run, decided: dict[str, Any]) -> bool:
+    """Whether the run is one of those that the entry's numbers are made of, by its key or, without keys, its numbers.
+
+    A run of the search, at the same rate, is none of them.
+    """
+    if "keys" in decided:
+        return run["key"] in decided["keys"]
+    if run["status"] != "complete" or run["lr"] != decided["lr"]:
+        return False
+    value = run["quality"][run["metric"]]
+    return any(abs(value - other) < 1e-9 for other in decided.get("seed_values", []))
 
 
 def _standing(group: Sequence[Run]) -> tuple[int, float]:
@@ -67,7 +79,7 @@ def compact_tables(runs: Sequence[Run]) -> list[Table]:
         if place not in tables:
             tables[place] = Table(title=f"{run['task']} · {run['model']}")
             headers = ("method", run.get("metric") or "quality", "± seeds", "seeds", "lr", "trainable", "per task")
-            for header in (*headers, "training peak", "step", "perplexity after/before"):
+            for header in (*headers, "training peak", "step", "forgetting"):
                 tables[place].add_column(header, justify="left" if header == "method" else "right", overflow="fold")
         return tables[place]
 
@@ -96,8 +108,6 @@ def _quality(group: Sequence[Run]) -> float:
 def _cells(group: Sequence[Run]) -> list[str]:
     first, n, values = group[0], len(group), _values(group)
     trained = first["parameters"]["trainable"] > 0
-    texts = [run["forgetting"]["text_perplexity"] for run in group if run.get("forgetting")]
-    ratios = [text["after"] / text["before"] for text in texts if text.get("before") and text.get("after")]
 
     def mean(name: str, part: str) -> float:
         return statistics.fmean(run[name][part] for run in group)
@@ -112,5 +122,15 @@ def _cells(group: Sequence[Run]) -> list[str]:
         size(first["bytes"]["delta"]) if trained else "–",
         size(mean("memory", "training_peak_bytes")) if trained else "–",
         f"{statistics.fmean(run['step_s'] for run in group):.2f} s" if trained else "–",
-        f"{statistics.fmean(ratios):.2f}" if ratios and trained else "–",
+        _forgotten(group) if trained else "–",
     ]
+
+
+def _forgotten(group: Sequence[Run]) -> str:
+    """How many times the perplexity of general text is what it was, or the drift of an encoder's features."""
+    probes = [run["forgetting"] for run in group if run.get("forgetting")]
+    texts = [probe["text_perplexity"] for probe in probes if probe.get("text_perplexity")]
+    drifts = [probe["feature_drift"] for probe in probes if probe.get("feature_drift") is not None]
+    if texts:
+        return f"perplexity × {statistics.fmean(text['after'] / text['before'] for text in texts):.2f}"
+    return f"drift {statistics.fmean(drifts):.3f}" if drifts else "–"

@@ -21,13 +21,14 @@ function pills() {
   }, name)));
 }
 
-function draw() {
+// All of the page, or one section where nothing else changes.
+function draw(only) {
   const kept = new Set([...document.querySelectorAll("details[data-keep][open]")].map((box) => box.dataset.keep));
   const scrolled = new Map([...document.querySelectorAll(".scroll > table")].map((each) => [each.id, each.parentElement.scrollLeft]));
   waiting.length = 0;
-  for (const old of document.querySelectorAll(".plot")) Plotly.purge(old);
-  for (const [id, heading, fill, perPlace] of SECTIONS) {
+  for (const [id, heading, fill, perPlace] of SECTIONS.filter(([id]) => !only || id === only)) {
     const section = document.getElementById(id), filled = fill();
+    for (const old of section.querySelectorAll(".plot")) Plotly.purge(old);
     section.hidden = filled == null;
     document.querySelector(`#nav a[href="#${id}"]`).hidden = section.hidden;
     section.replaceChildren(make("h2", {}, heading), ...[perPlace ? pills() : null, filled].flat(3).filter(Boolean));

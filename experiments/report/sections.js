@@ -3,9 +3,9 @@
 
 const hint = (text) => make("p", { class: "note" }, text);
 
-function check(text, name) {
+function check(text, name, section) {
   return make("label", { class: "toggle" }, make("input", {
-    type: "checkbox", checked: state[name], onchange: (event) => { state[name] = event.target.checked; draw(); },
+    type: "checkbox", checked: state[name], onchange: (event) => { state[name] = event.target.checked; draw(section); },
   }), text);
 }
 
@@ -40,6 +40,7 @@ function probes(runs) {
   return [
     { name: "general text", unit: "perplexity", of: (run) => run.forgetting.text_perplexity, change: (b, a) => `× ${round(a / b, 2)}`, worse: (b, a) => clip(Math.log2(a / b)), digits: 2 },
     { name: "the base's own text", unit: "KL to the base, nats per token", of: (run) => ({ before: 0, after: run.forgetting.kl_per_token }), change: () => "", worse: (b, a) => clip(a), digits: 3 },
+    { name: "the encoder's features", unit: "drift, 1 − cosine", of: (run) => ({ before: 0, after: run.forgetting.feature_drift }), change: () => "", worse: (b, a) => clip(a), digits: 3 },
     ...tasks.map((task) => ({
       name: task, unit: words(runs.map((run) => run.forgetting.tasks?.[task]?.metric).find(Boolean) ?? "quality"),
       of: (run) => run.forgetting.tasks?.[task], change: (b, a) => signed(a - b), worse: (b, a) => clip(2 * (b - a)), digits: 3,
@@ -51,24 +52,27 @@ function forgetting() {
   const made = lines().filter((item) => inPlace(item) && item.trained && item.runs.some((run) => run.forgetting));
   if (!made.length) return [empty("No run that fits the filters has measured forgetting.")];
   const value = (item, probe, when) => mean(item.runs.filter((run) => run.forgetting).map((run) => probe.of(run)?.[when]));
+  const both = (item, probe) => ["before", "after"].map((when) => value(item, probe, when));
+  const worse = (item, probe) => { const [before, after] = both(item, probe); return before == null || after == null ? null : probe.worse(before, after); };
   const cell = (item, probe) => {
-    const before = value(item, probe, "before"), after = value(item, probe, "after");
-    if (before == null || after == null) return MISSING;
-    const worse = probe.worse(before, after), tone = worse > 0 ? "--loss" : "--gain";
-    return make("div", { style: `background:rgb(var(${tone}) / ${(Math.abs(worse) * 0.5).toFixed(3)});margin:-7px -12px;padding:7px 12px` },
+    const [before, after] = both(item, probe);
+    if (worse(item, probe) == null) return MISSING;
+    return [
       make("span", { class: "before" }, `${round(before, probe.digits)} → `), make("span", { class: "after" }, round(after, probe.digits)),
-      make("span", { class: "change" }, probe.change(before, after) || "\u00a0"));
+      make("span", { class: "change" }, probe.change(before, after) || "\u00a0"),
+    ];
   };
+  const tint = (item, probe) => { const by = worse(item, probe) ?? 0; return `background:rgb(var(${by > 0 ? "--loss" : "--gain"}) / ${(Math.abs(by) * 0.5).toFixed(3)})`; };
   const columns = [
     { key: "probe", head: "measured on", text: true, always: true, of: (probe) => probe.name, cell: (probe) => [probe.name, make("span", { class: "variant", style: "display:block;font-size:.75rem" }, probe.unit)] },
     ...made.map((item, i) => ({
-      key: `line-${i}`, head: item.name + (state.everyRate ? ` lr ${rate(item.lr)}` : ""), class: "heat", of: (probe) => { const b = value(item, probe, "before"), a = value(item, probe, "after"); return b == null || a == null ? null : probe.worse(b, a); },
+      key: `line-${i}`, head: item.name + (state.everyRate ? ` lr ${rate(item.lr)}` : ""), class: "heat", of: (probe) => worse(item, probe), style: (probe) => tint(item, probe),
       cell: (probe) => cell(item, probe), title: "Sort by how much is forgotten",
     })),
   ];
   const shown = probes(made.flatMap((item) => item.runs).filter((run) => run.forgetting)).filter((probe) => made.some((item) => value(item, probe, "after") != null));
   return [
-    hint(`Before → after training on ${made[0].task}, mean over seeds. Perplexity and KL: lower is better; the other tasks' metrics: higher is better.`),
+    hint(`Before → after training on ${made[0].task}, mean over seeds. Perplexity, KL and drift: lower is better; the other tasks' metrics: higher is better.`),
     make("p", { class: "key" }, make("span", {}, make("i", { style: "background:rgb(var(--loss) / .5)" }), "forgotten: metric − 0.5, perplexity × 2, or KL 1, and beyond"), make("span", {}, make("i", { style: "background:rgb(var(--gain) / .5)" }), "gained, as far")),
     table("forgetting", columns, shown, { caption: "Forgetting: measures by methods" }),
   ];
@@ -102,26 +106,29 @@ function ledger() {
   ];
 }
 
+const FIRST = 4; // samples shown before more are asked for
+
 function samples() {
   const set = content.samples.find((item) => placed(item) === here());
   const ids = new Set(seen().map((run) => run.id)), runs = new Map(content.runs.map((run) => [run.id, run]));
   const prompts = (set?.prompts ?? []).map((each) => ({ ...each, answers: each.answers.filter((answer) => ids.has(answer.run)) }))
     .filter((each) => each.answers.length)
     .filter((each) => !state.disagreeing || new Set(each.answers.map((answer) => answer.correct ?? answer.text)).size > 1);
-  const toggle = check("only where methods disagree", "disagreeing");
+  const toggle = check("only where methods disagree", "disagreeing", "samples");
   if (!prompts.length) return [set ? toggle : null, empty(set ? "No sample fits." : "No run that fits the filters has left its predictions (predictions.jsonl).")];
+  const sorted = (answers) => [...answers].sort((a, b) => byMethod(runs.get(a.run), runs.get(b.run)));
   const card = (each) => make("article", { class: "card sample" },
     make("p", { class: "label" }, `Prompt${each.part ? ` · ${each.part}` : ""}`), make("pre", {}, each.prompt || "(nothing)"),
     each.gold ? [make("p", { class: "label" }, "Gold"), make("pre", {}, each.gold)] : null,
-    make("div", { class: "answers" }, [...Map.groupBy(each.answers, (answer) => `${answer.correct}\n${answer.text}`).values()].map((same) => {
+    make("div", { class: "answers" }, [...Map.groupBy(sorted(each.answers), (answer) => `${answer.correct ?? answer.score}\n${answer.text}`).values()].map((same) => {
       const [{ text, correct, score }] = same, verdict = correct === true ? "✓ right" : correct === false ? "✗ wrong" : score == null ? "" : `score ${round(score)}`;
       return make("div", { class: `answer ${correct === true ? "right" : correct === false ? "wrong" : ""}` },
-        make("div", { class: "who" }, same.map((answer) => runs.get(answer.run)).sort(byMethod).map((run) => make("span", {}, method(run))), make("span", { class: "verdict" }, verdict)),
+        make("div", { class: "who" }, same.map((answer) => runs.get(answer.run)).map((run) => make("span", {}, method(run))), make("span", { class: "verdict" }, verdict)),
         make("pre", {}, text || "(nothing)"));
     })));
   return [
     hint(`${set.prompts.length} of ${set.of} test prompts at even distances, answered by each method's first seed; equal answers stand together, long texts are cut.`),
-    toggle, prompts.map(card),
+    toggle, prompts.length > FIRST ? check(`all ${prompts.length} samples`, "everySample", "samples") : null, (state.everySample ? prompts : prompts.slice(0, FIRST)).map(card),
   ];
 }
 
@@ -140,7 +147,7 @@ function everyRun() {
   const of = (get) => (run) => (complete(run) ? get(run) : null);
   const open = (run) => make("button", {
     type: "button", class: "toggle", "aria-expanded": String(state.open.has(run.id)), style: "margin:0;min-height:28px;padding:1px 10px", "data-run": run.id,
-    onclick: () => { state.open.has(run.id) ? state.open.delete(run.id) : state.open.add(run.id); draw(); document.querySelector(`[data-run="${run.id}"]`)?.focus({ preventScroll: true }); },
+    onclick: () => { state.open.has(run.id) ? state.open.delete(run.id) : state.open.add(run.id); draw("every-run"); document.querySelector(`[data-run="${run.id}"]`)?.focus({ preventScroll: true }); },
   }, state.open.has(run.id) ? "close" : "open");
   const number = (key, head, unit, get, show) => ({ key, head, unit, of: of(get), cell: (run) => (complete(run) ? show(get(run)) : MISSING) });
   const columns = [

@@ -9,6 +9,7 @@ const state = {
   place: null, // the task and model that plots show
   everyRate: false,
   disagreeing: false,
+  everySample: false,
   open: new Set(), // runs whose details are open
   sorts: {}, // by table: [column, direction]
 };
@@ -32,6 +33,7 @@ const colour = (method) => (INKS[method] ?? COLOURS[place(method) % COLOURS.leng
 const symbol = (method) => (method in INKS ? "circle" : SYMBOLS[place(method) % SYMBOLS.length]);
 const byMethod = (a, b) => ORDER.indexOf(a.method) - ORDER.indexOf(b.method);
 const named = (run) => (run.variant ? `${run.method} ${run.variant}` : run.method);
+const short = (item) => { const name = named(item); return name.length > 30 ? `${name.slice(0, 29)}…` : name; }; // in plots
 
 // Every text by which a run can be found.
 for (const run of content.runs) {
@@ -57,9 +59,10 @@ function ratio(run) {
 const COSTS = { // what a run costs: its number, its unit, and how an axis shows it
   trainable: { name: "trainable parameters", of: (run) => run.parameters.trainable || null, show: count, log: true, trained: true },
   peak: { name: "peak memory of training", of: (run) => run.memory.training_peak_bytes, show: bytes, binary: true, trained: true },
-  step: { name: "time of a training step", of: (run) => run.step_s, show: seconds, trained: true },
+  step: { name: "time of a training step", unit: "s", of: (run) => run.step_s, show: seconds, trained: true },
   bytes: { name: "bytes to store a task", of: (run) => run.bytes.delta || null, show: bytes, log: true, binary: true, trained: true },
-  forgot: { name: "forgetting: perplexity of general text, after ÷ before", of: ratio, show: (x) => `× ${round(x, 2)}`, trained: true },
+  forgot: { name: "forgetting", unit: "perplexity, after ÷ before", of: ratio, show: (x) => `× ${round(x, 2)}`, trained: true },
+  drift: { name: "forgetting", unit: "drift of features, 1 − cosine", of: (run) => run.forgetting?.feature_drift, show: round, trained: true },
 };
 
 function compared(run) {
@@ -74,7 +77,7 @@ function line(runs) {
   const [first] = runs, values = runs.map(main), entry = first.chosen ? compared(first) : null;
   const made = {
     ...Object.fromEntries(["task", "model", "method", "variant", "lr", "metric", "chosen"].map((name) => [name, first[name]])),
-    runs, entry, name: named(first), trained: first.parameters.trainable > 0,
+    runs, entry, name: named(first), short: short(first), trained: first.parameters.trainable > 0,
     value: mean(values), sd: deviation(values), n: runs.length, share: first.parameters.share,
     validation: mean(runs.map((run) => run.validation?.loss)), low: null, high: null, bar: null,
   };

@@ -1,7 +1,7 @@
 "use strict";
 // One kind of table: columns that sort by a click or a key, the missing always last.
 
-// A column: {key, head, unit?, of(item) → sort value, cell(item) → text or element, text?: left-aligned}
+// A column: {key, head, unit?, of(item) → sort value, cell(item) → text or element, text?: left-aligned, style?(item) → CSS}
 function table(id, columns, items, { caption, detail, start } = {}) {
   const kept = columns.filter((column) => column.always || items.some((item) => column.of(item) != null && column.of(item) !== ""));
   const [sorted, direction] = state.sorts[id] ?? start ?? [null, 1];
@@ -15,10 +15,10 @@ function table(id, columns, items, { caption, detail, start } = {}) {
 }
 
 function header(id, column, direction) {
-  const sort = () => {
+  const sort = (event) => {
     // Numbers start with the largest, names with A.
     state.sorts[id] = [column.key, direction ? -direction : column.text ? 1 : -1];
-    draw();
+    draw(event.target.closest("section").id);
     document.querySelector(`#${CSS.escape(id)} [data-column="${CSS.escape(column.key)}"] button`)?.focus({ preventScroll: true });
   };
   return make("th", {
@@ -31,7 +31,7 @@ function header(id, column, direction) {
 
 function body(columns, item, detail) {
   const row = make("tr", {}, columns.map((column, position) => {
-    const attributes = { class: [column.text ? "text" : "", column.class ?? ""].join(" ").trim() || null };
+    const attributes = { class: [column.text ? "text" : "", column.class ?? ""].join(" ").trim() || null, style: column.style?.(item) };
     return position ? make("td", attributes, column.cell(item)) : make("th", { ...attributes, scope: "row" }, column.cell(item));
   }));
   const more = detail?.(item);
