@@ -22,11 +22,14 @@ EXPERIMENTS = [
     "home-assistant-intents",
     "hassil",
 ]
+# Other launchers than our own, and the search: optional, and absent they are missed only by who asks for them.
+SWEEP = ["hydra-joblib-launcher", "hydra-submitit-launcher", "optuna>=4"]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]
 DEV = [
     *BENCH,
     *KERNELS,
+    *SWEEP,
     "pytest>=8",
     "pytest-xdist",
     "hypothesis",
@@ -50,10 +53,11 @@ setup(
     install_requires=["torch>=2.6", "safetensors", "einops", "numpy"],
     extras_require={
         "experiments": EXPERIMENTS,
+        "sweep": SWEEP,
         "kernels": KERNELS,
         "bench": BENCH,
         "dev": DEV,
-        "all": sorted({*EXPERIMENTS, *KERNELS, *BENCH, *DEV}),
+        "all": sorted({*EXPERIMENTS, *SWEEP, *KERNELS, *BENCH, *DEV}),
     },
     zip_safe=False,
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from experiments.arms import ROOT, Arm
-from experiments.config import Config, key, plain
+from experiments.config import Config, Trains, key, plain
 from experiments.files import locked, write_json
 from experiments.rows import FORMAT, Row, row
 
@@ -127,6 +127,7 @@ class Job:
 
 def failed(config: Config, error: str, kind: str) -> dict[str, Any]:
     """The result of a run that left none."""
+    trained = config.method.trains is not Trains.nothing
     return {
         "format": FORMAT,
         "status": "failed",
@@ -138,8 +139,8 @@ def failed(config: Config, error: str, kind: str) -> dict[str, Any]:
         "model": config.model.name,
         "task": config.task.name,
         "seed": config.seed,
-        "lr": config.optim.lr,
-        "steps": config.optim.steps,
+        "lr": config.optim.lr if trained else None,
+        "steps": config.optim.steps if trained else 0,
         "batch_size": config.optim.batch_size,
         "environment": {},
     }
