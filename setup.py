@@ -21,6 +21,10 @@ EXPERIMENTS = [
     "matplotlib",
     "home-assistant-intents",
     "hassil",
+    "scikit-learn",
+    "sacrebleu",
+    "rapidfuzz",
+    "jsonschema",
 ]
 # Other launchers than our own, and the search: optional, and absent they are missed only by who asks for them.
 SWEEP = ["hydra-joblib-launcher", "hydra-submitit-launcher", "optuna>=4"]

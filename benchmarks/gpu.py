@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.command import RESULTS, device_slug
-from experiments.record import ROOT, environment, write_json
+from experiments.files import write_json
+from experiments.record import ROOT, environment
 
 CORRECTNESS = "correctness"
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.profiler import profile
 
-from experiments.record import ROOT, Memory
+from experiments.memory import Memory
+from experiments.record import ROOT
 
 
 def call_peak_bytes(run: Callable[[], Any], device: torch.device) -> int:

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.record import write_text
+from experiments.files import write_text
 
 FROZEN, PEFT, MATCHED = "frozen", "peft", "peft matched"
 

@@ -1,1 +1,3 @@
-"""Experiments with deltatune: tasks, training, measurement. In a checkout: python -m experiments.run."""
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]  # of the checkout

@@ -26,6 +26,7 @@ class Row:
     response: list[int] = field(default_factory=list)
     segments: list[int] | None = None  # BERT's token types of the prompt
     label: int | None = None
+    truncated: bool = False  # it lost a part to max_length
 
     @property
     def n_tokens(self) -> int:
@@ -55,10 +56,11 @@ class Encoder:
         room = self.max_length - len(self.front) - len(response)
         if room < 1:
             raise ValueError(
-                f"{example.group or 'an example'}: its completion has {len(response)} tokens, which leaves no room for "
+                f"{example.place or 'an example'}: its completion has {len(response)} tokens, which leaves no room for "
                 f"a prompt in optim.max_length={self.max_length}; raise it or drop the example"
             )
-        return Row([*self.front, *self.prompt(example)[-room:]], response)
+        prompt = self.prompt(example)
+        return Row([*self.front, *prompt[-room:]], response, truncated=len(prompt) > room)
 
     def prompt(self, example: Example) -> list[int]:
         """The ids a response is asked for after: chat turns by the template, plain text up to a line's end."""
@@ -72,11 +74,14 @@ class Encoder:
     def classified(self, example: Example) -> Row:
         room = self.max_length - len(self.front)
         encoded = self.tokenizer(example.text, example.text_pair, truncation=True, max_length=room)
+        full = len(encoded["input_ids"]) == room  # to the limit, or over it
+        cut = full and len(self.tokenizer(example.text, example.text_pair)["input_ids"]) > room
         segments = encoded.get("token_type_ids")
         return Row(
             [*self.front, *encoded["input_ids"]],
             segments=None if segments is None else [0] * len(self.front) + segments,
             label=self.labels.index(example.completion),
+            truncated=cut,
         )
 
     @property

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
+
+CONF = Path(__file__).with_name("conf")
 
 
 class Device(Enum):
@@ -86,6 +90,13 @@ class JsonlConfig(TaskConfig):
 
 
 @dataclass
+class GeneralConfig(TaskConfig):
+    n_train: int = 300
+    n_val: int = 20
+    n_test: int = 64
+
+
+@dataclass
 class OptimConfig:
     lr: float = MISSING
     steps: int = 60
@@ -108,6 +119,36 @@ class EvalConfig:
     max_new_tokens: int = 48
 
 
+class Check(Enum):
+    """What a fault in the data does: stop the run, warn, or nothing, since nobody looks."""
+
+    error = "error"
+    warn = "warn"
+    off = "off"
+
+
+@dataclass
+class DataConfig:
+    """The data gate and the replay of other tasks' examples."""
+
+    check: Check = Check.error
+    near_duplicates: bool = True
+    replay: float = 0.0  # share of the training examples that come from replay_from; 0: none
+    replay_from: list[str] = field(default_factory=lambda: ["general"])  # tasks
+
+
+@dataclass
+class ForgettingConfig:
+    """Probes of what the model knew before, taken before and after the training."""
+
+    enabled: bool = True
+    text: str | None = None  # a jsonl file of {"text"}; None: the test part of the task `general`
+    n_text: int = 16  # texts whose perplexity is taken
+    n_kl: int = 8  # texts the base writes, on which the tuned model is held against it
+    tasks: list[str] = field(default_factory=list)  # other tasks to score
+    n_examples: int = 50  # of each of them
+
+
 @dataclass
 class Config:
     model: ModelConfig = MISSING
@@ -115,6 +156,10 @@ class Config:
     task: TaskConfig = MISSING
     optim: OptimConfig = MISSING
     eval: EvalConfig = field(default_factory=EvalConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    forgetting: ForgettingConfig = field(default_factory=ForgettingConfig)
+    start_from: str | None = None  # the file of a delta, or of a whole model, that another run left: train it further
+    track: list[str] = field(default_factory=list)  # tensorboard, wandb, mlflow, trackio
     seed: int = 0
     device: Device = Device.auto
     threads: int | None = None  # of the CPU; None: torch's default
@@ -127,6 +172,7 @@ def register() -> None:
     store.store(name="schema", node=Config)
     store.store(group="schema", name="ha_json", node=HaJsonConfig)
     store.store(group="schema", name="jsonl", node=JsonlConfig)
+    store.store(group="schema", name="general", node=GeneralConfig)
 
 
 def plain(config: Config) -> dict[str, Any]:
@@ -148,6 +194,9 @@ def check(config: Config) -> None:
         "eval.batch_size": config.eval.batch_size,
         "eval.max_new_tokens": config.eval.max_new_tokens,
         "log_every": config.log_every,
+        "forgetting.n_text": config.forgetting.n_text,
+        "forgetting.n_kl": config.forgetting.n_kl,
+        "forgetting.n_examples": config.forgetting.n_examples,
         "threads": 1 if config.threads is None else config.threads,
     }
     for name, value in at_least_one.items():
@@ -155,6 +204,8 @@ def check(config: Config) -> None:
             raise ValueError(f"{name}={value}: must be at least 1")
     if not 0 <= optim.warmup <= 1:
         raise ValueError(f"optim.warmup={optim.warmup}: a share of the steps, from 0 to 1")
+    if not 0 <= config.data.replay < 1:
+        raise ValueError(f"data.replay={config.data.replay}: a share of the training examples, from 0 to below 1")
     for name, value in {"optim.lr": optim.lr, "optim.clip": optim.clip}.items():
         if not value > 0:
             raise ValueError(f"{name}={value}: must be above 0")
@@ -163,11 +214,26 @@ def check(config: Config) -> None:
 def key(config: Config) -> str:
     """A hash of everything that can change the outcome, the contents of the task's own files included."""
     values = plain(config)
-    del values["out"], values["log_every"], values["optim"]["checkpoint_every"]
+    del values["out"], values["log_every"], values["track"], values["optim"]["checkpoint_every"]
     if isinstance(config.task, JsonlConfig):
         files = (config.task.train, config.task.val, config.task.test)
         values["files"] = [_sha256(Path(name)) if name else None for name in files]
+    if config.start_from:
+        values["start_from"] = _sha256(Path(config.start_from))
+    if config.forgetting.text:
+        values["forgetting"]["text"] = _sha256(Path(config.forgetting.text))
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def task_config(entry: str) -> TaskConfig:
+    """A task by its name and, after it, overrides of its fields: "sql", "jsonl task.train=a.jsonl task.n_test=5"."""
+    register()
+    name, *overrides = shlex.split(entry)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", overrides=[f"task={name}", *overrides])
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config.task
 
 
 def run_name(config: Config) -> str:

@@ -11,21 +11,19 @@ experiments/results/study. Exits with 1 if a run failed.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from experiments.arms import ROOT, Arm
+from experiments.files import write_json
 from experiments.plot import quality_plot
-from experiments.record import write_json
 from experiments.report import ending, markdown_table, notes, rich_table, terminal, write_markdown
-from experiments.rows import Row, read, row
+from experiments.rows import Row, essentials, read, row
 
 METHODS = ("none", "lora", "dora", "adapter", "prefix", "prompt", "bitfit", "ia3", "mam", "full")
 FACTORS = (1.0, 1 / 3, 3.0)  # of a method's default learning rate, the default first
@@ -91,16 +89,6 @@ def grid(methods: Sequence[str], shared: tuple[str, ...]) -> list[Cell]:
         for method in methods
         if method != "none"  # the untouched model has no learning rate
     ]
-
-
-def essentials(result: dict[str, Any]) -> dict[str, Any]:
-    """The result with the method's and optimizer's settings alone, and without this machine's paths."""
-    small = {name: value for name, value in result.items() if name != "config"}
-    small["config"] = {name: result["config"][name] for name in ("method", "optim", "eval")}
-    text = json.dumps(small)
-    for folder, sign in ((ROOT, "."), (Path.home(), "~")):
-        text = text.replace(json.dumps(str(folder))[1:-1], sign)
-    return json.loads(text)
 
 
 def best(rows: Sequence[Row]) -> Row | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,10 +16,12 @@ from deltatune.fast import attention_kernel
 from experiments.batches import Row, collate, indices
 from experiments.checkpoint import Checkpoints, State
 from experiments.config import OptimConfig
+from experiments.files import write_text
+from experiments.ledger import Ledger
 from experiments.loss import loss_sum
+from experiments.memory import Memory
 from experiments.optimizer import Optimizer, learning_rate
 from experiments.progress import progress
-from experiments.record import Memory, write_text
 
 
 class NotFinite(ArithmeticError):
@@ -37,20 +40,30 @@ def train(
     checkpoints: Checkpoints,
     metrics: Path,
     memory: Memory,
+    ledger: Ledger,
     log_every: int,
+    follow: Callable[[int, dict[str, float]], None] | None = None,
 ) -> State:
-    """Run, or go on to, the last step; a row of metrics a step. Raises NotFinite naming the step."""
-    state = checkpoints.restore(optimizer) or State()
-    # The rows of a dead process that lie after its last checkpoint are written again.
-    write_text(metrics, "".join(json.dumps(row) + "\n" for row in state.metrics))
-    peak_bytes, increase_bytes = state.peak_bytes, state.increase_bytes
+    """Run, or go on to, the last step; a row of metrics a step, which `follow` is told too.
+
+    The ledger gets the seconds of the processes before this one, up to their last checkpoint: what a killed process
+    did after that is done again. Raises NotFinite naming the step.
+    """
+    with ledger("checkpoint"):
+        state = checkpoints.restore(optimizer) or State()
+        # The rows of a dead process that lie after its last checkpoint are written again.
+        write_text(metrics, "".join(json.dumps(row) + "\n" for row in state.metrics))
+    ledger.add(state.seconds)
+    earlier = replace(state)
     model.train()
     with metrics.open("a") as log, progress("train", optim.steps, log_every, state.step) as show:
         while state.step < optim.steps:
             began = time.perf_counter()
-            chosen = [rows[i] for i in indices(state.step, optim.batch_size, len(rows), seed)]
-            loss, n_tokens = accumulate(model, chosen, optim, pad, device)
-            grad_norm = optimizer.step(state.step)
+            with ledger("data"):
+                chosen = [rows[i] for i in indices(state.step, optim.batch_size, len(rows), seed)]
+            loss, n_tokens = accumulate(model, chosen, optim, pad, device, ledger)
+            with ledger("optimizer", wait=True):
+                grad_norm = optimizer.step(state.step)
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                 raise NotFinite(
                     f"step {state.step + 1}: the loss is {loss}, the gradient's norm {grad_norm}; "
@@ -70,30 +83,47 @@ def train(
                 "wall_s": state.wall_s,
             }
             state.metrics.append(row)
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-            show(state.step, f"loss {loss:.3f}  {n_tokens / step_s:.0f} tokens/s")
+            with ledger("save"):
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                show(state.step, f"loss {loss:.3f}  {n_tokens / step_s:.0f} tokens/s")
+                if follow is not None:
+                    follow(state.step, row)
             if state.step % optim.checkpoint_every == 0 or state.step == optim.steps:
-                state.peak_bytes = max(peak_bytes, memory.peak_bytes())
-                state.increase_bytes = max(increase_bytes, memory.increase_bytes())
-                checkpoints.save(optimizer, state)
+                with ledger("checkpoint"):
+                    state.peak_bytes = max(earlier.peak_bytes, memory.since_begin())
+                    state.increase_bytes = max(earlier.increase_bytes, memory.increase_bytes())
+                    if device.type == "cuda":
+                        peak_bytes = torch.cuda.max_memory_allocated(device)
+                        state.device_peak_bytes = max(earlier.device_peak_bytes, peak_bytes)
+                    state.seconds = ledger.seconds()
+                    checkpoints.save(optimizer, state)
     return state
 
 
 def accumulate(
-    model: nn.Module, rows: Sequence[Row], optim: OptimConfig, pad: int, device: torch.device
+    model: nn.Module,
+    rows: Sequence[Row],
+    optim: OptimConfig,
+    pad: int,
+    device: torch.device,
+    ledger: Ledger,
 ) -> tuple[float, int]:
     """Gradients of the mean loss over all labelled tokens of the rows, in parts; that loss, and the real tokens.
 
     Each part's summed loss is divided by the labels of the whole, so the parts' sizes do not matter.
     """
     size = optim.micro_batch or len(rows)
-    parts = [collate(rows[i : i + size], pad, device) for i in range(0, len(rows), size)]
-    n_labelled = sum(part.n_labelled for part in parts)
+    with ledger("data"):
+        parts = [collate(rows[i : i + size], pad, device) for i in range(0, len(rows), size)]
+        n_labelled = sum(part.n_labelled for part in parts)
+        n_tokens = sum(part.n_tokens for part in parts)
     loss = 0.0
     for part in parts:
-        with attention_kernel(part.inputs["input_ids"].shape[1], device):  # for every method alike
+        # for every method alike
+        with ledger("forward", wait=True), attention_kernel(part.inputs["input_ids"].shape[1], device):
             share = loss_sum(model, part) / n_labelled
-        share.backward()
-        loss += share.item()
-    return loss, sum(part.n_tokens for part in parts)
+        with ledger("backward"):
+            share.backward()
+            loss += share.item()  # waits for the device
+    return loss, n_tokens

@@ -45,7 +45,14 @@ def overrides(tmp_path: Path, *more: str, file: Path | None = None) -> list[str]
     data = file or words(tmp_path / "words.jsonl")
     return [
         *("model=tiny", "task=jsonl", f"task.train={data}", "task.n_val=5", "task.n_test=6", "optim=quick"),
-        *("eval.max_new_tokens=6", "device=cpu", f"out={tmp_path / 'runs'}", *more),
+        *(
+            "eval.max_new_tokens=6",
+            "forgetting.n_text=3",
+            "forgetting.n_kl=2",
+            "device=cpu",
+            f"out={tmp_path / 'runs'}",
+            *more,
+        ),
     ]
 
 

@@ -23,9 +23,10 @@ from experiments.checkpoint import (
     set_random_states,
 )
 from experiments.config import OptimConfig
+from experiments.ledger import Ledger
 from experiments.loss import loss_sum
+from experiments.memory import Memory
 from experiments.optimizer import Optimizer, groups
-from experiments.record import Memory
 from experiments.train import NotFinite, train
 from tests.small import CPU, END, PAD, llama, optim, some_rows
 
@@ -53,6 +54,7 @@ def trained(folder: Path, settings: OptimConfig, identity: str = "one", rows: li
         checkpoints=checkpoints,
         metrics=folder / "metrics.jsonl",
         memory=memory,
+        ledger=Ledger(),
         log_every=100,
     )
     return state, [p.detach().clone() for _, p in dt.parameters(model)]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,7 +15,7 @@ import deltatune as dt
 from experiments.batches import Encoder, Row
 from experiments.config import EvalConfig
 from experiments.evaluate import answers, mean_loss
-from experiments.record import Memory, Phases, write_json, write_text
+from experiments.files import write_json, write_text
 from tests.small import CPU, END, PAD, VOCABULARY, Characters, llama, some_rows
 
 
@@ -74,7 +72,7 @@ def test_classification_by_the_likeliest_class():
     assert mean_loss(model, rows, PAD, 4, CPU) == pytest.approx(expected, rel=1e-5)
 
 
-# ---------------------------------------------------------------- records
+# ---------------------------------------------------------------- files
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -91,33 +89,3 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_text(file, "new")
     assert file.read_text() == '{\n  "a": 1\n}\n'
     assert list(tmp_path.iterdir()) == [file]
-
-
-@pytest.mark.parametrize("resettable", [True, False], ids=["mark reset", "sampled"])
-def test_memory_of_a_block(monkeypatch, resettable):
-    size = 300 << 20
-    np.ones(2 * size, dtype=np.uint8).sum()  # an earlier peak, higher than the one to be measured
-    memory = Memory()
-    if not resettable:
-
-        def refuse(*_: object) -> None:
-            raise PermissionError(errno.EACCES, "not here")
-
-        monkeypatch.setattr(Path, "write_text", refuse)
-    memory.begin()
-    held = np.ones(size, dtype=np.uint8)
-    for _ in range(20):  # long enough for a sampler
-        held += 1
-    del held
-    assert 0.9 * size < memory.increase_bytes() < 1.2 * size
-    assert memory.peak_bytes() > 2 * size
-
-
-def test_phases_add_up():
-    phase = Phases()
-    with pytest.raises(KeyboardInterrupt), phase("first"):
-        raise KeyboardInterrupt
-    with phase("second"):
-        pass
-    assert list(phase.seconds) == ["first", "second"]
-    assert all(0 <= s < 1 for s in phase.seconds.values())

@@ -49,7 +49,7 @@ def test_every_form_of_record(form: str, tmp_path: Path) -> None:
     record, messages, text, completion = FORMS[form]
     file = write(tmp_path / "all.jsonl", record)
     data = load_task(task(file, file, file))
-    assert data.train == [Example(messages, completion, f"{file}:1", text)]
+    assert data.train == [Example(messages, completion, text=text, place=f"{file}:1")]
     assert data.kind == ("classify" if "label" in record else "generate")
     assert data.labels == ((completion,) if "label" in record else ())
 

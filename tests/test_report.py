@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 
 import pytest
@@ -12,62 +10,8 @@ from matplotlib.figure import Figure
 
 from experiments import report
 from experiments.plot import label_points, quality_plot
-from experiments.rows import ReportError, Row, find, read, row
+from experiments.rows import Row, row
 from tests.made_up import UNTRAINED, made_up, put
-
-
-def test_a_result_becomes_a_row(tmp_path: Path) -> None:
-    item = row(put(tmp_path, made_up()))
-    assert (item.method, item.score, item.trainable, item.delta_bytes) == ("fable", 0.25, 1000, 4096)
-    assert (item.peak_bytes, item.increase_bytes, item.train_s) == (300 * 2**20, 20 * 2**20, 42.0)
-    assert item.failure is None
-    assert not item.untrained
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        "method",
-        "lr",
-        "quality",
-        "metric",
-        "step_s",
-        "base",
-        "parameters.share",
-        "bytes.delta",
-        "memory.peak_bytes",
-    ],
-)
-def test_a_missing_key_is_named(key: str, tmp_path: Path) -> None:
-    result = made_up()
-    outer, _, inner = key.partition(".")
-    del (result[outer] if inner else result)[inner or outer]
-    with pytest.raises(ReportError, match=f"{re.escape(str(tmp_path))}.*key '{inner or outer}' is missing"):
-        row(put(tmp_path, result, "x"))
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("", "not a readable result file"),
-        ('{"format": 1, "status"', "not a readable result file"),
-        ("[]", "'format' is not 1"),
-        (json.dumps(made_up(format=2)), "'format' is not 1"),
-        (json.dumps(made_up(status="running")), "'status' is 'running'"),
-    ],
-)
-def test_a_bad_file_is_named(content: str, said: str, tmp_path: Path) -> None:
-    path = put(tmp_path, content, "x")
-    with pytest.raises(ReportError, match=re.escape(str(path))) as caught:
-        read(path)
-    assert said in str(caught.value)
-
-
-def test_find_says_what_it_did_not_find(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="no such folder"):
-        find([tmp_path / "nowhere"])
-    with pytest.raises(ReportError, match=r"no result\.json under"):
-        find([tmp_path])
 
 
 def test_the_markdown_report(tmp_path: Path) -> None:

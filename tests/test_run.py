@@ -22,6 +22,7 @@ from experiments import run as module
 from experiments.batches import Encoder
 from experiments.config import key
 from experiments.evaluate import answers, mean_loss
+from experiments.ledger import PHASES
 from experiments.models import load_model
 from experiments.rows import row
 from experiments.run import run
@@ -40,8 +41,9 @@ from tests.runs import (
 METHODS = sorted(file.stem for file in (ROOT / "experiments" / "conf" / "method").glob("*.yaml"))
 KEYS = {
     *("format", "status", "error", "config", "key", "method", "model", "task", "seed", "lr", "steps", "batch_size"),
-    *("quality", "validation", "metric", "loss", "n_test", "parameters", "bytes", "memory", "seconds"),
-    *("tokens_per_s", "step_s", "environment", "data", "base"),
+    *("quality", "quality_by_part", "scores", "validation", "metric", "loss", "n_test", "parameters", "bytes"),
+    *("memory", "seconds", "tokens_per_s", "step_s", "flops", "cost", "forgetting", "environment", "data", "base"),
+    "failure_kind",
 }
 
 
@@ -62,7 +64,10 @@ def test_every_method_leaves_a_whole_directory(tmp_path, method):
         *("exact_match", 6, 6),
     )
     assert set(result["validation"]) == {"exact_match", "loss"}
-    assert result["data"]["n_at_max_length"] == 0
+    assert result["data"]["n_truncated"] == 0
+    assert len(result["scores"]) == 6
+    assert sum(result["scores"]) / 6 == result["quality"]["exact_match"]
+    check_costs(result, method)
     if method == "none":
         assert (result["lr"], result["steps"], result["bytes"]["delta"], result["parameters"]["trainable"]) == (
             None,
@@ -73,12 +78,31 @@ def test_every_method_leaves_a_whole_directory(tmp_path, method):
         return
     assert [line["step"] for line in metrics(folder)] == [1, 2, 3, 4]
     assert result["parameters"]["trainable"] > 0
-    assert result["memory"]["peak_bytes"] > result["memory"]["training_increase_bytes"] >= 0
+    memory = result["memory"]
+    assert memory["peak_bytes"] >= memory["training_peak_bytes"] > memory["training_increase_bytes"] >= 0
     file = folder / ("model.safetensors" if method == "full" else "delta.safetensors")
     assert result["bytes"]["delta"] == file.stat().st_size
-    assert 0 < result["seconds"]["train"] < result["seconds"]["total"]
     assert result["step_s"] > 0
     assert result["tokens_per_s"] > 0
+
+
+def check_costs(result: dict[str, Any], method: str) -> None:
+    """The phases sum to the whole, and each figure of use is there where the method has one."""
+    seconds = dict(result["seconds"])
+    total = seconds.pop("total")
+    assert set(seconds) == set(PHASES)
+    assert sum(seconds.values()) == pytest.approx(total, rel=1e-6)
+    training = [seconds[phase] for phase in ("forward", "backward", "optimizer", "checkpoint")]
+    assert all(s == 0 for s in training) if method == "none" else all(s > 0 for s in training)
+    assert all(seconds[phase] > 0 for phase in ("data", "load", "inject", "save", "evaluate", "forgetting", "cost"))
+    use = result["cost"]["generate_tokens_per_s"]
+    assert use["unmerged"] > 0
+    assert (use["merged"] is None) == (method in ("adapter", "mam", "prefix", "prompt"))
+    assert (result["cost"]["switch_s"] is None) == (method == "none")
+    assert result["flops"]["per_token"] > 0
+    assert (result["flops"]["train"] == 0) == (method == "none")
+    parameters = result["parameters"]
+    assert parameters["added"] == (0 if method in ("none", "full") else parameters["trainable"])
 
 
 @pytest.mark.parametrize("method", ["lora", "prefix", "prompt", "mam"])
@@ -118,8 +142,8 @@ def test_classification_trains_a_head_and_saves_it_with_the_delta(tmp_path, meth
     made = config(*overrides(tmp_path, f"method={method}", "optim.steps=6", file=data))
     result = run(made)
     assert result["metric"] == "accuracy"
-    assert set(result["quality"]) == {"accuracy", "macro_f1"}
-    assert set(result["validation"]) == {"accuracy", "macro_f1", "loss"}
+    assert set(result["quality"]) == {"accuracy", "macro_f1", "mcc"}
+    assert set(result["validation"]) == {"accuracy", "macro_f1", "mcc", "loss"}
     if method in ("lora", "prompt"):
         names = load_file(directory(made) / "delta.safetensors")
         assert [n for n in names if n.startswith("score")]
@@ -130,8 +154,8 @@ def test_prompts_that_were_cut_are_counted(tmp_path):
     result = run(config(*overrides(tmp_path, "method=none", "optim.max_length=22")))
     data = load_task(config(*overrides(tmp_path)).task)
     examples = [*data.train, *data.val, *data.test]
-    at_limit = sum(len(e.text) + 1 + len(e.completion) + 1 >= 22 for e in examples)
-    assert 0 < result["data"]["n_at_max_length"] == at_limit < len(examples)
+    cut = sum(len(e.text) + 1 + len(e.completion) + 1 > 22 for e in examples)
+    assert 0 < result["data"]["n_truncated"] == cut < len(examples)
 
 
 def test_a_completed_run_is_not_run_again(tmp_path, monkeypatch):
@@ -221,7 +245,7 @@ def test_killed_in_the_evaluation_it_does_not_train_again(tmp_path, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "mean_loss", dies)
+        patch.setattr("experiments.measure.mean_loss", dies)
         with pytest.raises(KeyboardInterrupt):
             run(made)
     assert not (directory(made) / "result.json").exists()

@@ -12,7 +12,6 @@ import torch
 from hydra.errors import ConfigCompositionException, HydraException
 
 import deltatune as dt
-from experiments import run as module
 from experiments.rows import row
 from experiments.run import main, run
 from tests.runs import config, directory, overrides, own_cache_and_torch_settings  # noqa: F401 - a fixture
@@ -35,7 +34,7 @@ def test_a_loss_that_blows_up_is_recorded_with_its_step(tmp_path):
     with pytest.raises(ArithmeticError, match="step 2"):
         run(made)
     result = json.loads((directory(made) / "result.json").read_text())
-    assert result["status"] == "failed"
+    assert (result["status"], result["failure_kind"]) == ("failed", "nan")
     assert "step 2: the loss is nan" in result["error"] or "step 2: the loss is inf" in result["error"]
     assert "step 2" in (row(directory(made) / "result.json").failure or "")
 
@@ -43,10 +42,11 @@ def test_a_loss_that_blows_up_is_recorded_with_its_step(tmp_path):
 def test_a_failed_run_is_tried_again(tmp_path, monkeypatch):
     made = config(*overrides(tmp_path))
     with monkeypatch.context() as patch:
-        patch.setattr(module, "load_task", lambda *_, **__: 1 / 0)
+        patch.setattr("experiments.measure.load_task", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(made)
-    assert json.loads((directory(made) / "result.json").read_text())["status"] == "failed"
+    result = json.loads((directory(made) / "result.json").read_text())
+    assert (result["status"], result["failure_kind"]) == ("failed", "error")
     assert run(made)["status"] == "complete"
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import combinations, islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,8 @@ import pytest
 
 pytest.importorskip("hassil", reason="needs the extra `experiments`")
 
-from experiments.tasks import Example, TaskData, TaskError, ha_json, load_task, score
+from experiments.metrics import exact_match, json_match
+from experiments.tasks import Example, Scorer, Scores, TaskData, TaskError, content_sha256, ha_json, load_task
 
 Parts = tuple[list[Example], list[Example], list[Example]]
 
@@ -34,8 +36,8 @@ def said(example: Example) -> str:
     return example.messages[0]["content"]
 
 
-def generated(gold: str) -> TaskData:
-    return TaskData("ha_json", "generate", [], [], [Example((), gold)], (), "", {})
+def made(scorer: Scorer, *test: Example) -> TaskData:
+    return TaskData("made up", "generate", [], [], list(test), (), "", {}, "a metric", scorer)
 
 
 # ha_json: the data
@@ -177,34 +179,34 @@ def test_loading_keeps_the_data_in_the_cache(tmp_path: Path, monkeypatch: pytest
         ("[" * 100_000, 0, 0),
     ],
 )
-def test_score_of_ha_json(prediction: str, exact_match: float, valid_json: float) -> None:
-    data = generated('{"intent":"A","slots":{"n":1}}')
-    assert score(data, [prediction], data.test) == {
-        "exact_match": exact_match,
-        "valid_json": valid_json,
-    }
-
-
-def test_score_of_classification() -> None:
-    data = TaskData("jsonl", "classify", [], [], [], ("a", "b"), "", {})
-    examples = [Example((), label) for label in "aaab"]
-    result = score(data, ["a", "a", "b", "b"], examples)
-    # a: precision 1, recall 2/3; b: precision 1/2, recall 1
-    assert result == {"accuracy": 0.75, "macro_f1": pytest.approx((0.8 + 2 / 3) / 2)}
-
-
-def test_score_of_generation_from_a_file() -> None:
-    data = TaskData("jsonl", "generate", [], [], [], (), "", {})
-    assert score(data, [" yes\n", "Yes"], [Example((), "yes"), Example((), "yes")]) == {"exact_match": 0.5}
+def test_score_of_json(prediction: str, exact_match: float, valid_json: float) -> None:
+    scores = json_match([Example((), '{"intent":"A","slots":{"n":1}}')], [prediction])
+    assert scores == Scores([exact_match], {"exact_match": exact_match, "valid_json": valid_json})
 
 
 @pytest.mark.parametrize("predictions", [[], ["a", "b"]])
 def test_score_wants_one_prediction_for_each_example(predictions: list[str]) -> None:
-    data = generated("{}")
+    data = made(exact_match, Example((), "a"))
     with pytest.raises(TaskError, match="predictions for 1 examples"):
-        score(data, predictions, data.test)
+        data.score(data.test, predictions)
+
+
+def test_quality_is_also_reported_by_part() -> None:
+    examples = [Example((), "a", part="de"), Example((), "b", part="fr"), Example((), "c", part="de"), Example((), "d")]
+    data = made(exact_match, *examples)
+    assert data.score(examples, ["a", "b", "b", "d"]) == Scores([1, 1, 0, 1], {"exact_match": 0.75})
+    assert data.by_part(examples, ["a", "b", "b", "d"]) == {"de": {"exact_match": 0.5}, "fr": {"exact_match": 1.0}}
+    assert data.by_part(examples[3:], ["d"]) == {}
+
+
+def test_the_hash_is_of_the_contents_alone() -> None:
+    plain = Example((), "a", "t", "b")
+    assert content_sha256([plain]) == content_sha256([replace(plain, place="a.jsonl:3")])
+    others = [replace(plain, part="de"), replace(plain, choices=("a", "c")), replace(plain, references=("a", "c"))]
+    assert len({content_sha256([one]) for one in [plain, *others]}) == 4
+    assert content_sha256([plain], []) != content_sha256([], [plain])
 
 
 def test_unknown_task() -> None:
-    with pytest.raises(TaskError, match=r"'chess'.*ha_json or jsonl"):
+    with pytest.raises(TaskError, match=r"'chess'; there are: .*ha_json.*jsonl"):
         load_task(SimpleNamespace(name="chess"))

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5Model
 import deltatune as dt
 from deltatune import fast
 from deltatune.host import hosts
-from experiments.run import checkpoint_activations
+from experiments.prepare import checkpoint_activations
 from tests.cases import shaken
 
 

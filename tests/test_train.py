@@ -15,9 +15,10 @@ import deltatune as dt
 from experiments.batches import IGNORED, Encoder, Row, collate, indices, padded
 from experiments.config import Decay
 from experiments.evaluate import mean_loss
+from experiments.ledger import Ledger
 from experiments.loss import loss_sum
 from experiments.optimizer import Optimizer, groups, learning_rate
-from experiments.run import checkpoint_activations
+from experiments.prepare import checkpoint_activations
 from experiments.tasks import Example
 from experiments.train import accumulate
 from tests.small import CPU, END, PAD, VOCABULARY, Characters, llama, optim, some_rows
@@ -84,7 +85,7 @@ def test_encoding_of_plain_text():
     assert cut.prompt == [100, 101, *map(ord, " go\n")]
     assert len(cut.prompt) + len(cut.response) == 10
     with pytest.raises(ValueError, match=r"file:3.*10 tokens.*optim.max_length=10"):
-        encoder.generated(Example((), "long long", group="file:3", text="go"))
+        encoder.generated(Example((), "long long", text="go", place="file:3"))
 
 
 def test_every_epoch_is_a_permutation_of_its_own_and_any_step_can_be_had_alone():
@@ -150,7 +151,7 @@ def test_accumulation_weighs_tokens_not_parts():
 
     def gradients(micro: int | None) -> tuple[float, list[torch.Tensor]]:
         model.zero_grad()
-        loss, n_tokens = accumulate(model, rows, optim(micro_batch=micro), PAD, CPU)
+        loss, n_tokens = accumulate(model, rows, optim(micro_batch=micro), PAD, CPU, Ledger())
         assert n_tokens == sum(len(r.prompt) + len(r.response) for r in rows)
         return loss, [p.grad.clone() for p in model.parameters() if p.grad is not None]
 

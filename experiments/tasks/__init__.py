@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any, Literal
+
+# Each has a module here with load(config, seed) -> TaskData, a file conf/task/<name>.yaml, a schema in config.py.
+TASKS = (
+    "ha_json",
+    "jsonl",
+)
+
+Kind = Literal["generate", "classify", "choose", "text"]
 
 
 class TaskError(ValueError):
@@ -17,70 +26,84 @@ class TaskError(ValueError):
 class Example:
     """One prompt with its gold answer.
 
-    messages: the chat turns up to the user's last one; () where the record has no chat form: then `text` is
-    the prompt. completion: the answer, for classification the label.
+    A prompt is chat turns or plain text; of the kind "text" there is no prompt, and `text` is what is learned.
     """
 
-    messages: tuple[dict[str, str], ...]
-    completion: str
-    group: str = ""  # the template or "file:line" it came from
+    messages: tuple[dict[str, str], ...] = ()  # the chat turns up to the user's last one; (): `text` is the prompt
+    completion: str = ""  # the gold answer, for classification the label
+    group: str = ""  # a template or an entity: no group stands in two parts of a split
     text: str = ""
     text_pair: str | None = None
+    references: tuple[str, ...] = ()  # every accepted answer where there are several, the completion first
+    choices: tuple[str, ...] = ()  # of a multiple choice; the completion is one of them
+    part: str = ""  # a language, a category …: quality is also reported by it
+    place: str = ""  # "file:line" of a record out of a file
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        return self.references or (self.completion,)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a set of predictions is worth."""
+
+    each: list[float]  # the main metric's number of every example
+    means: dict[str, float]  # every metric, the main one first; those of a whole set, as macro-F1, stand only here
+
+
+Scorer = Callable[[Sequence[Example], Sequence[str]], Scores]
 
 
 @dataclass(frozen=True)
 class TaskData:
+    """Three parts, and how predictions are scored.
+
+    kind: "generate": text is generated greedily. "classify": a trained head says one of `labels`, or, of a model
+    without one, the likeliest label's text as the prompt's continuation. "choose": the choice that is likeliest a
+    byte. "text": every token is learned and predicted, and a prediction is '[nll_sum, n_tokens, n_bytes]'.
+    """
+
     name: str
-    kind: Literal["generate", "classify"]
+    kind: Kind
     train: list[Example]
     val: list[Example]
     test: list[Example]
     labels: tuple[str, ...]  # of a classification, sorted
     sha256: str  # of the contents of all three parts
     sources: dict[str, str]  # package or file -> version or sha256
+    metric: str  # the main one: the mean of a number an example, higher is better
+    scorer: Scorer
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+        """The scores of `examples`, whose predictions stand in the same order."""
+        if len(predictions) != len(examples) or not examples:
+            raise TaskError(f"{len(predictions)} predictions for {len(examples)} examples: give one for each, of some")
+        return self.scorer(examples, predictions)
+
+    def by_part(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, dict[str, float]]:
+        """The means of each part that examples name; {} where none does."""
+        found = {}
+        for part in sorted({example.part for example in examples} - {""}):
+            chosen = [i for i, example in enumerate(examples) if example.part == part]
+            found[part] = self.score([examples[i] for i in chosen], [predictions[i] for i in chosen]).means
+        return found
 
 
-def load_task(task_cfg: Any, seed: int = 0) -> TaskData:
-    """The data of `task_cfg.name`; `seed` draws the sentences and the split, and nothing else does."""
-    if task_cfg.name == "ha_json":
-        from experiments.tasks import ha_json
-
-        return ha_json.load(task_cfg.n_train, task_cfg.n_val, task_cfg.n_test, seed)
-    if task_cfg.name == "jsonl":
-        from experiments.tasks import jsonl
-
-        return jsonl.load(task_cfg, seed)
-    raise TaskError(f"unknown task {task_cfg.name!r}: choose ha_json or jsonl")
+def load_task(config: Any, seed: int = 0) -> TaskData:
+    """The data of `config.name`; `seed` draws the examples and the split, and nothing else does."""
+    if config.name not in TASKS:
+        raise TaskError(f"unknown task {config.name!r}; there are: {', '.join(TASKS)}")
+    return import_module(f"experiments.tasks.{config.name}").load(config, seed)
 
 
-def score(data: TaskData, predictions: list[str], examples: list[Example]) -> dict[str, float]:
-    """Shares in [0, 1] over `examples`, whose predictions stand in the same order."""
-    if len(predictions) != len(examples) or not examples:
-        raise TaskError(f"{len(predictions)} predictions for {len(examples)} examples: give one for each, of some")
-    gold = [example.completion for example in examples]
-    if data.kind == "classify":
-        return _classification(gold, predictions)
-    if data.name == "ha_json":
-        from experiments.tasks import ha_json
-
-        return ha_json.score(gold, predictions)
-    return {"exact_match": _mean(said.strip() == right.strip() for said, right in zip(predictions, gold))}
-
-
-def content_sha256(*parts: list[Example]) -> str:
-    canonical = json.dumps([[asdict(example) for example in part] for part in parts], sort_keys=True)
+def content_sha256(*parts: Sequence[Example]) -> str:
+    """A hash of what is learned: where a record stands, and fields of newer forms that are empty, leave it alone."""
+    canonical = json.dumps([[_contents(example) for example in part] for part in parts], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _classification(gold: list[str], said: list[str]) -> dict[str, float]:
-    """F1 is averaged over every label that stands in the gold answers or was predicted."""
-    f1 = []
-    for label in sorted({*gold, *said}):
-        both = sum(a == b == label for a, b in zip(gold, said))
-        f1.append(2 * both / (gold.count(label) + said.count(label)))
-    return {"accuracy": _mean(a == b for a, b in zip(gold, said)), "macro_f1": sum(f1) / len(f1)}
-
-
-def _mean(values: Iterable[bool]) -> float:
-    ones = list(values)
-    return sum(ones) / len(ones)
+def _contents(example: Example) -> dict[str, Any]:
+    fields = asdict(example)
+    del fields["place"]
+    return {name: value for name, value in fields.items() if value or name not in ("references", "choices", "part")}

@@ -38,6 +38,7 @@ from hassil.numbers import get_rbnf_engine
 from home_assistant_intents import get_intents
 
 from experiments.fetch import cached
+from experiments.metrics import canonical, json_match
 from experiments.tasks import Example, TaskData, TaskError, content_sha256, ha_home
 
 PACKAGES = ("home-assistant-intents", "hassil", "unicode-rbnf")
@@ -178,7 +179,8 @@ def expansions(home: Home, template: Template, seed: int) -> Iterator[Example]:
         yield Example(messages=({"role": "user", "content": said},), completion=_answer(*put_in), group=template.id)
 
 
-def load(n_train: int, n_val: int, n_test: int, seed: int) -> TaskData:
+def load(config: Any, seed: int) -> TaskData:
+    n_train, n_val, n_test = config.n_train, config.n_val, config.n_test
     sources = {name: version(name) for name in PACKAGES}
     code = [Path(__file__).read_bytes(), Path(ha_home.__file__).read_bytes()]
     key = hashlib.sha256(repr((sources, code, n_train, n_val, n_test, seed)).encode()).hexdigest()[:16]
@@ -188,8 +190,14 @@ def load(n_train: int, n_val: int, n_test: int, seed: int) -> TaskData:
         (into / "parts.json").write_text(json.dumps([[asdict(example) for example in part] for part in parts]))
 
     stored = json.loads((cached(f"ha_json-{key}", build) / "parts.json").read_text())
-    train, val, test = ([Example(**{**row, "messages": tuple(row["messages"])}) for row in part] for part in stored)
-    return TaskData("ha_json", "generate", train, val, test, (), content_sha256(train, val, test), sources)
+    train, val, test = ([_example(row) for row in part] for part in stored)
+    digest = content_sha256(train, val, test)
+    return TaskData("ha_json", "generate", train, val, test, (), digest, sources, "exact_match", json_match)
+
+
+def _example(row: dict[str, Any]) -> Example:
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    return Example(**fields)
 
 
 def generate(n_train: int, n_val: int, n_test: int, seed: int) -> tuple[list[Example], list[Example], list[Example]]:
@@ -236,35 +244,8 @@ def _fill(
     return part
 
 
-def score(gold: list[str], predictions: list[str]) -> dict[str, float]:
-    """exact_match: the same JSON value as the gold one; valid_json: a JSON object, and nothing around it."""
-    said = [_parse(text) for text in predictions]
-    right = [_parse(text) for text in gold]
-    return {
-        "exact_match": sum(a is not None and _canonical(a) == _canonical(b) for a, b in zip(said, right)) / len(gold),
-        "valid_json": sum(value is not None for value in said) / len(gold),
-    }
-
-
-def _parse(text: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text, parse_constant=_refuse)  # JSON itself has no NaN and no Infinity
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(constant)
-
-
 def _answer(intent: str, slots: dict[str, Any]) -> str:
-    return _canonical({"intent": intent, "slots": slots})
-
-
-def _canonical(value: Any) -> str:
-    """Compact, keys sorted: texts that tell 1 from true, which Python holds equal."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return canonical({"intent": intent, "slots": slots})
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from experiments.metrics import classification, exact_match
 from experiments.tasks import Example, TaskData, TaskError, content_sha256
 
 FORMS = {
@@ -48,11 +49,12 @@ def load(task: Any, seed: int = 0) -> TaskData:
     for part in ("val", "test"):
         for e in parts[part]:
             if classify and e.completion not in labels:
-                raise TaskError(f"{e.group}: label {e.completion!r} does not occur in the training part")
+                raise TaskError(f"{e.place}: label {e.completion!r} does not occur in the training part")
     sources = {str(p): hashlib.sha256(Path(p).read_bytes()).hexdigest() for p in files.values() if p}
     digest = content_sha256(parts["train"], parts["val"], parts["test"])
     kind = "classify" if classify else "generate"
-    return TaskData("jsonl", kind, parts["train"], parts["val"], parts["test"], labels, digest, sources)
+    metric, scorer = ("accuracy", classification) if classify else ("exact_match", exact_match)
+    return TaskData("jsonl", kind, parts["train"], parts["val"], parts["test"], labels, digest, sources, metric, scorer)
 
 
 def rank(example: Example, seed: int) -> str:
@@ -111,18 +113,18 @@ def text_of(record: dict[str, Any], field: str, place: str, empty: bool = False)
 def example_of(record: dict[str, Any], form: str, place: str) -> Example:
     if form == "prompt/completion":
         prompt, completion = (text_of(record, f, place) for f in FORMS[form])
-        return Example((), completion, place, text=prompt)
+        return Example((), completion, text=prompt, place=place)
     if form == "instruction/output":
         prompt, completion = (text_of(record, f, place) for f in FORMS[form])
         given = text_of({"input": "", **record}, "input", place, empty=True)
         content = f"{prompt}\n\n{given}" if given.strip() else prompt
-        return Example(({"role": "user", "content": content},), completion, place)
+        return Example(({"role": "user", "content": content},), completion, place=place)
     if form == "text/label":
         label = record["label"]
         if isinstance(label, bool) or not isinstance(label, (str, int)):
             raise TaskError(f"{place}: field 'label' must be a text or a whole number, not {type(label).__name__}")
         pair = text_of(record, "text_pair", place) if "text_pair" in record else None
-        return Example((), str(label), place, text=text_of(record, "text", place), text_pair=pair)
+        return Example((), str(label), text=text_of(record, "text", place), text_pair=pair, place=place)
     turns = record["messages"]
     if not isinstance(turns, list) or len(turns) < 2 or not all(isinstance(t, dict) for t in turns):
         raise TaskError(f"{place}: field 'messages' must be a list of two or more turns")
@@ -134,4 +136,4 @@ def example_of(record: dict[str, Any], form: str, place: str) -> Example:
     if turns[-1]["role"] != "assistant":
         raise TaskError(f"{place}: the last turn of 'messages' must be the assistant's, not {turns[-1]['role']!r}")
     before = tuple({"role": t["role"], "content": t["content"]} for t in turns[:-1])
-    return Example(before, turns[-1]["content"], place)
+    return Example(before, turns[-1]["content"], place=place)

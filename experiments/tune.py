@@ -1,7 +1,7 @@
 """Search hyperparameters of a run by TPE (Optuna), each trial a run of its own.
 
-    python -m experiments.search method=lora task=ha_json out=runs/search --trials 20 --slots 2
-    python -m experiments.search method=lora 'optim.lr=tag(log,interval(1e-4,1e-2))' \\
+    python -m experiments.tune method=lora task=ha_json out=runs/search --trials 20 --slots 2
+    python -m experiments.tune method=lora 'optim.lr=tag(log,interval(1e-4,1e-2))' \\
         'method.rules.0.hparams.rank=choice(4,8,16)' 'optim.warmup=interval(0,0.3)' --objective exact_match
 
 What is to be searched is written as Hydra's sweeps: interval(a,b), tag(log,interval(a,b)), int(interval(a,b)),
@@ -184,14 +184,14 @@ def found(given: argparse.Namespace) -> int:
     asked = [*sorted(fixed), *(f"{name}={kind}" for name, kind in sorted(searched.items())), given.objective]
     name = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]
     out = Path(Arm((*fixed, *first(searched))).config.out)
-    study = open_study(out / f"search-{name}.journal", name, given.objective in LOWER_IS_BETTER)
+    study = open_study(out / f"tune-{name}.journal", name, given.objective in LOWER_IS_BETTER)
     search(study, fixed, searched, given.trials, given.slots, given.objective)
-    return show(study, fixed, given.objective, out / f"search-{name}.json")
+    return show(study, fixed, given.objective, out / f"tune-{name}.json")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m experiments.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, fixed or to be searched")
     parser.add_argument("--trials", type=int, default=20, help="in all, earlier ones included (%(default)s)")

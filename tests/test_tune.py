@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import search
+from experiments import tune
 from experiments.arms import Arm
 from experiments.rows import Row
 
@@ -46,17 +46,17 @@ class Runs:
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     made = Runs()
-    monkeypatch.setattr(search, "carry_out", made)
+    monkeypatch.setattr(tune, "carry_out", made)
     return made
 
 
 def record(folder: Path) -> dict:
-    (file,) = folder.glob("search-*.json")
+    (file,) = folder.glob("tune-*.json")
     return json.loads(file.read_text())
 
 
 def test_hydra_sweeps_are_the_space():
-    fixed, searched = search.space(
+    fixed, searched = tune.space(
         [
             *BASE,
             "optim.lr=tag(log,interval(1e-4,1e-2))",
@@ -79,11 +79,9 @@ def test_hydra_sweeps_are_the_space():
 
 
 def test_the_learning_rate_is_searched_around_the_methods_default():
-    assert search.space(BASE)[1] == {"optim.lr": FloatDistribution(1e-4, 1e-2, log=True)}
-    assert search.space(["method=bitfit,lora", "model=tiny"])[1]["method"] == CategoricalDistribution(
-        ["bitfit", "lora"]
-    )
-    assert search.space([*BASE, "optim.lr=1e-3", "seed=1,2"])[1] == {"seed": CategoricalDistribution([1, 2])}
+    assert tune.space(BASE)[1] == {"optim.lr": FloatDistribution(1e-4, 1e-2, log=True)}
+    assert tune.space(["method=bitfit,lora", "model=tiny"])[1]["method"] == CategoricalDistribution(["bitfit", "lora"])
+    assert tune.space([*BASE, "optim.lr=1e-3", "seed=1,2"])[1] == {"seed": CategoricalDistribution([1, 2])}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +95,7 @@ def test_the_learning_rate_is_searched_around_the_methods_default():
     ],
 )
 def test_what_cannot_be_searched_is_refused(runs, capsys, tmp_path, given, message):
-    assert search.main([*BASE, f"out={tmp_path}", *given]) == 2
+    assert tune.main([*BASE, f"out={tmp_path}", *given]) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
@@ -105,10 +103,10 @@ def test_it_finds_the_best_and_goes_on_where_it_was(runs, capsys, tmp_path):
     command = [*BASE, f"out={tmp_path}", "--slots", "3"]
     runs.stop_after = 6
     with pytest.raises(KeyboardInterrupt):
-        search.main([*command, "--trials", "14"])
+        tune.main([*command, "--trials", "14"])
     assert [len(batch) for batch in runs.batches] == [3, 3]
     runs.stop_after = math.inf
-    assert search.main([*command, "--trials", "14"]) == 0
+    assert tune.main([*command, "--trials", "14"]) == 0
     assert [len(batch) for batch in runs.batches] == [3, 3, 3, 3, 2]
     rates = [arm.config.optim.lr for batch in runs.batches for arm in batch]
     assert len(set(rates)) > 10  # the second start does not draw the first one's values again
@@ -122,9 +120,9 @@ def test_it_finds_the_best_and_goes_on_where_it_was(runs, capsys, tmp_path):
     assert f"best: python -m experiments.run model=tiny task=ha_json method=lora optim=quick out={tmp_path}" in said
     assert f"optim.lr={best:g}" in said
     n = len(runs.batches)
-    assert search.main([*command, "--trials", "14"]) == 0
+    assert tune.main([*command, "--trials", "14"]) == 0
     assert len(runs.batches) == n
-    assert search.main([*command, "--trials", "15"]) == 0
+    assert tune.main([*command, "--trials", "15"]) == 0
     assert len(runs.batches) == n + 1
 
 
@@ -132,21 +130,21 @@ def test_what_was_cut_off_is_run_first(runs, tmp_path):
     command = [*BASE, f"out={tmp_path}", "--trials", "4", "--slots", "2"]
     runs.stop_after = 2
     with pytest.raises(KeyboardInterrupt):
-        search.main(command)
-    (journal,) = tmp_path.glob("search-*.journal")
-    study = search.open_study(journal, journal.stem.removeprefix("search-"), True)
+        tune.main(command)
+    (journal,) = tmp_path.glob("tune-*.journal")
+    study = tune.open_study(journal, journal.stem.removeprefix("tune-"), True)
     open_trials = study.get_trials(states=(TrialState.RUNNING,))
     assert len(open_trials) == 2
     runs.stop_after = math.inf
-    assert search.main(command) == 0
-    assert [search.values(trial)["optim.lr"] for trial in open_trials] == [
+    assert tune.main(command) == 0
+    assert [tune.values(trial)["optim.lr"] for trial in open_trials] == [
         f"{arm.config.optim.lr:.3g}" for arm in runs.batches[1]
     ]
     assert sum(map(len, runs.batches)) == 4
 
 
 def test_rates_that_diverge_are_drawn_less(runs, tmp_path):
-    assert search.main([*BASE, f"out={tmp_path}", "optim.lr=tag(log,interval(1e-3,1))", "--trials", "30"]) == 0
+    assert tune.main([*BASE, f"out={tmp_path}", "optim.lr=tag(log,interval(1e-3,1))", "--trials", "30"]) == 0
     rates = [arm.config.optim.lr for batch in runs.batches for arm in batch]
     n_bad = [sum(lr > 6e-3 for lr in part) for part in (rates[:10], rates[-10:])]
     assert n_bad[1] < n_bad[0]
@@ -156,16 +154,16 @@ def test_rates_that_diverge_are_drawn_less(runs, tmp_path):
 
 
 def test_a_metric_is_maximized(runs, tmp_path):
-    assert search.main([*BASE, f"out={tmp_path}", "--trials", "5", "--objective", "exact_match"]) == 0
+    assert tune.main([*BASE, f"out={tmp_path}", "--trials", "5", "--objective", "exact_match"]) == 0
     values = [trial["exact_match"] for trial in record(tmp_path)["trials"] if trial["exact_match"] is not None]
     assert values == sorted(values, reverse=True)
 
 
 def test_all_trials_failed(runs, tmp_path):
-    assert search.main([*BASE, f"out={tmp_path}", "optim.lr=interval(0.1,1)", "--trials", "2"]) == 1
+    assert tune.main([*BASE, f"out={tmp_path}", "optim.lr=interval(0.1,1)", "--trials", "2"]) == 1
 
 
 def test_without_optuna_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    assert search.main([*BASE]) == 2
+    assert tune.main([*BASE]) == 2
     assert "pip install" in capsys.readouterr().err

@@ -1,0 +1,247 @@
+"""Forgetting: what training on a task does to what the model could do before.
+
+Probes, each before and after: the perplexity of held-out general text, exp of the mean −log p of its tokens; KL(base ‖
+tuned) a token of text that the base itself wrote; the score on other tasks. An encoder writes no text: of it the drift
+of its features is taken. The base's figures are a function of the base and the probes alone: they are kept in the
+cache under a hash of both, so that a sweep takes them once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import deltatune as dt
+from experiments import probes
+from experiments.batches import Encoder
+from experiments.config import Config, task_config
+from experiments.evaluate import answers
+from experiments.fetch import cached
+from experiments.probes import Written
+from experiments.tasks import TaskData, TaskError, general, load_task
+from experiments.train import NotFinite
+
+FORMAT = 1  # of what is kept in the cache: raise it when what is measured changes
+TEXT_TOKENS = 128  # of a text; what is longer is cut
+
+
+@dataclass
+class Base:
+    """What the base is worth: figures that stand in the cache."""
+
+    texts: list[list[int]]  # ids
+    nll: list[float] = field(default_factory=list)  # of each text, summed over its tokens
+    written: Path | None = None  # the texts that it wrote, and its logits on them
+    features: Path | None = None  # of an encoder, which has these alone
+    tasks: dict[str, tuple[TaskData, list[float]]] = field(default_factory=dict)  # and the score of each example
+
+
+def before(config: Config, model: nn.Module, encoder: Encoder, device: torch.device) -> Base:
+    """The base's figures, out of the cache or taken now. The global random state stays as it was.
+
+    model, encoder: as loaded, before a delta and its reserved ids.
+    """
+    wanted = config.forgetting
+    ids = [encoder.tokenizer(text)["input_ids"][:TEXT_TOKENS] for text in general_texts(config)]
+    ids = [text for text in ids if len(text) > 1]  # a single token has nothing to be foreseen from
+    if not ids:
+        raise TaskError(f"forgetting.text={wanted.text}: no text of two tokens or more; give longer ones")
+    base, kept = Base(ids[: wanted.n_text]), Kept(model, device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        if not writes_text(model):
+            base.features = kept(
+                "features", base.texts, lambda file: keep_features(file, model, encoder, base.texts, device)
+            )
+            return base
+        base.nll = kept.numbers("text", base.texts, lambda: probes.text_nll(model, encoder, base.texts, device))
+        starts = ids[: wanted.n_kl]
+        base.written = kept("written", starts, lambda file: keep_written(file, model, encoder, starts, device))
+        for entry in wanted.tasks:
+            base.tasks[entry] = scored_by_base(config, kept, model, encoder, entry, device)
+    return base
+
+
+def scored_by_base(
+    config: Config, kept: Kept, model: nn.Module, encoder: Encoder, entry: str, device: torch.device
+) -> tuple[TaskData, list[float]]:
+    """Another task, and the base's score of each of its examples."""
+    task = task_config(entry)
+    data = load_task(task, seed=task.seed)
+    what = [data.sha256, config.forgetting.n_examples, config.optim.max_length, asdict(config.eval)]
+    return data, kept.numbers(f"task-{data.name}", what, lambda: scored(config, model, encoder, data, device))
+
+
+def after(
+    config: Config,
+    base: Base,
+    model: nn.Module,
+    encoder: Encoder,
+    device: torch.device,
+    known: dict[str, list[float]],
+) -> dict[str, Any]:
+    """The result's part on forgetting. encoder: with a delta's reserved ids.
+
+    known: scores of every test example that the run has taken already, by the hash of the task's data.
+    """
+    if base.features is not None:
+        return encoder_drift(base, model, encoder, device)
+    n_tokens = [len(text) - 1 for text in base.texts]
+    nll = probes.text_nll(model, encoder, base.texts, device)
+    kl, n_written = [], 0
+    with safe_open(str(base.written), framework="pt") as file:
+        texts = [Written(**text) for text in json.loads(file.metadata()["texts"])]
+        for i, logits in enumerate(probes.logits_of(model, encoder, texts, device)):
+            kl.append(probes.kl_sum(file.get_tensor(str(i)).to(device), logits))
+            n_written += len(texts[i].own)
+    if not all(map(math.isfinite, [*nll, *kl])):
+        raise NotFinite("after the training the model gives NaN on the probes of forgetting; lower optim.lr")
+    tasks = {}
+    for name, (data, earlier) in base.tasks.items():
+        scores = known.get(data.sha256) or scored(config, model, encoder, data, device)
+        means = [sum(each[: len(earlier)]) / len(earlier) for each in (earlier, scores)]
+        tasks[name] = {"before": means[0], "after": means[1], "metric": data.metric, "n_examples": len(earlier)}
+    return {
+        "text_perplexity": {
+            "before": perplexity(sum(base.nll), sum(n_tokens)),
+            "after": perplexity(sum(nll), sum(n_tokens)),
+        },
+        "kl_per_token": sum(kl) / n_written,
+        "feature_drift": None,
+        "tasks": tasks,
+        "text": config.forgetting.text or "general",
+        "n_texts": len(base.texts),
+        "n_text_tokens": sum(n_tokens),
+        "n_written": len(texts),
+        "n_written_tokens": n_written,
+        # a text each, for paired intervals: mean −log p a token, mean KL a token
+        "each": {
+            "nll_before": [total / n for total, n in zip(base.nll, n_tokens)],
+            "nll_after": [total / n for total, n in zip(nll, n_tokens)],
+            "kl": [total / len(text.own) for total, text in zip(kl, texts)],
+        },
+        "reason": None,
+    }
+
+
+def encoder_drift(base: Base, model: nn.Module, encoder: Encoder, device: torch.device) -> dict[str, Any]:
+    assert base.features is not None
+    drift = probes.drift(load_file(base.features)["features"], probes.features(model, encoder, base.texts, device))
+    if not all(map(math.isfinite, drift)):
+        raise NotFinite("after the training the encoder's features are NaN; lower optim.lr")
+    return {
+        "text_perplexity": None,
+        "kl_per_token": None,
+        "feature_drift": sum(drift) / len(drift),
+        "tasks": {},
+        "n_texts": len(base.texts),
+        "each": {"drift": drift},
+        "reason": "an encoder writes no text and has one head a task: the drift of its features is measured alone",
+    }
+
+
+def perplexity(nll: float, n_tokens: int) -> float:
+    """exp of the mean; of a model so far gone that this is no number, the largest there is."""
+    return math.exp(min(nll / n_tokens, 709.0))
+
+
+def writes_text(model: nn.Module) -> bool:
+    return model.get_output_embeddings() is not None  # type: ignore[operator]
+
+
+def scored(config: Config, model: nn.Module, encoder: Encoder, data: TaskData, device: torch.device) -> list[float]:
+    """The score of each of the first test examples of another task."""
+    examples = data.test[: config.forgetting.n_examples]
+    said = answers(model, encoder, encoder.rows(examples), config.eval, device, config.log_every)
+    return data.score(examples, said).each
+
+
+# ---------------------------------------------------------------- texts
+
+
+def general_texts(config: Config) -> list[str]:
+    """As many texts as the probes want: of the run's own file, or of the test part of the task `general`."""
+    wanted = config.forgetting
+    n = max(wanted.n_text, wanted.n_kl)
+    if wanted.text:
+        return texts_of(Path(wanted.text))[:n]
+    return [example.text for example in general.split(0, 0, n)["test"]]
+
+
+def texts_of(path: Path) -> list[str]:
+    """The texts of a file with a record {"text"} a line. Raises TaskError naming file and line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"forgetting.text={path}: cannot be read: {error}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise TaskError(f"{path}:{number}: not a JSON value: {error}") from None
+        if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+            raise TaskError(f"{path}:{number}: a text to probe with is a record with the field 'text', a text")
+        found.append(record["text"])
+    return found
+
+
+# ---------------------------------------------------------------- the cache
+
+
+class Kept:
+    """Files in the cache that are a function of the base, where it computes, and what it is asked."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        # A classifier's head is new and random; the base is what is under it.
+        under = model if writes_text(model) else model.base_model
+        self.base = [
+            FORMAT,
+            dt.fingerprint(under),  # type: ignore[arg-type]
+            str(next(model.parameters()).dtype),
+            torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            torch.get_num_threads(),  # sums are split by it, so the last bits follow it
+            torch.__version__,
+            transformers.__version__,
+        ]
+
+    def __call__(self, kind: str, what: Any, make: Callable[[Path], None]) -> Path:
+        """The file that make(file) writes, made once."""
+        key = hashlib.sha256(json.dumps([self.base, what]).encode()).hexdigest()[:16]
+        return cached(f"forgetting-{kind}-{key}", lambda folder: make(folder / "file")) / "file"
+
+    def numbers(self, kind: str, what: Any, make: Callable[[], list[float]]) -> list[float]:
+        return json.loads(self(kind, what, lambda file: _write(file, make())).read_text())
+
+
+def _write(file: Path, numbers: list[float]) -> None:
+    file.write_text(json.dumps(numbers, allow_nan=False))
+
+
+def keep_written(
+    file: Path, model: nn.Module, encoder: Encoder, starts: Sequence[list[int]], device: torch.device
+) -> None:
+    """Texts that the base writes, and its logits on them: T × V numbers a text in its own dtype, so that they are exact
+    and those of an unchanged model are the same to the bit. They let KL be taken where the base is gone, as after
+    full fine-tuning, and one text at a time."""
+    texts = probes.written(model, encoder, starts, device)
+    logits = {str(i): t.cpu().contiguous() for i, t in enumerate(probes.logits_of(model, encoder, texts, device))}
+    save_file(logits, file, {"texts": json.dumps([asdict(text) for text in texts])})
+
+
+def keep_features(
+    file: Path, model: nn.Module, encoder: Encoder, texts: Sequence[list[int]], device: torch.device
+) -> None:
+    save_file({"features": probes.features(model, encoder, texts, device)}, file)

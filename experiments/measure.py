@@ -1,0 +1,208 @@
+"""The work of one run, and what is measured of it: the part of result.json that was not known before."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from experiments import cost, forgetting
+from experiments.batches import Encoder, Row
+from experiments.checkpoint import Checkpoints, State
+from experiments.config import Config, Dtype, key
+from experiments.evaluate import answers, mean_loss
+from experiments.ledger import Ledger
+from experiments.memory import Memory, release, resident_bytes
+from experiments.models import load_model
+from experiments.optimizer import Optimizer, groups
+from experiments.prepare import checkpoint_activations, prepare
+from experiments.saved import file_of, save, write_predictions
+from experiments.tasks import Scores, TaskData, load_task
+from experiments.train import NotFinite, train
+
+CHECKPOINTS = "checkpoints"
+DTYPES = {Dtype.bf16: torch.bfloat16, Dtype.fp32: torch.float32}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run ready to train: its data and its model with the method's parameters."""
+
+    config: Config
+    directory: Path
+    device: torch.device
+    ledger: Ledger
+    data: TaskData
+    model: nn.Module
+    encoder: Encoder
+    rows: dict[str, list[Row]]  # of the parts train, val, test
+    base: forgetting.Base | None
+    source: str  # of the model's weights
+    n_base: int  # parameters of the model as loaded
+    base_bytes: int  # and their size
+    resident_bytes: int  # of the process with the model loaded, and nothing put in
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+
+def measured(config: Config, directory: Path, device: torch.device, ledger: Ledger) -> dict[str, Any]:
+    """Carry the run out, or what is left of it; the measured part of its result."""
+    memory = Memory()
+    try:
+        subject = prepared(config, directory, device, ledger)
+        state = trained(subject, memory)
+        return result(subject, state, memory)
+    finally:
+        memory.end()
+
+
+def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledger) -> Subject:
+    """The data, the model, the base's figures, and the method's parameters put in."""
+    with ledger("data"):
+        data = load_task(config.task, seed=config.task.seed)
+        parts = {"train": data.train, "val": data.val, "test": data.test}
+        if empty := [part for part, examples in parts.items() if not examples]:
+            raise ValueError(f"task={data.name} has no examples in {', '.join(empty)}; give it some, or raise task.n_*")
+    with ledger("load"):
+        loaded = load_model(config.model, dtype=DTYPES[config.model.dtype], device=device, labels=data.labels)
+        model = loaded.model
+        model.requires_grad_(False)
+        for p in model.parameters():  # so that weights mapped from a file are in memory before training is measured
+            p.sum()
+        sizes = [(p.numel(), p.numel() * p.element_size()) for p in model.parameters()]
+        resident = resident_bytes()
+    base = None
+    if config.forgetting.enabled:
+        with ledger("forgetting"):
+            plain = Encoder(loaded.tokenizer, config.optim.max_length, data.labels)
+            base = forgetting.before(config, model, plain, device)
+    with ledger("inject"):
+        encoder = prepare(config, loaded, data, device)
+    with ledger("data"):
+        rows = {part: encoder.rows(examples) for part, examples in parts.items()}
+    return Subject(
+        *(config, directory, device, ledger, data, model, encoder, rows, base, loaded.source),
+        n_base=sum(n for n, _ in sizes),
+        base_bytes=sum(n_bytes for _, n_bytes in sizes),
+        resident_bytes=resident,
+    )
+
+
+def trained(subject: Subject, memory: Memory) -> State:
+    """Train to the last step, or find it done."""
+    config, model, device = subject.config, subject.model, subject.device
+    if not subject.trained:
+        return State()
+    if config.optim.gradient_checkpointing:
+        checkpoint_activations(model)
+    with subject.ledger("cost"):
+        release()  # what the probes and the data have used and no longer need
+        memory.begin(subject.resident_bytes)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+    identity = f"{key(config)}-{subject.data.sha256[:16]}"
+    return train(
+        model,
+        Optimizer(*groups(model), config.optim),
+        subject.rows["train"],
+        config.optim,
+        seed=config.seed,
+        pad=subject.encoder.pad,
+        device=device,
+        checkpoints=Checkpoints(subject.directory / CHECKPOINTS, identity),
+        metrics=subject.directory / "metrics.jsonl",
+        memory=memory,
+        ledger=subject.ledger,
+        log_every=config.log_every,
+    )
+
+
+def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
+    """Save, evaluate, probe; every number of the run."""
+    config, model, data, ledger, device = subject.config, subject.model, subject.data, subject.ledger, subject.device
+    with ledger("save"):
+        delta_bytes = save(config, subject.directory, model)
+    with ledger("evaluate"):
+        validation, scores, by_part = evaluated(subject)
+    forgot = None
+    if subject.base is not None:
+        with ledger("forgetting"):
+            known = {data.sha256: scores.each}
+            forgot = forgetting.after(config, subject.base, model, subject.encoder, device, known)
+    with ledger("cost"):
+        flops = cost.flops(model, subject.encoder, subject.rows["train"], state.tokens, device)
+        use = {
+            "generate_tokens_per_s": cost.generate_tokens_per_s(
+                model, config.method.trains, subject.encoder, subject.rows["test"], device
+            ),
+            "switch_s": cost.switch_s(model, config.method.trains, file_of(config, subject.directory), device),
+        }
+    n_trainable = sum(p.numel() for p in subject.trained)
+    return {
+        "metric": data.metric,
+        "quality": scores.means,
+        "quality_by_part": by_part,
+        "scores": scores.each,
+        "validation": validation,
+        "loss": {
+            "train_last": state.metrics[-1]["loss"] if state.metrics else None,
+            "validation": validation["loss"],
+        },
+        "n_test": len(data.test),
+        "parameters": {
+            "trainable": n_trainable,
+            "added": sum(p.numel() for p in model.parameters()) - subject.n_base,
+            "total": subject.n_base,
+            "share": n_trainable / subject.n_base,
+        },
+        "bytes": {"delta": delta_bytes, "full_copy": subject.base_bytes},
+        "memory": {
+            "peak_bytes": max(memory.peak_bytes(), state.peak_bytes),
+            "training_peak_bytes": state.peak_bytes,
+            "training_increase_bytes": state.increase_bytes,
+            **({"device_peak_bytes": state.device_peak_bytes} if device.type == "cuda" else {}),
+        },
+        "tokens_per_s": state.tokens / state.wall_s if state.wall_s else 0.0,
+        "step_s": median_step_s(state),
+        "flops": flops,
+        "cost": use,
+        "forgetting": forgot,
+        "data": {
+            "sha256": data.sha256,
+            "sources": data.sources,
+            **{f"n_{part}": len(rows) for part, rows in subject.rows.items()},
+            "n_truncated": sum(row.truncated for rows in subject.rows.values() for row in rows),
+            "checks": {},
+            "replay": None,
+        },
+        "base": subject.source,
+        "seconds": ledger.seconds(),
+    }
+
+
+def evaluated(subject: Subject) -> tuple[dict[str, float], Scores, dict[str, dict[str, float]]]:
+    """The validation's metrics and loss, the test's scores, and its metrics by part; the predictions in their file."""
+    config, model, data = subject.config, subject.model, subject.data
+    model_and_encoder, how = (model, subject.encoder), (config.eval, subject.device, config.log_every)
+    loss = mean_loss(model, subject.rows["val"], subject.encoder.pad, config.eval.batch_size, subject.device)
+    if not math.isfinite(loss):
+        raise NotFinite(f"after the training the validation loss is {loss}; lower optim.lr ({config.optim.lr:g})")
+    validation = data.score(data.val, answers(*model_and_encoder, subject.rows["val"], *how)).means
+    said = answers(*model_and_encoder, subject.rows["test"], *how)
+    scores = data.score(data.test, said)
+    with subject.ledger("save"):
+        write_predictions(subject.directory / "predictions.jsonl", data.test, said, scores)
+    return {**validation, "loss": loss}, scores, data.by_part(data.test, said)
+
+
+def median_step_s(state: State) -> float:
+    ends = [0.0, *(row["wall_s"] for row in state.metrics)]
+    return statistics.median([b - a for a, b in pairwise(ends)]) if state.metrics else 0.0

@@ -1,0 +1,87 @@
+"""What a training leaves in a file, and how a model takes it back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+import deltatune as dt
+from experiments.config import Config, Trains
+from experiments.files import write_text
+from experiments.tasks import Example, Scores
+
+NAME = "run"  # of the delta in the model and in its file
+
+
+def file_of(config: Config, directory: Path) -> Path | None:
+    """The file that holds what the method trained: the delta or the whole model; None where it trains nothing."""
+    names = {Trains.deltas: "delta.safetensors", Trains.everything: "model.safetensors", Trains.nothing: None}
+    name = names[config.method.trains]
+    return directory / name if name else None
+
+
+def save(config: Config, directory: Path, model: nn.Module) -> int:
+    """Write what the method trained and return its size on disk: the delta, or the whole model in its dtype."""
+    file = file_of(config, directory)
+    if file is None:
+        return 0
+    if config.method.trains is Trains.deltas:
+        return dt.save(model, file, name=NAME)
+    temporary = file.with_name(file.name + ".part")
+    tensors = {name: t.detach().cpu().contiguous() for name, t in own_tensors(model).items()}
+    save_file(tensors, temporary, {"format": "pt"})
+    temporary.replace(file)
+    return file.stat().st_size
+
+
+@torch.no_grad()
+def load_in_place(model: nn.Module, file: Path) -> None:
+    """The values of a whole model's file into the model as it stands. Raises ValueError where they do not fit."""
+    own = own_tensors(model)
+    with safe_open(str(file), framework="pt") as opened:
+        names = set(opened.keys())
+        if different := sorted(names ^ own.keys()):
+            raise ValueError(
+                f"{file}: not the tensors of this {type(model).__name__}: {different[0]!r} has no counterpart"
+            )
+        for name, tensor in own.items():
+            saved = opened.get_tensor(name)
+            if saved.shape != tensor.shape:
+                raise ValueError(
+                    f"{file}: {name!r} has shape {list(saved.shape)}, this model needs {list(tensor.shape)}"
+                )
+            tensor.copy_(saved)
+
+
+def own_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters, tied ones once, and the buffers that belong to the model's state."""
+    kept = model.state_dict().keys()
+    return {**dict(model.named_parameters()), **{name: b for name, b in model.named_buffers() if name in kept}}
+
+
+def write_predictions(path: Path, examples: Sequence[Example], predictions: Sequence[str], scores: Scores) -> None:
+    """A line an example: its prompt, gold answer, prediction and score; `correct` where the score is 0 or 1."""
+    lines = []
+    for example, prediction, score in zip(examples, predictions, scores.each, strict=True):
+        row: dict[str, Any] = {
+            "prompt": prompt_text(example),
+            "gold": example.completion,
+            "prediction": prediction,
+            "score": score,
+            "part": example.part,
+        }
+        if all(each in (0, 1) for each in scores.each):
+            row["correct"] = score == 1
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
+
+
+def prompt_text(example: Example) -> str:
+    return example.messages[-1]["content"] if example.messages else example.text
