@@ -6,17 +6,23 @@ python -m tests.sweeper runs SLOTS OVERRIDES ... -- ARM ...            an arm fo
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import psutil
+
 from experiments.arms import ROOT, Arm
 from experiments.config import Config, MethodConfig, ModelConfig, OptimConfig, TaskConfig
 from experiments.pool import carry_out
+
+WAIT_S = 60.0  # at most, for what comes in a moment
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,40 @@ def start_doubles(
     folder: Path, hows: Sequence[str], slots: int = 2, steps: int = 4, step_s: float = 0.01
 ) -> subprocess.Popen[str]:
     return start("doubles", str(slots), str(folder), str(steps), str(step_s), *hows)
+
+
+def starts(folder: Path) -> list[int]:
+    """The process ids of a run's attempts."""
+    file = folder / "starts"
+    return [int(line.split()[0]) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def until(what: Callable[[], object], message: str) -> None:
+    """Wait for it, WAIT_S at most."""
+    late = time.monotonic() + WAIT_S
+    while not what():
+        assert time.monotonic() < late, message
+        time.sleep(0.01)
+
+
+def gone(pid: int) -> bool:
+    """Whether the process is over, be it that nobody has asked for its exit code yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def intact(folder: Path, steps: int) -> int:
+    """Checks every run in the folder: a whole result or none, and of a complete one each step once; how many are."""
+    n = 0
+    for directory in folder.iterdir():
+        file = directory / "result.json"
+        if file.is_file() and json.loads(file.read_text())["status"] == "complete":
+            rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+            assert [row["step"] for row in rows] == list(range(1, steps + 1)), directory
+            n += 1
+    return n
 
 
 def main(kind: str, slots: int, given: Sequence[str]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import time
@@ -23,9 +22,7 @@ from experiments.job import LOG, Job
 from experiments.overview import duration, labels, left_s
 from experiments.pool import carry_out
 from experiments.rows import Row
-from tests.sweeper import doubles, start_doubles
-
-WAIT_S = 20.0
+from tests.sweeper import WAIT_S, doubles, gone, intact, start_doubles, starts, until
 
 
 def said(arms: list[Arm], slots: int = 2, **how: bool) -> tuple[list[Row], str]:
@@ -34,38 +31,6 @@ def said(arms: list[Arm], slots: int = 2, **how: bool) -> tuple[list[Row], str]:
     rows = carry_out(arms, slots, console=console)
     assert isinstance(console.file, StringIO)
     return rows, console.file.getvalue()
-
-
-def starts(folder: Path) -> list[int]:
-    """The process ids of a run's attempts."""
-    file = folder / "starts"
-    return [int(line.split()[0]) for line in file.read_text().splitlines()] if file.is_file() else []
-
-
-def until(what, message: str) -> None:
-    late = time.monotonic() + WAIT_S
-    while not what():
-        assert time.monotonic() < late, message
-        time.sleep(0.01)
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def intact(folder: Path, steps: int) -> int:
-    """Checks every run in the folder: a whole result or none, and of a complete one each step once; how many are."""
-    n = 0
-    for directory in folder.iterdir():
-        file = directory / "result.json"
-        if file.is_file() and json.loads(file.read_text())["status"] == "complete":
-            rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-            assert [row["step"] for row in rows] == list(range(1, steps + 1)), directory
-            n += 1
-    return n
 
 
 # ---------------------------------------------------------------- what is run
@@ -293,70 +258,3 @@ def test_the_time_left_follows_from_what_was_seen(tmp_path):
     assert left_s(jobs, 2) == 40.0  # four runs of 20 s, two at a time
     assert left_s(jobs, 8) == 20.0
     assert [duration(s) for s in (7.2, 120, 7200)] == ["7 s", "2 min", "2.0 h"]
-
-
-# ---------------------------------------------------------------- killed and raced at random
-
-
-def kills(folder: Path, n: int, n_arms: int, steps: int) -> None:
-    """Kill sweeps at random moments, parent or a child or all; what is done stays done and whole, and all gets done."""
-    draw = random.Random()
-    done = killed = 0
-    while killed < n:
-        sweep = start_doubles(folder / "runs", ["well"] * n_arms, steps=steps, step_s=0.02)
-        (folder / "runs").mkdir(exist_ok=True)
-        late = time.monotonic() + draw.uniform(0.2, 1.2)
-        while time.monotonic() < late and sweep.poll() is None:
-            time.sleep(0.005)
-        children = psutil.Process(sweep.pid).children(recursive=True) if sweep.poll() is None else []
-        whom = draw.choice(["parent", "child", "all"])
-        for child in children if whom == "all" else draw.sample(children, min(1, len(children))):
-            if whom != "parent":
-                child.kill()
-        if whom != "child":
-            sweep.kill()
-        killed += 1
-        text, _ = sweep.communicate(timeout=60)  # where a child died, the sweep goes on to its end
-        until(lambda left=children: all(gone(child.pid) for child in left), f"left behind by {whom}")
-        assert "Traceback" not in text, text
-        now = intact(folder / "runs", steps)
-        assert now >= done, "a complete run was lost"
-        done = 0 if now == n_arms else now
-        if now == n_arms:
-            (folder / "runs").rename(folder / f"whole-{killed}")
-    rows, text = said(doubles(folder / "runs", ["well"] * n_arms, steps, 0.0))
-    assert [row.failure for row in rows] == [None] * n_arms, text
-    assert intact(folder / "runs", steps) == n_arms
-
-
-def races(folder: Path, n: int, n_arms: int) -> None:
-    """Two sweeps on one folder, started within a moment: each run is started once, and both get all rows."""
-    draw = random.Random()
-    for i in range(n):
-        sweeps = []
-        for _ in range(2):
-            sweeps.append(start_doubles(folder / str(i), ["well"] * n_arms, step_s=0.01))
-            time.sleep(draw.uniform(0, 0.3))
-        texts = [sweep.communicate(timeout=60)[0] for sweep in sweeps]
-        assert [sweep.returncode for sweep in sweeps] == [0, 0], texts
-        assert [text.count("done: ") for text in texts] == [n_arms, n_arms], texts
-        assert [len(starts(run)) for run in (folder / str(i)).iterdir()] == [1] * n_arms, texts
-        assert intact(folder / str(i), 4) == n_arms
-
-
-def test_killed_a_few_times(tmp_path):
-    kills(tmp_path, n=4, n_arms=5, steps=12)
-
-
-def test_raced_a_few_times(tmp_path):
-    races(tmp_path, n=2, n_arms=4)
-
-
-@pytest.mark.slow
-def test_killed_fifty_times(tmp_path):
-    kills(tmp_path, n=50, n_arms=6, steps=30)
-
-
-@pytest.mark.slow
-def test_raced_fifty_times(tmp_path):
-    races(tmp_path, n=50, n_arms=4)
