@@ -9,7 +9,6 @@ Legend: x (M, K), W (N, K) frozen, b (N,), A (R, K), B (N, R), S = s · drop(x) 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -75,8 +74,8 @@ class LoRALinears(torch.autograd.Function):
     """yᵢ = x Wᵢᵀ + bᵢ + sᵢ · drop(x) Aᵢᵀ Bᵢᵀ for layers that read one x: one product with all A, one with all dS.
 
     With S = drop(x) Aᵀ, all A as rows of one: dSᵢ = sᵢ · dYᵢ Bᵢ;  dX = Σ dYᵢ Wᵢ + mask ⊙ (dS A);  dBᵢ = sᵢ · dYᵢᵀ Sᵢ;
-    dA = dSᵀ drop(x). Keeps x, S (M, Σ Rᵢ) and a seed for the backward: no mask, no masked copy. layers: Wᵢ, bᵢ, Aᵢ, Bᵢ
-    in turn, one such four for each of the scales.
+    dA = dSᵀ drop(x). Keeps x, S (M, Σ Rᵢ), the factors in x's dtype and a seed for the backward: no mask, no masked
+    copy. layers: Wᵢ, bᵢ, Aᵢ, Bᵢ in turn, one such four for each of the scales.
     """
 
     @staticmethod
@@ -87,47 +86,44 @@ class LoRALinears(torch.autograd.Function):
             keep, rate = keep_mask(x.shape, p, ctx.seed)
             dropped, ctx.scales = masked(x, keep), tuple(s / rate for s in scales)
         Ws, bs, As, Bs = (layers[i::4] for i in range(4))
-        St = stacked(As, x.dtype) @ dropped.t()
+        ctx.ranks, ctx.dtypes = [len(A) for A in As], [(A.dtype, B.dtype) for A, B in zip(As, Bs)]
+        a = (As[0] if len(As) == 1 else torch.cat(As)).to(x.dtype)
+        Bs = [B.to(x.dtype) for B in Bs]
+        St = a @ dropped.t()
         ys = []
-        for W, b, B, s, rows in zip(Ws, bs, Bs, ctx.scales, St.split([len(A) for A in As])):
-            ys.append(F.linear(x, W, b).addmm_(rows.t(), B.to(x.dtype).t(), alpha=s))
+        for W, b, B, s, rows in zip(Ws, bs, Bs, ctx.scales, St.split(ctx.ranks)):
+            ys.append(F.linear(x, W, b).addmm_(rows.t(), B.t(), alpha=s))
         wants_A, wants_B = any(ctx.needs_input_grad[5::4]), any(ctx.needs_input_grad[6::4])
-        ctx.save_for_backward(x if wants_A else None, St if wants_B else None, *Ws, *As, *Bs)
+        ctx.save_for_backward(x if wants_A else None, St if wants_B else None, a, *Ws, *Bs)
         return tuple(ys)
 
     @staticmethod
     def backward(ctx: Any, *dYs: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_order()
-        n = len(dYs)
-        x, St, *rest = ctx.saved_tensors
-        Ws, As, Bs = rest[:n], rest[n : 2 * n], rest[2 * n :]
+        n, ranks, scales = len(dYs), ctx.ranks, ctx.scales
+        x, St, a, *rest = ctx.saved_tensors
+        Ws, Bs = rest[:n], rest[n:]
         wants_A, wants_B = ctx.needs_input_grad[5::4], ctx.needs_input_grad[6::4]
-        ranks = [len(A) for A in As]
         dX: Tensor | None = None
         dAs: list[Tensor | None] = [None] * n
         dBs: list[Tensor | None] = [None] * n
         if any(wants_B):
             for i, rows in enumerate(St.split(ranks)):
-                dBs[i] = scaled_product(dYs[i].t(), rows.t(), ctx.scales[i]).to(Bs[i].dtype) if wants_B[i] else None
+                if wants_B[i]:
+                    dBs[i] = scaled_product(dYs[i].t(), rows.t(), scales[i]).to(ctx.dtypes[i][1])
         if ctx.needs_input_grad[0] or any(wants_A):
-            parts = [scaled_product(dY, B.to(dY.dtype), s) for dY, B, s in zip(dYs, Bs, ctx.scales)]
+            parts = [scaled_product(dY, B, s) for dY, B, s in zip(dYs, Bs, scales)]
             dS = torch.cat(parts, 1) if n > 1 else parts[0]
-            keep = keep_mask(torch.Size((len(dS), Ws[0].shape[1])), ctx.p, ctx.seed)[0] if ctx.p else None
+            keep = keep_mask(torch.Size((len(dS), a.shape[1])), ctx.p, ctx.seed)[0] if ctx.p else None
         if any(wants_A):
-            dA = dS.t() @ (x if keep is None else masked(x, keep))
-            dAs = [d.to(A.dtype) if w else None for d, A, w in zip(dA.split(ranks), As, wants_A)]
+            dA = (dS.t() @ (x if keep is None else masked(x, keep))).to(ctx.dtypes[0][0])
+            dAs = [d.to(kind[0]) if w else None for d, kind, w in zip(dA.split(ranks), ctx.dtypes, wants_A)]
         if ctx.needs_input_grad[0]:
             d = dYs[0] @ Ws[0]
             for dY, W in zip(dYs[1:], Ws[1:]):
                 d.addmm_(dY, W)
-            a = stacked(As, d.dtype)
             dX = d.addmm_(dS, a) if keep is None else d.add_(masked(dS @ a, keep))
         return dX, None, None, *(g for pair in zip(dAs, dBs) for g in (None, None, *pair))
-
-
-def stacked(factors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Low-rank factors as rows of one matrix (Σ Rᵢ, K)."""
-    return factors[0].to(dtype) if len(factors) == 1 else torch.cat([A.to(dtype) for A in factors])
 
 
 class Rescale(torch.autograd.Function):
