@@ -29,6 +29,8 @@ EXPERIMENTS = [
     "rapidfuzz",
     "jsonschema",
 ]
+# Other launchers than our own, and the search: optional, and absent they are missed only by who asks for them.
+SWEEP = ["hydra-joblib-launcher", "hydra-submitit-launcher", "optuna>=4"]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]
 TRACK = ["tensorboard", "wandb", "mlflow", "trackio"]  # each is optional; not in `all`, as they bring much along
@@ -36,6 +38,7 @@ DEV = [
     *BENCH,
     *KERNELS,
     "tensorboardX",
+    *SWEEP,
     "pytest>=8",
     "pytest-xdist",
     "hypothesis",
@@ -60,11 +63,12 @@ setup(
     install_requires=["torch>=2.6", "safetensors", "einops", "numpy"],
     extras_require={
         "experiments": EXPERIMENTS,
+        "sweep": SWEEP,
         "kernels": KERNELS,
         "bench": BENCH,
         "track": TRACK,
         "dev": DEV,
-        "all": sorted({*EXPERIMENTS, *KERNELS, *BENCH, *DEV}),
+        "all": sorted({*EXPERIMENTS, *SWEEP, *KERNELS, *BENCH, *DEV}),
     },
     zip_safe=False,
 )

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import OmegaConf
 
 from experiments.config import Config, check, register, run_name
@@ -26,8 +28,13 @@ class Arm:
     def config(self) -> Config:
         """The run's configuration. Raises Hydra's error for an override that does not fit, ValueError for its value."""
         register()
-        with initialize_config_dir(str(ROOT / "experiments" / "conf"), version_base="1.3"):
-            config = OmegaConf.to_object(compose("config", overrides=list(self.overrides)))
+        outer = get_gh_backup()  # Hydra's own state, where this is called in its multirun; it allows no second one
+        GlobalHydra.instance().clear()
+        try:
+            with initialize_config_dir(str(ROOT / "experiments" / "conf"), version_base="1.3"):
+                config = OmegaConf.to_object(compose("config", overrides=list(self.overrides)))
+        finally:
+            restore_gh_from_backup(outer)
         assert isinstance(config, Config)
         check(config)
         return config
