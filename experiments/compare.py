@@ -247,7 +247,7 @@ def say(console: Console, line: str) -> None:
 
 
 def composed(overrides: Sequence[str]) -> CompareConfig:
-    """The comparison's configuration. Composed here, as under hydra.main no run's could be."""
+    """The comparison's configuration, under Hydra's rules but without its application and that one's tracebacks."""
     register()
     with initialize_config_dir(str(ROOT / "experiments" / "conf" / "compare"), version_base="1.3"):
         config = OmegaConf.to_object(compose("compare", overrides=list(overrides)))
