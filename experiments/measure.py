@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import nn
 from experiments import cost, forgetting, quality, replay
 from experiments.batches import Encoder, Row
 from experiments.checkpoint import Checkpoints, State
-from experiments.config import Check, Config, Dtype, key
+from experiments.config import Check, Config, Dtype, Part, key
 from experiments.evaluate import answers, mean_loss
 from experiments.ledger import Ledger
 from experiments.memory import Memory, release, resident_bytes
@@ -77,6 +77,9 @@ def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledg
         parts = {"train": data.train, "val": data.val, "test": data.test}
         if empty := [part for part, examples in parts.items() if not examples]:
             raise ValueError(f"task={data.name} has no examples in {', '.join(empty)}; give it some, or raise task.n_*")
+        if config.eval.part is Part.val:
+            data = replace(data, test=data.val)
+            parts["test"] = data.test
     with ledger("load"):
         loaded = load_model(config.model, dtype=DTYPES[config.model.dtype], device=device, labels=data.labels)
         model = loaded.model
@@ -157,7 +160,7 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
     forgot = None
     if subject.base is not None:
         with ledger("forgetting"):
-            known = {data.sha256: scores.each}
+            known = {} if config.eval.part is Part.val else {data.sha256: scores.each}
             forgot = forgetting.after(config, subject.base, model, subject.encoder, device, known)
     with ledger("cost"):
         flops = cost.flops(model, subject.encoder, subject.rows["train"], state.tokens, device)
@@ -217,8 +220,10 @@ def evaluated(subject: Subject) -> tuple[dict[str, float], Scores, dict[str, dic
     loss = mean_loss(model, subject.rows["val"], subject.encoder.pad, config.eval.batch_size, subject.device)
     if not math.isfinite(loss):
         raise NotFinite(f"after the training the validation loss is {loss}; lower optim.lr ({config.optim.lr:g})")
-    validation = data.score(data.val, answers(*model_and_encoder, subject.rows["val"], *how)).means
-    said = answers(*model_and_encoder, subject.rows["test"], *how)
+    said = answers(*model_and_encoder, subject.rows["val"], *how)
+    validation = data.score(data.val, said).means
+    if config.eval.part is Part.test:
+        said = answers(*model_and_encoder, subject.rows["test"], *how)
     scores = data.score(data.test, said)
     with subject.ledger("save"):
         write_predictions(subject.directory / "predictions.jsonl", data.test, said, scores)
