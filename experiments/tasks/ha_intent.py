@@ -6,7 +6,8 @@ from typing import Any
 
 from experiments.metrics import classification
 from experiments.tasks import Example, TaskData, content_sha256
-from experiments.tasks.ha import Draw, Home, Said, drawn, sources
+from experiments.tasks.ha import Home, Said, sources
+from experiments.tasks.ha_draw import Draw, drawn
 
 
 def load(config: Any, seed: int) -> TaskData:

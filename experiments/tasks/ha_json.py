@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from experiments.metrics import canonical, json_match
 from experiments.tasks import Example, TaskData, content_sha256
-from experiments.tasks.ha import Draw, Said, drawn, sources
+from experiments.tasks.ha import Said, sources
+from experiments.tasks.ha_draw import Draw, drawn
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"intent": {"type": "string"}, "slots": {"type": "object"}},
+    "required": ["intent", "slots"],
+    "additionalProperties": False,
+}
 
 
 def load(config: Any, seed: int) -> TaskData:
     parts = drawn(Draw("en", config.n_train, config.n_val, config.n_test, seed))
     train, val, test = ([example(said) for said in part] for part in parts)
-    digest = content_sha256(train, val, test)
-    return TaskData("ha_json", "generate", train, val, test, (), digest, sources(), "exact_match", json_match)
+    digest, scorer = content_sha256(train, val, test), partial(json_match, schema=SCHEMA)
+    return TaskData("ha_json", "generate", train, val, test, (), digest, sources(), "exact_match", scorer)
 
 
 def example(said: Said) -> Example:

@@ -1,139 +1,176 @@
-"""Any JSON Lines file of one of four record forms as a task.
+"""Any JSON Lines file of records as a task; `forms` has the forms of a record.
 
-{"prompt", "completion"}; {"instruction", "input", "output"}; {"messages"}, the last turn the assistant's;
-{"text", "label"} with an optional "text_pair". A file has records of one form; a line that
-cannot be used is an error that names file and line.
+A file has records of one form; a line that cannot be used is an error that names file and line.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.metrics import classification, exact_match
-from experiments.tasks import Example, TaskData, TaskError, content_sha256
+from experiments import metrics
+from experiments.tasks import Example, Kind, Scorer, TaskData, TaskError, content_sha256
+from experiments.tasks.forms import KINDS, Named, example_of, form_of
 
-FORMS = {
-    "prompt/completion": ("prompt", "completion"),
-    "instruction/output": ("instruction", "output"),
-    "messages": ("messages",),
-    "text/label": ("text", "label"),
+Parts = dict[str, list[Example]]
+
+# The metrics that a kind of task can have, the usual one first: the name in the scores, and the scorer.
+METRICS: dict[Kind, dict[str, tuple[str, Scorer]]] = {
+    "generate": {
+        "exact_match": ("exact_match", metrics.exact_match),
+        "chrf": ("chrf", metrics.chrf),
+        "bleu": ("bleu", metrics.bleu),
+        "rouge_l": ("rouge_l", metrics.rouge_l),
+        "json": ("exact_match", metrics.json_match),
+    },
+    "classify": {"accuracy": ("accuracy", metrics.classification), "mcc": ("mcc", metrics.matthews)},
+    "choose": {"accuracy": ("accuracy", metrics.accuracy)},
+    "text": {"log_likelihood": ("log_likelihood", metrics.log_likelihood)},
 }
+SPLIT_OFF = {"val": 100, "test": 200}  # records, where neither a file nor a number is given
 
 
-def load(task: Any, seed: int = 0) -> TaskData:
+def load(config: Any, seed: int = 0) -> TaskData:
     """The parts from their files; without val or test, the records of train with the smallest hashes.
 
-    task: train, val, test (paths) and n_val, n_test, the records to split off. Equal prompts stay in one
-    part, so that it may get a few more.
+    config: see JsonlConfig. Equal prompts, and records of one group, stay in one part, so that it may get a few more.
     """
-    files = {"train": task.train, "val": task.val, "test": task.test}
-    read = {part: records(Path(path)) for part, path in files.items() if path}
+    files = {"train": config.train, "val": config.val, "test": config.test}
+    named = Named(config.group, config.part)
+    read = {part: records(Path(path), named) for part, path in files.items() if path}
     forms = {form for form, _ in read.values()}
     if len(forms) > 1:
         raise TaskError(f"the files have different record forms: {', '.join(sorted(forms))}")
-    parts = {part: rows for part, (_, rows) in read.items()}
-    for part, n in (("test", task.n_test), ("val", task.n_val)):
-        if part not in parts:
-            rows = parts["train"]
-            ranks = [rank(row, seed) for row in rows]
-            chosen = set(sorted(ranks)[:n])
-            parts[part] = [row for row, own in zip(rows, ranks) if own in chosen]
-            parts["train"] = [row for row, own in zip(rows, ranks) if own not in chosen]
-            if not parts["train"]:
-                raise TaskError(f"{task.train}: {len(rows)} records leave none to train on after task.n_{part}={n}")
-    classify = forms == {"text/label"}
-    labels = tuple(sorted({e.completion for e in parts["train"]})) if classify else ()
+    parts = sized({part: rows for part, (_, rows) in read.items()}, config, seed)
+    sources = {path: file_sha256(path) for path in files.values() if path}
+    return assembled("jsonl", forms.pop(), parts, config, sources)
+
+
+def assembled(name: str, form: str, parts: Parts, config: Any, sources: dict[str, str]) -> TaskData:
+    """The task of parts of that form, with the metric that the configuration names. Raises TaskError."""
+    kind = KINDS.get(form, "generate")
+    labels = tuple(sorted({e.completion for e in parts["train"]})) if kind == "classify" else ()
     for part in ("val", "test"):
         for e in parts[part]:
-            if classify and e.completion not in labels:
+            if kind == "classify" and e.completion not in labels:
                 raise TaskError(f"{e.place}: label {e.completion!r} does not occur in the training part")
-    sources = {str(p): hashlib.sha256(Path(p).read_bytes()).hexdigest() for p in files.values() if p}
-    digest = content_sha256(parts["train"], parts["val"], parts["test"])
-    kind = "classify" if classify else "generate"
-    metric, scorer = ("accuracy", classification) if classify else ("exact_match", exact_match)
-    return TaskData("jsonl", kind, parts["train"], parts["val"], parts["test"], labels, digest, sources, metric, scorer)
+    metric, scorer = scoring(kind, config)
+    sources = sources | {path: file_sha256(path) for path in (config.schema, config.database) if path}
+    train, val, test = (parts[part] for part in ("train", "val", "test"))
+    return TaskData(name, kind, train, val, test, labels, content_sha256(train, val, test), sources, metric, scorer)
+
+
+def scoring(kind: Kind, config: Any) -> tuple[str, Scorer]:
+    """The main metric's name and the scorer that task.metric, task.schema and task.database ask for."""
+    if config.schema is not None:
+        if kind != "generate" or config.metric not in (None, "json"):
+            raise TaskError("task.schema is for answers in JSON: task.metric=json, on records with a text to write")
+        return "exact_match", partial(metrics.json_match, schema=json_schema(Path(config.schema)))
+    if config.database is not None:
+        if kind != "generate" or config.metric not in (None, "execution"):
+            raise TaskError(
+                "task.database is for answers in SQL: task.metric=execution, on records with a text to write"
+            )
+        from experiments.tasks.sql_execution import execution_scorer
+
+        return "execution_accuracy", execution_scorer(Path(config.database))
+    known = METRICS[kind]
+    if config.metric == "execution" and kind == "generate":
+        raise TaskError("task.metric=execution needs the database to execute on: task.database=a.sqlite")
+    if config.metric is not None and config.metric not in known:
+        raise TaskError(f"task.metric={config.metric}: for data of the kind {kind!r} there are: {', '.join(known)}")
+    return known[config.metric or next(iter(known))]
+
+
+def json_schema(path: Path) -> dict[str, Any]:
+    from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import validator_for
+
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        validator_for(schema).check_schema(schema)
+    except (OSError, ValueError, SchemaError) as error:
+        raise TaskError(f"task.schema={path}: no JSON Schema: {str(error).splitlines()[0]}") from None
+    return schema
+
+
+def sized(read: Parts, config: Any, seed: int) -> Parts:
+    """The parts in the sizes that task.n_train, n_val and n_test ask for (None: all there are, or SPLIT_OFF)."""
+    parts = dict(read)
+    for part in ("test", "val"):
+        n = getattr(config, f"n_{part}")
+        if part in read:
+            parts[part] = read[part] if n is None else taken(part, read[part], n, seed)[0]
+            continue
+        n = SPLIT_OFF[part] if n is None else n
+        parts[part], parts["train"] = taken(part, parts["train"], n, seed)
+        if not parts["train"]:
+            n_read, split_off = len(read["train"]), [f"task.n_{p}" for p in ("val", "test") if p not in read]
+            raise TaskError(
+                f"{config.train}: {n_read} records leave none to train on; lower {' or '.join(split_off)} or give files"
+            )
+    if config.n_train is not None:
+        parts["train"], _ = taken("train", parts["train"], config.n_train, seed)
+    return parts
+
+
+def taken(part: str, rows: list[Example], n: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """The n records with the smallest hashes, and the others, both in their order."""
+    if n > len(rows):
+        raise TaskError(f"task.n_{part}={n}: there are only {len(rows)} records to take them from")
+    ranks = [rank(row, seed) for row in rows]
+    chosen = set(sorted(ranks)[:n])
+    return [r for r, own in zip(rows, ranks) if own in chosen], [r for r, own in zip(rows, ranks) if own not in chosen]
 
 
 def rank(example: Example, seed: int) -> str:
-    """A hash of the prompt: the split does not depend on the order of the lines."""
-    content = json.dumps([example.messages, example.text, example.text_pair], sort_keys=True)
+    """A hash of the group, or else of the prompt: the split does not depend on the order of the lines."""
+    prompt = [example.messages, example.text, example.text_pair]
+    content = json.dumps(example.group or prompt, sort_keys=True)
     return hashlib.sha256(f"{seed}/{content}".encode()).hexdigest()
 
 
-def records(path: Path) -> tuple[str, list[Example]]:
+def records(path: Path, named: Named | None = None) -> tuple[str, list[Example]]:
     """The record form of a file, and its examples. Raises TaskError naming file and line."""
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise TaskError(f"{path}: cannot be read: {error.strerror}") from None
-    form, examples = "", []
     if not raw.strip():
         raise TaskError(f"{path}: the file is empty")
+    return examples(parsed(path, raw), named)
+
+
+def parsed(path: Path, raw: bytes) -> Iterable[tuple[str, Any]]:
+    """The place and the JSON value of every line."""
     for number, line in enumerate(raw.rstrip().split(b"\n"), 1):
         place = f"{path}:{number}"
         try:
-            record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            yield place, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
         except UnicodeDecodeError as error:
             raise TaskError(f"{place}: not UTF-8 at byte {error.start} of the line; save the file as UTF-8") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TaskError(f"{place}: not a JSON value: {error}") from None
+
+
+def examples(values: Iterable[tuple[str, Any]], named: Named | None = None) -> tuple[str, list[Example]]:
+    """The one form of all records, and their examples."""
+    form, found = "", []
+    for place, record in values:
         own = form_of(record, place)
         if form and own != form:
             raise TaskError(f"{place}: a {own} record in a file of {form} records")
         form = own
-        examples.append(example_of(record, form, place))
-    return form, examples
+        found.append(example_of(record, form, place, named))
+    return form, found
 
 
-def form_of(record: Any, place: str) -> str:
-    if not isinstance(record, dict):
-        raise TaskError(f"{place}: a record is a JSON object, not {type(record).__name__}")
-    for form, fields in FORMS.items():
-        if all(f in record for f in fields):
-            return form
-    for form, fields in FORMS.items():
-        if any(f in record for f in fields):
-            missing = next(f for f in fields if f not in record)
-            raise TaskError(f"{place}: field {missing!r} is missing for a {form} record")
-    raise TaskError(f"{place}: no known record form; there are: {', '.join(FORMS)}")
-
-
-def text_of(record: dict[str, Any], field: str, place: str, empty: bool = False) -> str:
-    value = record[field]
-    if not isinstance(value, str):
-        raise TaskError(f"{place}: field {field!r} must be a text, not {type(value).__name__}")
-    if not value.strip() and not empty:
-        raise TaskError(f"{place}: field {field!r} is empty")
-    return value
-
-
-def example_of(record: dict[str, Any], form: str, place: str) -> Example:
-    if form == "prompt/completion":
-        prompt, completion = (text_of(record, f, place) for f in FORMS[form])
-        return Example((), completion, text=prompt, place=place)
-    if form == "instruction/output":
-        prompt, completion = (text_of(record, f, place) for f in FORMS[form])
-        given = text_of({"input": "", **record}, "input", place, empty=True)
-        content = f"{prompt}\n\n{given}" if given.strip() else prompt
-        return Example(({"role": "user", "content": content},), completion, place=place)
-    if form == "text/label":
-        label = record["label"]
-        if isinstance(label, bool) or not isinstance(label, (str, int)):
-            raise TaskError(f"{place}: field 'label' must be a text or a whole number, not {type(label).__name__}")
-        pair = text_of(record, "text_pair", place) if "text_pair" in record else None
-        return Example((), str(label), text=text_of(record, "text", place), text_pair=pair, place=place)
-    turns = record["messages"]
-    if not isinstance(turns, list) or len(turns) < 2 or not all(isinstance(t, dict) for t in turns):
-        raise TaskError(f"{place}: field 'messages' must be a list of two or more turns")
-    for turn in turns:
-        for field in ("role", "content"):
-            if field not in turn:
-                raise TaskError(f"{place}: a turn of 'messages' has no {field!r}")
-            text_of(turn, field, place)
-    if turns[-1]["role"] != "assistant":
-        raise TaskError(f"{place}: the last turn of 'messages' must be the assistant's, not {turns[-1]['role']!r}")
-    before = tuple({"role": t["role"], "content": t["content"]} for t in turns[:-1])
-    return Example(before, turns[-1]["content"], place=place)
+def file_sha256(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be read: {error.strerror}") from None

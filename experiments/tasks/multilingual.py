@@ -12,7 +12,8 @@ from typing import Any
 
 from experiments.metrics import classification
 from experiments.tasks import Example, TaskData, TaskError, content_sha256
-from experiments.tasks.ha import Draw, Home, drawn, sources
+from experiments.tasks.ha import Home, sources
+from experiments.tasks.ha_draw import Draw, drawn
 from experiments.tasks.ha_intent import example
 
 
