@@ -194,10 +194,18 @@ class OptimConfig:
     checkpoint_every: int = 50  # steps
 
 
+class Part(Enum):
+    """The examples that a run is scored on. val: a search's, so that nobody has seen the test set's scores by then."""
+
+    test = "test"
+    val = "val"
+
+
 @dataclass
 class EvalConfig:
     batch_size: int = 50
     max_new_tokens: int = 48
+    part: Part = Part.test
 
 
 class Check(Enum):
