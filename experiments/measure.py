@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,6 @@ def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledg
         parts = {"train": data.train, "val": data.val, "test": data.test}
         if empty := [part for part, examples in parts.items() if not examples]:
             raise ValueError(f"task={data.name} has no examples in {', '.join(empty)}; give it some, or raise task.n_*")
-        if config.eval.part is Part.val:
-            data = replace(data, test=data.val)
-            parts["test"] = data.test
     with ledger("load"):
         loaded = load_model(config.model, dtype=DTYPES[config.model.dtype], device=device, labels=data.labels)
         model = loaded.model
@@ -181,7 +178,7 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
             "train_last": state.metrics[-1]["loss"] if state.metrics else None,
             "validation": validation["loss"],
         },
-        "n_test": len(data.test),
+        "n_test": len(scores.each),
         "parameters": {
             "trainable": n_trainable,
             "added": sum(p.numel() for p in model.parameters()) - subject.n_base,
@@ -214,7 +211,8 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
 
 
 def evaluated(subject: Subject) -> tuple[dict[str, float], Scores, dict[str, dict[str, float]]]:
-    """The validation's metrics and loss, the test's scores, and its metrics by part; the predictions in their file."""
+    """The validation's metrics and loss; of the part that the run is scored on, scores and metrics by language,
+    category or the like; the predictions in their file."""
     config, model, data = subject.config, subject.model, subject.data
     model_and_encoder, how = (model, subject.encoder), (config.eval, subject.device, config.log_every)
     loss = mean_loss(model, subject.rows["val"], subject.encoder.pad, config.eval.batch_size, subject.device)
@@ -222,12 +220,14 @@ def evaluated(subject: Subject) -> tuple[dict[str, float], Scores, dict[str, dic
         raise NotFinite(f"after the training the validation loss is {loss}; lower optim.lr ({config.optim.lr:g})")
     said = answers(*model_and_encoder, subject.rows["val"], *how)
     validation = data.score(data.val, said).means
+    examples = data.val
     if config.eval.part is Part.test:
+        examples = data.test
         said = answers(*model_and_encoder, subject.rows["test"], *how)
-    scores = data.score(data.test, said)
+    scores = data.score(examples, said)
     with subject.ledger("save"):
-        write_predictions(subject.directory / "predictions.jsonl", data.test, said, scores)
-    return {**validation, "loss": loss}, scores, data.by_part(data.test, said)
+        write_predictions(subject.directory / "predictions.jsonl", examples, said, scores)
+    return {**validation, "loss": loss}, scores, data.by_part(examples, said)
 
 
 def median_step_s(state: State) -> float:
