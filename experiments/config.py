@@ -103,6 +103,43 @@ class MultilingualConfig(TaskConfig):
 
 
 @dataclass
+class SqlConfig(TaskConfig):
+    n_train: int = 2000
+    n_val: int = 100
+    n_test: int = 200
+
+
+@dataclass
+class DomainConfig(TaskConfig):
+    n_train: int = 800
+    n_val: int = 100
+    n_test: int = 200
+    n_entities: int = 50  # terms that are learned, and as many that are not
+    unseen: float = 0.2  # share of the test part that asks for terms that are not
+
+
+@dataclass
+class SafetyConfig(TaskConfig):
+    n_train: int = 500
+    n_val: int = 60
+    n_test: int = 160
+
+
+@dataclass
+class StyleConfig(TaskConfig):
+    n_train: int = 1000
+    n_val: int = 80
+    n_test: int = 160
+
+
+@dataclass
+class InstructConfig(TaskConfig):
+    n_train: int = 2000
+    n_val: int = 100
+    n_test: int = 200
+
+
+@dataclass
 class RecordsConfig(TaskConfig):
     """Of records that the user brings."""
 
@@ -158,10 +195,18 @@ class OptimConfig:
     checkpoint_every: int = 50  # steps
 
 
+class Part(Enum):
+    """The examples that a run is scored on. val: a search's, so that nobody has seen the test set's scores by then."""
+
+    test = "test"
+    val = "val"
+
+
 @dataclass
 class EvalConfig:
     batch_size: int = 50
     max_new_tokens: int = 48
+    part: Part = Part.test
 
 
 class Check(Enum):
@@ -223,6 +268,11 @@ def register() -> None:
     store.store(group="schema", name="jsonl", node=JsonlConfig)
     store.store(group="schema", name="general", node=GeneralConfig)
     store.store(group="schema", name="multilingual", node=MultilingualConfig)
+    store.store(group="schema", name="sql", node=SqlConfig)
+    store.store(group="schema", name="domain", node=DomainConfig)
+    store.store(group="schema", name="safety", node=SafetyConfig)
+    store.store(group="schema", name="style", node=StyleConfig)
+    store.store(group="schema", name="instruct", node=InstructConfig)
 
 
 def plain(config: Config) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from experiments.config import key
 from experiments.evaluate import answers, mean_loss
 from experiments.ledger import PHASES
 from experiments.models import load_model
-from experiments.rows import row
+from experiments.rows import lines, row
 from experiments.run import run
 from experiments.tasks import load_task
 from tests.runs import (
@@ -160,6 +160,20 @@ def test_a_model_of_text_classifies_by_the_labels_texts(tmp_path, method):
     if method != "none":
         names = load_file(directory(made) / "delta.safetensors")
         assert not [n for n in names if n.startswith(("classifier", "score", "lm_head"))]
+
+
+def test_a_run_of_a_search_is_scored_on_the_validation_set(tmp_path):
+    made = config(*overrides(tmp_path, "eval.part=val"))
+    result = run(made)
+    assert (result["n_test"], result["data"]["n_test"], len(result["scores"])) == (5, 5, 5)
+    assert result["quality"] == {name: value for name, value in result["validation"].items() if name != "loss"}
+    usual = run(config(*overrides(tmp_path)))
+    assert (usual["n_test"], usual["validation"]) == (6, result["validation"])
+    said = {
+        part: [line["prompt"] for line in lines(directory(each) / "predictions.jsonl")]
+        for part, each in (("val", made), ("test", config(*overrides(tmp_path))))
+    }
+    assert not set(said["val"]) & set(said["test"])
 
 
 def test_prompts_that_were_cut_are_counted(tmp_path):

@@ -17,6 +17,11 @@ TASKS = (
     "hub",
     "jsonl",
     "multilingual",
+    "sql",
+    "domain",
+    "safety",
+    "style",
+    "instruct",
 )
 
 Kind = Literal["generate", "classify", "choose", "text"]

@@ -111,7 +111,7 @@ def sized(read: Parts, config: Any, seed: int) -> Parts:
         if not parts["train"]:
             n_read, split_off = len(read["train"]), [f"task.n_{p}" for p in ("val", "test") if p not in read]
             raise TaskError(
-                f"{config.train}: {n_read} records leave none to train on; lower {' or '.join(split_off)}, or give files"
+                f"{config.train}: {n_read} records leave none to train on; lower {' or '.join(split_off)} or give files"
             )
     if config.n_train is not None:
         parts["train"], _ = taken("train", parts["train"], config.n_train, seed)

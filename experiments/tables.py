@@ -1,11 +1,10 @@
-"""Rows of results as a table, a markdown report and a plot: python -m experiments.report DIR...
+"""Rows of results as tables for a terminal and for markdown.
 
 Nothing here computes a number that a run has not measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,13 +12,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from experiments.plot import quality_plot
-from experiments.rows import ReportError, Row, find, row
+from experiments.rows import ReportError, Row
 
 MiB = 2**20
 
 
-def _bytes(count: int) -> str:
+def size(count: float) -> str:
     return f"{count / MiB:,.1f} MiB" if count >= MiB else f"{count / 1024:,.1f} KiB"
 
 
@@ -52,10 +50,10 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
                 *(f"{item.quality[m]:.3f}" if m in item.quality else "–" for m in metrics),
                 f"{item.trainable:,}",
                 f"{item.share:.3%}",
-                _bytes(item.delta_bytes) if trained else "–",
+                size(item.delta_bytes) if trained else "–",
                 f"{item.delta_bytes / item.full_copy_bytes:.2%}" if trained else "–",
-                _bytes(item.peak_bytes),
-                _bytes(item.increase_bytes) if trained else "–",
+                size(item.peak_bytes),
+                size(item.increase_bytes) if trained else "–",
                 f"{item.step_s:.2f} s" if trained else "–",
                 f"{item.train_s:.0f} s" if trained else "–",
                 lr,
@@ -158,27 +156,3 @@ def ending(main: Callable[[], int]) -> int:
     except ReportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Show the runs in the given folders; with --out, write report.md and plot.png there too."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.report", description=main.__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, help="folders that hold runs, at any depth")
-    parser.add_argument("--out", type=Path, help="write report.md and plot.png into this folder")
-    given = parser.parse_args(argv)
-    console = terminal()
-    rows = [row(path) for path in find(given.folders)]
-    console.print(rich_table(rows, "runs"))
-    for line in notes(rows):
-        console.print(line, markup=False)
-    if given.out is not None:
-        given.out.mkdir(parents=True, exist_ok=True)
-        picture = quality_plot(rows, given.out / "plot.png", "runs")
-        how = "Made by `python -m experiments.report` from the runs' result files."
-        write_markdown(given.out / "report.md", "Runs", how, rows, picture)
-        console.print(str(given.out / "report.md"), markup=False)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(ending(main))
