@@ -176,7 +176,10 @@ def report(findings: Findings, show: int, console: Console) -> None:
         if not count:
             continue
         colour = "red" if severity[kind] == "error" else "yellow"
-        console.print(f"[{colour}]{severity[kind]}[/{colour}] [bold]{kind}[/bold] ({count}): {escape(KINDS[kind][1])}")
+        console.print(
+            f"[{colour}]{severity[kind]}[/{colour}] [bold]{kind}[/bold] ({count}): {escape(KINDS[kind][1])}",
+            soft_wrap=True,
+        )
         places = [finding for finding in findings.found if finding.kind == kind]
         for finding in places[:show]:
             console.print(f"  {escape(str(finding))}", soft_wrap=True, highlight=False)
