@@ -202,6 +202,17 @@ def test_the_key_follows_what_changes_the_outcome(tmp_path):
     assert len({base, *others, key(config(*given))}) == 6
 
 
+def test_the_phases_are_the_wall_time(tmp_path):
+    """Against a clock outside; what no phase covers is under 2 %."""
+    made = config(*overrides(tmp_path, "optim.steps=20"))
+    began = time.perf_counter()
+    seconds = run(made)["seconds"]
+    wall_s = time.perf_counter() - began
+    named = sum(s for phase, s in seconds.items() if phase not in ("other", "total"))
+    assert seconds["total"] == pytest.approx(wall_s, rel=0.02)
+    assert named == pytest.approx(wall_s, rel=0.02)
+
+
 # ---------------------------------------------------------------- the same again
 
 
@@ -278,9 +289,15 @@ def test_killed_in_the_evaluation_it_does_not_train_again(tmp_path, monkeypatch)
     assert not (directory(made) / "result.json").exists()
     before = (directory(made) / "metrics.jsonl").read_text()
     monkeypatch.setattr("experiments.train.accumulate", None)
+    began = time.perf_counter()
     result = run(made)
+    wall_s = time.perf_counter() - began
     assert result["status"] == "complete"
     assert (directory(made) / "metrics.jsonl").read_text() == before
+    seconds = result["seconds"]
+    assert all(seconds[phase] > 0 for phase in ("forward", "backward", "optimizer"))  # the first process's
+    assert seconds["total"] > wall_s
+    assert sum(seconds.values()) == pytest.approx(2 * seconds["total"], rel=1e-6)
 
 
 def plain_types(value: Any) -> bool:
