@@ -1,4 +1,4 @@
-"""Rows, tables and plots from made-up result files."""
+"""Tables in markdown, and the still picture of a comparison."""
 
 from __future__ import annotations
 
@@ -8,43 +8,19 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments import tables
 from experiments.plot import label_points, quality_plot
-from experiments.rows import Row, row
-from tests.made_up import UNTRAINED, made_up, put
+from experiments.rows import Row
+from experiments.tables import markdown_table, size
 
 
-def test_the_markdown_report(tmp_path: Path) -> None:
-    results = [
-        made_up("hush", **UNTRAINED),
-        made_up("fable"),
-        made_up("myth", status="failed", error="step 4: the loss\nis nan"),
-    ]
-    rows = [row(put(tmp_path, result)) for result in results]
-    rows[1] = rows[1].noted("a note on fable")
-    tables.write_markdown(tmp_path / "report.md", "Made up", "Made by hand.", rows, tmp_path / "p.png", "## More")
-    text = (tmp_path / "report.md").read_text()
-    table = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
-    assert [cell.strip() for cell in table["fable *"].strip("|").split("|")][1:] == [
-        "0.250", "0.875", "1,000", "12.500%", "4.0 KiB", "12.50%", "300.0 MiB", "20.0 MiB", "0.75 s", "42 s",
-        "0.01",
-    ]  # fmt: skip
-    assert table["hush"].count("–") == 6
-    assert "| failed |" in table["myth"]
-    assert len({line.count("|") for line in table.values()}) == 1
-    for said in (
-        "- * fable: a note on fable",
-        "- myth failed: step 4: the loss is nan",
-        "made-up base (no weights)",
-        "steps: 11 of batch 3; seed 7",
-        "16 test examples",
-        "c0ffee with local changes",
-        "made-up CPU, 5 threads",
-        "standard error is up to 0.125",
-        "](p.png)",
-        "## More",
-    ):
-        assert said in text
+def test_a_markdown_table_has_a_rule_and_equal_lines() -> None:
+    text = markdown_table(["method", "score"], [["lora", "0.5"], ["full", "–"]])
+    assert text == "| method | score |\n| :-- | --: |\n| lora | 0.5 |\n| full | – |"
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "0.0 KiB"), (4096, "4.0 KiB"), (3 * 2**30, "3,072.0 MiB")])
+def test_sizes_have_a_unit(count: int, said: str) -> None:
+    assert size(count) == said
 
 
 def points(n: int) -> list[tuple[float, float, str]]:
