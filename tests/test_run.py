@@ -165,7 +165,7 @@ def test_a_model_of_text_classifies_by_the_labels_texts(tmp_path, method):
 def test_a_run_of_a_search_is_scored_on_the_validation_set(tmp_path):
     made = config(*overrides(tmp_path, "eval.part=val"))
     result = run(made)
-    assert (result["n_test"], result["data"]["n_test"], len(result["scores"])) == (5, 5, 5)
+    assert (result["n_test"], result["data"]["n_test"], len(result["scores"])) == (5, 6, 5)
     assert result["quality"] == {name: value for name, value in result["validation"].items() if name != "loss"}
     usual = run(config(*overrides(tmp_path)))
     assert (usual["n_test"], usual["validation"]) == (6, result["validation"])
