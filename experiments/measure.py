@@ -126,13 +126,15 @@ def trained(subject: Subject, memory: Memory, trackers: Trackers) -> State:
         memory.begin(subject.resident_bytes)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-    identity = f"{key(config)}-{subject.data.sha256[:16]}{subject.replay.sha256[:16]}"
     with subject.ledger("data"):
+        identity = f"{key(config)}-{subject.data.sha256[:16]}{subject.replay.sha256[:16]}"
         rows = [*subject.rows["train"], *subject.replay.rows(subject.encoder)]
         order = subject.replay.mixture(len(subject.data.train), config.seed)
+    with subject.ledger("optimizer"):
+        optimizer = Optimizer(*groups(model), config.optim)
     return train(
         model,
-        Optimizer(*groups(model), config.optim),
+        optimizer,
         rows,
         order.indices,
         config.optim,

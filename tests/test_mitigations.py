@@ -74,6 +74,7 @@ def test_the_sweep_varies_method_rate_replay_and_seed():
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         params = compose("config", ["+sweep=forgetting"], return_hydra_config=True).hydra.sweeper.params
+    params = dict(params)
     assert params.pop("seed") == "0,1,2"
     choices = [[f"{name}={value}" for value in str(values).split(",")] for name, values in params.items()]
     made = [config("model=tiny", "+sweep=forgetting", *chosen) for chosen in product(*choices)]
