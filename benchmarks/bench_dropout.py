@@ -42,7 +42,8 @@ def mask_case(shape: Shape, M: int, p: float, dtype: str, options: Any) -> Case:
     x = draw(options.seed, options.device, DTYPES[dtype], M, shape.K)
 
     def ours() -> Tensor:
-        return masked(x, keep_mask(x.shape, p, drawn_seed())[0])
+        keep, _ = keep_mask(x.shape, p, drawn_seed(), x.dtype)
+        return masked(x, keep, out=keep)
 
     calls = {"peft": lambda: F.dropout(x, p), "ours": ours}
     made = {name: Timed(call, peak_bytes=call_peak_bytes(call, x.device)) for name, call in calls.items()}

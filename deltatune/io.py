@@ -1,37 +1,23 @@
-"""One delta, one safetensors file: tensors, and one sorted JSON value that says what they are and checks them.
-
-Keys are `{module path}.{parameter}`, with `#i` behind the path from the second delta of one host on. The metadata
-holds format version, the base's fingerprint, each site's method, hyperparameters and order, a checksum of every
-tensor and one of itself. Loading looks methods up in a table; it never imports a path named in a file.
-"""
+"""Saving and loading one delta: which tensors it has, what they belong to, and whether this is the base they change."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as parse
-from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, FormatError
+from deltatune.deltafile import FORMAT, read, write
 from deltatune.host import check_host, deltas, hosts
 from deltatune.inject import Plan, check_name, describe, freeze_base, known, put_in, share_tied
 from deltatune.layout import extend, modules, own_parameters, unreachable
 from deltatune.methods import METHODS, Head
 
-FORMAT = 1
 SAMPLES = 16  # values of each parameter that enter the fingerprint
-PARTS = {"base": dict, "sites": list, "tensors": dict, "tied": dict}  # of the metadata
-BASE, SITE = {"structure": str, "values": str}, {"path": str, "method": str, "hparams": dict}
 
 
 def fingerprint(model: nn.Module, skip: set[str] | None = None) -> dict[str, str]:
@@ -65,24 +51,6 @@ def fingerprint(model: nn.Module, skip: set[str] | None = None) -> dict[str, str
 
 def join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
-
-
-def canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
-
-def checksum(t: Tensor) -> str:
-    """Of dtype, shape and bytes."""
-    raw = t.detach().contiguous().view(torch.uint8) if t.dim() else t.detach().reshape(1).view(torch.uint8)
-    digest = hashlib.sha256(f"{t.dtype}{list(t.shape)}".encode())
-    digest.update(memoryview(cast(np.ndarray, raw.numpy()).reshape(-1)))  # type: ignore[arg-type]
-    return digest.hexdigest()[:16]
-
-
-def finite(t: Tensor) -> bool:
-    """Whether no value is NaN or infinite. A finite sum says so in one pass, a third of the time; an infinite one may
-    be an overflow, so then every value is looked at."""
-    return not t.is_floating_point() or math.isfinite(t.sum().item()) or bool(torch.isfinite(t).all())
 
 
 def site_keys(sites: list[str]) -> list[str]:
@@ -123,81 +91,13 @@ def save(model: nn.Module, path: str | os.PathLike[str], name: str = "default", 
     tensors = {k: t.cpu().contiguous() for k, t in tensors.items()}
     if compact:
         tensors = {k: t.to(torch.bfloat16) if t.is_floating_point() else t for k, t in tensors.items()}
-    for key, t in tensors.items():
-        if not finite(t):
-            raise FormatError(f"{key} holds NaN or infinity, so the delta {name!r} was not saved to {path}")
     about: dict[str, Any] = {
         "format": FORMAT,
         "base": fingerprint(model),
         "sites": [{"path": p, "method": type(d).__name__, "hparams": d.hparams()} for p, d in sites],
-        "tensors": {k: checksum(t) for k, t in tensors.items()},
         "tied": tied,
     }
-    about["checksum"] = hashlib.sha256(canonical(about).encode()).hexdigest()
-    data = serialise(tensors, {"deltatune": canonical(about)})
-    write(Path(path), data)
-    return len(data)
-
-
-def write(path: Path, data: bytes) -> None:
-    """The bytes in place of the file, or, on any error, the file as it was."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A delta file's metadata and tensors, every byte checked. Raises FormatError."""
-    data = Path(path).read_bytes()
-    try:
-        tensors = parse(data)
-        size = int.from_bytes(data[:8], "little")
-        header = data[8 : 8 + size].decode().rstrip(" ")
-        text = json.loads(header)["__metadata__"]["deltatune"]
-    except (SafetensorError, UnicodeDecodeError, ValueError) as error:
-        raise FormatError(f"{path} is not a whole safetensors file: {error}") from None
-    except KeyError:
-        raise FormatError(f"{path} is a safetensors file without deltatune's metadata") from None
-    if not header.endswith("}"):
-        raise FormatError(f"{path}: the header is damaged")
-    try:
-        about = json.loads(text)
-        claimed = about.pop("checksum")
-        if canonical({**about, "checksum": claimed}) != text:
-            raise ValueError
-        if hashlib.sha256(canonical(about).encode()).hexdigest() != claimed:
-            raise ValueError
-    except (ValueError, AttributeError, KeyError, TypeError):
-        raise FormatError(f"{path}: the metadata is damaged: its checksum does not match") from None
-    if about.get("format") != FORMAT:
-        raise FormatError(f"{path} has format {about.get('format')}; this version of deltatune reads {FORMAT}")
-    if not (holds(about, PARTS) and holds(about["base"], BASE) and all(holds(s, SITE) for s in about["sites"])):
-        raise FormatError(f"{path}: the metadata lacks a part that format {FORMAT} has")
-    if loose := [k for k, first in about["tied"].items() if str(first) not in tensors]:
-        raise FormatError(f"{path}: {loose[0]!r} is tied to a tensor that the file does not hold")
-    if missing := about["tensors"].keys() - tensors.keys():
-        raise FormatError(f"{path}: tensor {sorted(missing)[0]!r} is missing")
-    if surplus := tensors.keys() - about["tensors"].keys():
-        raise FormatError(f"{path}: tensor {sorted(surplus)[0]!r} is not one that the metadata names")
-    for key, t in tensors.items():
-        if checksum(t) != about["tensors"][key]:
-            raise FormatError(f"{path}: tensor {key!r} is damaged: its checksum does not match")
-        if not finite(t):
-            raise FormatError(f"{path}: tensor {key!r} holds NaN or infinity")
-    return about, tensors
-
-
-def holds(value: Any, parts: dict[str, type]) -> bool:
-    """Whether this is a dict with these keys and kinds of values."""
-    return isinstance(value, dict) and all(isinstance(value.get(k), kind) for k, kind in parts.items())
+    return write(Path(path), tensors, about)
 
 
 def load(

@@ -20,7 +20,7 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 import deltatune as dt
-from deltatune.io import canonical, checksum, read
+from deltatune.deltafile import DTYPES, canonical, checksum, read, write
 from tests.laws import image
 
 
@@ -307,7 +307,7 @@ def test_a_full_disk_leaves_the_old_file(file: Path) -> None:
     assert list(file.parent.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("step", ["fdopen", "chmod", "replace"])
+@pytest.mark.parametrize("step", ["fdopen", "writev", "chmod", "replace"])
 def test_a_save_that_breaks_off_anywhere(file: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     good, model = file.read_bytes(), small()
     dt.load(model, file)
@@ -316,9 +316,27 @@ def test_a_save_that_breaks_off_anywhere(file: Path, step: str, monkeypatch: pyt
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"deltatune.io.os.{step}", full)
+        patch.setattr(f"deltatune.deltafile.os.{step}", full)
         with pytest.raises(OSError, match="No space left"):
             dt.save(model, file)
     assert file.read_bytes() == good and list(file.parent.iterdir()) == [file]
     dt.save(model, file)
     assert file.read_bytes() == good
+
+
+def test_a_file_is_what_safetensors_itself_would_write(tmp_path: Path) -> None:
+    tensors = {f'{"z" if i % 2 else "a"}"é\\{i}': torch.arange(3 * i).reshape(3, i).to(t) for i, t in enumerate(DTYPES)}
+    tensors |= {"scalar": torch.tensor(2.5), "turned": torch.rand(4, 600).T, "empty": torch.zeros(0, 4)}
+    tensors |= {f"many.{i}": torch.tensor([float(i)]) for i in range(1100)}
+    size = write(tmp_path / "x", tensors, {"sites": ["ü"]})
+    written = (tmp_path / "x").read_bytes()
+    assert size == len(written)
+    header = json.loads(written[8 : 8 + int.from_bytes(written[:8], "little")])
+    plain = {name: t.contiguous() for name, t in tensors.items()}
+    assert written == serialise(plain, header["__metadata__"])
+
+
+def test_a_dtype_that_the_format_lacks(tmp_path: Path) -> None:
+    with pytest.raises(dt.FormatError, match=r"'0\.A' is torch\.complex64"):
+        write(tmp_path / "x", {"0.A": torch.zeros(2, dtype=torch.complex64)}, {})
+    assert not list(tmp_path.iterdir())

@@ -70,7 +70,7 @@ def test_dropout_multiplies_by_the_mask_of_its_seed_in_both_directions():
     p = 0.3
     torch.manual_seed(11)
     seed = int(torch.randint(2**63 - 1, ()))
-    keep, rate = keep_mask(x.shape, p, seed)
+    keep, rate = keep_mask(x.shape, p, seed, torch.float64)
 
     def by_hand(x, W, b, A, B):
         dropped = x * (keep != 0) / rate
@@ -89,11 +89,11 @@ def test_dropout_multiplies_by_the_mask_of_its_seed_in_both_directions():
 @pytest.mark.parametrize("p", [1e-6, 0.05, 0.1, 0.5, 0.999, 0.999999])
 def test_the_share_that_is_kept(p):
     n = 100_003  # no multiple of four
-    keep, rate = keep_mask(torch.Size((n,)), p, 3)
+    keep, rate = keep_mask(torch.Size((n,)), p, 3, torch.bfloat16)
     assert set(keep.unique().tolist()) <= {0, -1} and rate > 0 and abs(rate - (1 - p)) <= 1 / LEVELS
     assert abs((keep != 0).double().mean() - rate) <= 4 * math.sqrt(rate * (1 - rate) / n)
-    assert torch.equal(keep, keep_mask(torch.Size((n,)), p, 3)[0])
-    assert p < 0.01 or not torch.equal(keep, keep_mask(torch.Size((n,)), p, 4)[0])
+    assert torch.equal(keep, keep_mask(torch.Size((n,)), p, 3, torch.bfloat16)[0])
+    assert p < 0.01 or not torch.equal(keep, keep_mask(torch.Size((n,)), p, 4, torch.bfloat16)[0])
     pairs = (keep[1:] != 0) & (keep[:-1] != 0)  # neighbours share 64 random bits and must not know of each other
     assert abs(pairs.double().mean() - rate**2) <= 6 * math.sqrt(rate**2 * (1 - rate**2) / n)
 
@@ -101,9 +101,10 @@ def test_the_share_that_is_kept(p):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_mask_keeps_bits_or_gives_zero(dtype):
     x = torch.tensor([1.5, -2.0, math.inf, math.nan, -0.0], dtype=dtype)
-    none = masked(x, torch.zeros(5, dtype=torch.int16))
+    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    none = masked(x, nothing := torch.zeros(5, dtype=kind), out=nothing)
     assert torch.equal(none, torch.zeros(5, dtype=dtype))
-    every = masked(x, torch.full((5,), -1, dtype=torch.int16))
+    every = masked(x, torch.full((5,), -1, dtype=kind), out=x)
     assert torch.equal(every.isnan(), x.isnan()) and torch.equal(every[:3], x[:3])
 
 

@@ -1,0 +1,86 @@
+"""Deltas under DistributedDataParallel and FSDP2: two processes on gloo learn what one does on the whole batch."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+import deltatune as dt
+
+STEPS = 3
+RULES = {"lora": lambda: dt.LoRA.on(rank=4, alpha=8), "adapter": lambda: dt.Adapter.on(width=8), "ia3": dt.IA3.on}
+
+
+def model_and_batch(method: str) -> tuple[nn.Module, Tensor]:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=50, num_hidden_layers=2, tie_word_embeddings=False, **sizes))
+    dt.inject(model, RULES[method]())
+    torch.manual_seed(1)
+    for _, p in dt.parameters(model):  # B = 0 would leave A without a gradient
+        with torch.no_grad():
+            p.add_(torch.randn_like(p) * 0.05)
+    return model, torch.randint(0, 50, (4, 12))
+
+
+def train(model: nn.Module, ids: Tensor) -> list[float]:
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    losses = []
+    for _ in range(STEPS):
+        loss = model(ids, use_cache=False).logits.pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def work(rank: int, port: int, kind: str, method: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    model, ids = model_and_batch(method)
+    if kind == "ddp":
+        wrapped: Any = DistributedDataParallel(model)
+    else:
+        mesh = init_device_mesh("cpu", (2,))
+        for block in model.model.layers:  # type: ignore[union-attr]
+            fully_shard(block, mesh=mesh)
+        wrapped = fully_shard(model, mesh=mesh)
+    train(wrapped, ids[rank * 2 : rank * 2 + 2])
+    found = {n: p.full_tensor() if hasattr(p, "full_tensor") else p for n, p in dt.parameters(model)}
+    torch.save({n: p.detach().clone() for n, p in found.items()}, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+QUICK = [("ddp", "lora"), ("fsdp2", "lora")]
+SLOW = [
+    pytest.param(kind, method, marks=pytest.mark.slow) for kind in ("ddp", "fsdp2") for method in ("adapter", "ia3")
+]
+
+
+@pytest.mark.parametrize(("kind", "method"), [*QUICK, *SLOW])
+def test_two_processes_learn_what_one_does(kind: str, method: str, tmp_path: Path) -> None:
+    model, ids = model_and_batch(method)
+    before = {n: p.detach().clone() for n, p in dt.parameters(model)}
+    train(model, ids)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(work, args=(port, kind, method, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for name, p in dt.parameters(model):
+        assert not torch.equal(before[name], p)
+        torch.testing.assert_close(first[name], p.detach(), rtol=1e-5, atol=1e-6)
+        assert torch.equal(first[name], second[name])
