@@ -7,15 +7,16 @@ WORKERS ?= 2
 # One thread a worker: two workers with two threads each would fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo study bench test test-kernels test-all check format clean
+.PHONY: demo compare bench test test-kernels test-all check format clean
 
 demo: $(VENV)/.experiments
 	$(PY) -m experiments.demo
 
-study: $(VENV)/.experiments
-	$(PY) -m experiments.study
+# make compare ARGS='model=minilm tasks=[ha_intent] slots=2'
+compare: $(VENV)/.experiments
+	$(PY) -m experiments.compare $(ARGS)
 
-BENCHES := lora_linear lora_group multi_lora dropout dora adapter prefix ce verbs train_step
+BENCHES := lora_linear lora_group multi_lora dropout dora adapter prefix ce verbs train_step report
 
 bench: $(VENV)/.dev
 	for name in $(BENCHES); do $(PY) -m benchmarks.bench_$$name || exit 1; done

@@ -19,6 +19,8 @@ EXPERIMENTS = [
     "scipy",
     "platformdirs",
     "matplotlib",
+    "jinja2",
+    "plotly>=6",
     "pyarrow",  # for exports to Parquet
     "home-assistant-intents",
     "hassil",
@@ -31,18 +33,22 @@ EXPERIMENTS = [
     "rensa",  # MinHash
     "ftfy",
 ]
+# Other launchers than our own, and the search: optional, and absent they are missed only by who asks for them.
+SWEEP = ["hydra-joblib-launcher", "hydra-submitit-launcher", "optuna>=4"]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]
 HUB = ["datasets"]  # for task=hub
-TRACK = ["tensorboardX", "wandb", "mlflow", "trackio"]  # any one of them will do
+TRACK = ["tensorboardX", "wandb", "mlflow", "trackio"]  # each is optional; not in `all`, as they bring much along
 DEV = [
     *BENCH,
     *HUB,
     *KERNELS,
     "tensorboardX",
+    *SWEEP,
     "pytest>=8",
     "pytest-xdist",
     "hypothesis",
+    "selenium>=4.20",
     "ruff",
     "pyright[nodejs]",
     "setuptools>=77",
@@ -63,12 +69,13 @@ setup(
     install_requires=["torch>=2.6", "safetensors", "einops", "numpy"],
     extras_require={
         "experiments": EXPERIMENTS,
+        "sweep": SWEEP,
         "kernels": KERNELS,
         "bench": BENCH,
         "hub": HUB,
         "track": TRACK,
         "dev": DEV,
-        "all": sorted({*EXPERIMENTS, *KERNELS, *BENCH, *DEV}),
+        "all": sorted({*EXPERIMENTS, *SWEEP, *KERNELS, *BENCH, *DEV}),
     },
     zip_safe=False,
 )

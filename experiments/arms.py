@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import OmegaConf
 
 from experiments.config import Config, check, register, run_name
-from experiments.rows import Row, read, row
+from experiments.rows import read
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,8 +28,13 @@ class Arm:
     def config(self) -> Config:
         """The run's configuration. Raises Hydra's error for an override that does not fit, ValueError for its value."""
         register()
-        with initialize_config_dir(str(ROOT / "experiments" / "conf"), version_base="1.3"):
-            config = OmegaConf.to_object(compose("config", overrides=list(self.overrides)))
+        outer = get_gh_backup()  # Hydra's own state, where this is called in its multirun; it allows no second one
+        GlobalHydra.instance().clear()
+        try:
+            with initialize_config_dir(str(ROOT / "experiments" / "conf"), version_base="1.3"):
+                config = OmegaConf.to_object(compose("config", overrides=list(self.overrides)))
+        finally:
+            restore_gh_from_backup(outer)
         assert isinstance(config, Config)
         check(config)
         return config
@@ -53,27 +59,13 @@ class Arm:
         """Whether the run is done and its result can be read."""
         return self.result.is_file() and read(self.result)["status"] == "complete"
 
-    def run(self) -> Row:
-        """The run's row, from its result file where it is complete already."""
-        if self.complete:
-            return row(self.result)
-        self.result.unlink(missing_ok=True)  # of an attempt that failed: it must not stand for this one
-        code = subprocess.call([sys.executable, "-m", "experiments.run", *self.overrides], cwd=ROOT)
-        if self.result.is_file():
-            return row(self.result)
-        if code == 0:
-            failure = f"no result at {self.result}: was the code changed while it ran? Start again"
-        else:
-            ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            failure = f"the process {ended} before it wrote a result; its output says why"
-        config = self.config
-        return Row(
-            method=config.method.name,
-            model=config.model.name,
-            task=config.task.name,
-            seed=config.seed,
-            lr=config.optim.lr,
-            steps=config.optim.steps,
-            batch_size=config.optim.batch_size,
-            failure=failure,
-        )
+    def at(self, *, lr: float, seed: int) -> Arm:
+        """The same run at another learning rate and seed.
+
+        Nothing is composed again, which takes Hydra 0.1 s: no value of conf/ hangs on these two.
+        """
+        other = Arm((*self.overrides, f"optim.lr={lr!r}", f"seed={seed}"))
+        config = replace(self.config, seed=seed, optim=replace(self.config.optim, lr=lr))
+        check(config)
+        other.__dict__["config"] = config  # where cached_property looks for it
+        return other

@@ -16,6 +16,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, OmegaConf
 
 CONF = Path(__file__).with_name("conf")
@@ -194,10 +195,18 @@ class OptimConfig:
     checkpoint_every: int = 50  # steps
 
 
+class Part(Enum):
+    """The examples that a run is scored on. val: a search's, so that nobody has seen the test set's scores by then."""
+
+    test = "test"
+    val = "val"
+
+
 @dataclass
 class EvalConfig:
     batch_size: int = 50
     max_new_tokens: int = 48
+    part: Part = Part.test
 
 
 class Check(Enum):
@@ -329,8 +338,13 @@ def task_config(entry: str) -> TaskConfig:
     """A task by its name and, after it, overrides of its fields: "sql", "jsonl task.train=a.jsonl task.n_test=5"."""
     register()
     name, *overrides = shlex.split(entry)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", overrides=[f"task={name}", *overrides])
+    running = GlobalHydra.instance().hydra  # of a run, which loads its other tasks: Hydra refuses to begin twice
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("config", overrides=[f"task={name}", *overrides])
+    finally:
+        GlobalHydra.instance().hydra = running
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     return config.task

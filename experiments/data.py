@@ -37,6 +37,7 @@ from experiments.quality import KINDS, PARTS, QUANTILES, Findings, check
 from experiments.raw import Records, name_and_part
 from experiments.similar import SIZE, THRESHOLD
 from experiments.tasks import TaskData, TaskError, load_task
+from experiments.tasks.forms import Named
 
 N_LABELS = 12  # in the report
 
@@ -121,15 +122,23 @@ def checked(what: Sequence[str]) -> list[Findings]:
 
 
 def check_task(config: Config, look: Look) -> Findings:
-    """Of a task out of files, first whether every line can be read: loading it stops at the first that cannot."""
-    if isinstance(config.task, JsonlConfig):
-        records = Records(config.task.name)
-        for part in PARTS:
-            if file := getattr(config.task, part):
-                records.read(Path(file), part)
-        if records.broken:
-            return with_broken_lines(records, look)
-    return look(load_task(config.task, seed=config.task.seed))
+    """Of a task out of files, first whether every line can be used: loading it stops at the first that cannot."""
+    if not isinstance(config.task, JsonlConfig):
+        return look(load_task(config.task, seed=config.task.seed))
+    records = Records(config.task.name, Named(config.task.group, config.task.part))
+    for part in PARTS:
+        if file := getattr(config.task, part):
+            records.read(Path(file), part)
+    if records.broken:
+        return with_broken_lines(records, look)
+    try:
+        data = load_task(config.task, seed=config.task.seed)
+    except TaskError:
+        findings = look(records.data())
+        if not findings.of("error"):
+            raise
+        return findings
+    return look(data)
 
 
 def with_broken_lines(records: Records, look: Look) -> Findings:

@@ -2,69 +2,32 @@
 
     python -m experiments.demo
 
-Each arm is a fresh process. Ends in a table, a markdown report and a plot under runs/demo; what is done
-already is not run again. Exits with 1 if an arm failed.
+Each arm is a fresh process, one at a time, at its method's default learning rate. Ends in a table and in one HTML
+page, runs/demo/report.html; what is done already is not run again. Exits with 1 if an arm failed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.arms import ROOT, Arm
-from experiments.plot import quality_plot
+from experiments import ROOT
+from experiments.arms import Arm
 from experiments.pool import carry_out
-from experiments.report import ending, notes, rich_table, terminal, write_markdown
-from experiments.rows import Row, read
-from experiments.study import RESULTS
+from experiments.report import compact_tables, gather, write
+from experiments.tables import ending, terminal
 
 METHODS = ("none", "lora", "adapter", "prefix", "bitfit", "full")
 STEPS = 100
 N_TEST = 100
-N_SAMPLES = 5
+# Enough to see what each method forgets, and little beside the training; validation chooses nothing here.
+SMALL = ("forgetting.n_text=16", "forgetting.n_kl=6", "task.n_val=20")
 HOW = (
-    "Made by `python -m experiments.demo` (`make demo`): every trained arm sees the same {steps} batches in "
-    "the same order, and every arm is scored on the same {n_test} test sentences by greedy generation. Each "
-    "method runs at the learning rate that `make study` chose for it on the validation set."
+    "Every trained arm sees the same {steps} batches in the same order, at its method's default learning rate, and "
+    "every arm is scored on the same {n_test} test sentences by greedy generation. One seed: differences within the "
+    "intervals are no findings."
 )
-
-
-def rate(method: str) -> tuple[str, ...]:
-    """The override for the learning rate that the study chose; none where it has no result (the default then)."""
-    file = ROOT / RESULTS / f"{method}.json"
-    lr = read(file)["lr"] if file.is_file() else None
-    return () if lr is None else (f"optim.lr={lr:g}",)
-
-
-def samples(arms: Sequence[Arm], rows: Sequence[Row]) -> str:
-    """Predictions of the complete arms side by side, on test prompts at even distances."""
-    said: dict[str, dict[str, dict]] = {}  # by method, then by prompt
-    for arm, row in zip(arms, rows):
-        if row.failure is None:
-            lines = (arm.result.parent / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-            said[row.method] = {prediction["prompt"]: prediction for prediction in map(json.loads, lines)}
-    if not said:
-        return ""
-    first = list(next(iter(said.values())).values())
-    parts = ["## Predictions side by side", f"{N_SAMPLES} test prompts at even distances, right or wrong."]
-    for example in first[:: max(1, len(first) // N_SAMPLES)][:N_SAMPLES]:
-        parts.append(f"{code(example['prompt'])}, gold {code(example['gold'])}")
-        answers = [(method, predictions[example["prompt"]]) for method, predictions in said.items()]
-        parts.append(
-            "\n".join(
-                f"- {method}, {'right' if answer['correct'] else 'wrong'}: {code(answer['prediction'])}"
-                for method, answer in answers
-            )
-        )
-    return "\n\n".join(parts)
-
-
-def code(text: str, longest: int = 160) -> str:
-    """One line of markdown code: white space becomes single spaces, a backtick an apostrophe."""
-    line = " ".join(text.split()).replace("`", "'")
-    return f"`{line[:longest]}…`" if len(line) > longest else f"`{line}`" if line else "(nothing)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,25 +39,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="runs/demo", help="folder for the runs and the report (%(default)s)")
     given = parser.parse_args(argv)
 
+    folder = Path(given.out) if Path(given.out).is_absolute() else ROOT / given.out
     shared = (
         f"model={given.model}",
         "task=ha_json",
         f"task.n_test={given.n_test}",
         f"optim.steps={given.steps}",
+        *SMALL,
+        f"out={folder}",
     )
-    arms = [Arm((f"method={method}", *shared, *rate(method), f"out={given.out}")) for method in given.only]
+    arms = [Arm((f"method={method}", *shared)) for method in given.only]
     console = terminal()
     rows = carry_out(arms, slots=1, console=console)
-    folder = ROOT / given.out
-    folder.mkdir(parents=True, exist_ok=True)
     title = f"{given.model} on ha_json, {given.steps} steps"
-    plot = quality_plot(rows, folder / "plot.png", title)
-    how = HOW.format(steps=given.steps, n_test=given.n_test)
-    write_markdown(folder / "report.md", title, how, rows, plot, samples(arms, rows))
-    console.print(rich_table(rows, title))
-    for line in notes(rows):
-        console.print(line, markup=False)
-    console.print(f"report: {Path(given.out) / 'report.md'}", f"plot: {Path(given.out) / 'plot.png'}", sep="\n")
+    # The arms of this very demo, of all that may lie in the folder.
+    content = gather([arm.result for arm in arms], title=title)
+    content["how"] = HOW.format(steps=given.steps, n_test=given.n_test)
+    for table in compact_tables(content["runs"]):
+        console.print(table)
+    for row in rows:
+        if row.failure is not None:
+            console.print(f"{row.method} failed: {row.failure}", markup=False, style="red")
+    page = folder / "report.html"
+    write(content, page)
+    console.print(f"report: {page}", markup=False, soft_wrap=True)
     return 1 if any(row.failure is not None for row in rows) else 0
 
 

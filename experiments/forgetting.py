@@ -78,7 +78,8 @@ def scored_by_base(
     """Another task, and the base's score of each of its examples."""
     task = task_config(entry)
     data = load_task(task, seed=task.seed)
-    what = [data.sha256, config.forgetting.n_examples, config.optim.max_length, asdict(config.eval)]
+    how = [config.optim.max_length, config.eval.batch_size, config.eval.max_new_tokens]
+    what = [data.sha256, data.metric, config.forgetting.n_examples, *how]
     return data, kept.numbers(f"task-{data.name}", what, lambda: scored(config, model, encoder, data, device))
 
 

@@ -40,6 +40,7 @@ CREATE TABLE runs ( -- one result file; NULL: does not apply, or not measured be
     switch_s REAL, unmerged_tokens_per_s REAL, merged_tokens_per_s REAL, -- to another task; in generation
     perplexity_before REAL, perplexity_after REAL, -- of held-out general text
     kl_per_token REAL, -- nats, to the base on text that it wrote
+    feature_drift REAL, -- of an encoder, which has no perplexity
     n_train INTEGER, n_val INTEGER, n_truncated INTEGER, data_sha256 TEXT,
     base TEXT, device TEXT, cpu TEXT, torch TEXT, git_commit TEXT,
     data TEXT, config TEXT, environment TEXT -- JSON: config ->> '$.optim.warmup'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from experiments.arms import ROOT, Arm
-from experiments.config import Config, key, plain
+from experiments.config import Config, Trains, key, plain
 from experiments.files import locked, write_json
 from experiments.rows import FORMAT, Row, row
 
 LOG = "run.log"  # the run's own output, of all its attempts
 CLAIM = "pool.lock"  # held by the sweep that carries the run out, from before its process starts until it is recorded
 LOCK = "lock"  # held by the process that is at work in the run
+COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))  # of processes killed for their memory
 TERM_S = 3.0  # between the request to end and the kill
 
 
@@ -36,7 +38,7 @@ class Job:
         self.slot = 0
         self._claim: IO[str] | None = None
         self._began = 0.0
-        self._kills = 0
+        self._kills: int | None = None
         self._before = stamp(arm.result)  # of a failure that is to be retried
 
     @property
@@ -115,7 +117,7 @@ class Job:
     def _why(self, code: int) -> tuple[str, str]:
         """The error and its kind, from how the process ended."""
         said = f"the end of {self.log} says more"
-        if code == -signal.SIGKILL and oom_kills() > self._kills:
+        if code == -signal.SIGKILL and oom_kills() != self._kills:
             return "killed by the kernel, which ran out of memory; use a smaller batch or fewer slots", "oom"
         if code < 0:
             return f"killed by signal {-code} ({signal.strsignal(-code)}); {said}", "killed"
@@ -127,6 +129,7 @@ class Job:
 
 def failed(config: Config, error: str, kind: str) -> dict[str, Any]:
     """The result of a run that left none."""
+    trained = config.method.trains is not Trains.nothing
     return {
         "format": FORMAT,
         "status": "failed",
@@ -138,8 +141,8 @@ def failed(config: Config, error: str, kind: str) -> dict[str, Any]:
         "model": config.model.name,
         "task": config.task.name,
         "seed": config.seed,
-        "lr": config.optim.lr,
-        "steps": config.optim.steps,
+        "lr": config.optim.lr if trained else None,
+        "steps": config.optim.steps if trained else 0,
         "batch_size": config.optim.batch_size,
         "environment": {},
     }
@@ -214,10 +217,16 @@ def last_step(metrics: Path) -> dict[str, float]:
     return {}
 
 
-def oom_kills() -> int:
-    """How often Linux has killed a process for want of memory, in any container, since it started."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+def oom_kills() -> int | None:
+    """How many processes the system has killed for want of memory, in this control group or, failing that, at all.
+
+    None where the system does not say.
+    """
+    for file in COUNTERS:
+        try:
+            found = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
+        except OSError:
+            continue
+        if found:
+            return int(found[1])
+    return None

@@ -15,7 +15,7 @@ from torch import nn
 from experiments import cost, forgetting, quality, replay
 from experiments.batches import Encoder, Row
 from experiments.checkpoint import Checkpoints, State
-from experiments.config import Check, Config, Dtype, key
+from experiments.config import Check, Config, Dtype, Part, key
 from experiments.evaluate import answers, mean_loss
 from experiments.ledger import Ledger
 from experiments.memory import Memory, release, resident_bytes
@@ -126,13 +126,15 @@ def trained(subject: Subject, memory: Memory, trackers: Trackers) -> State:
         memory.begin(subject.resident_bytes)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-    identity = f"{key(config)}-{subject.data.sha256[:16]}{subject.replay.sha256[:16]}"
     with subject.ledger("data"):
+        identity = f"{key(config)}-{subject.data.sha256[:16]}{subject.replay.sha256[:16]}"
         rows = [*subject.rows["train"], *subject.replay.rows(subject.encoder)]
         order = subject.replay.mixture(len(subject.data.train), config.seed)
+    with subject.ledger("optimizer"):
+        optimizer = Optimizer(*groups(model), config.optim)
     return train(
         model,
-        Optimizer(*groups(model), config.optim),
+        optimizer,
         rows,
         order.indices,
         config.optim,
@@ -157,7 +159,7 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
     forgot = None
     if subject.base is not None:
         with ledger("forgetting"):
-            known = {data.sha256: scores.each}
+            known = {} if config.eval.part is Part.val else {data.sha256: scores.each}
             forgot = forgetting.after(config, subject.base, model, subject.encoder, device, known)
     with ledger("cost"):
         flops = cost.flops(model, subject.encoder, subject.rows["train"], state.tokens, device)
@@ -178,7 +180,7 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
             "train_last": state.metrics[-1]["loss"] if state.metrics else None,
             "validation": validation["loss"],
         },
-        "n_test": len(data.test),
+        "n_test": len(scores.each),
         "parameters": {
             "trainable": n_trainable,
             "added": sum(p.numel() for p in model.parameters()) - subject.n_base,
@@ -211,18 +213,23 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
 
 
 def evaluated(subject: Subject) -> tuple[dict[str, float], Scores, dict[str, dict[str, float]]]:
-    """The validation's metrics and loss, the test's scores, and its metrics by part; the predictions in their file."""
+    """The validation's metrics and loss; of the part that the run is scored on, scores and metrics by language,
+    category or the like; the predictions in their file."""
     config, model, data = subject.config, subject.model, subject.data
     model_and_encoder, how = (model, subject.encoder), (config.eval, subject.device, config.log_every)
     loss = mean_loss(model, subject.rows["val"], subject.encoder.pad, config.eval.batch_size, subject.device)
     if not math.isfinite(loss):
         raise NotFinite(f"after the training the validation loss is {loss}; lower optim.lr ({config.optim.lr:g})")
-    validation = data.score(data.val, answers(*model_and_encoder, subject.rows["val"], *how)).means
-    said = answers(*model_and_encoder, subject.rows["test"], *how)
-    scores = data.score(data.test, said)
+    said = answers(*model_and_encoder, subject.rows["val"], *how)
+    validation = data.score(data.val, said).means
+    examples = data.val
+    if config.eval.part is Part.test:
+        examples = data.test
+        said = answers(*model_and_encoder, subject.rows["test"], *how)
+    scores = data.score(examples, said)
     with subject.ledger("save"):
-        write_predictions(subject.directory / "predictions.jsonl", data.test, said, scores)
-    return {**validation, "loss": loss}, scores, data.by_part(data.test, said)
+        write_predictions(subject.directory / "predictions.jsonl", examples, said, scores)
+    return {**validation, "loss": loss}, scores, data.by_part(examples, said)
 
 
 def median_step_s(state: State) -> float:

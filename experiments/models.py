@@ -55,20 +55,7 @@ def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, labels:
         AutoTokenizer,
     )
 
-    if config.name == "smollm2":
-        place, source = str(smollm2()), f"{SMOLLM2[0]} (SmolLM2-135M-Instruct, 4-bit weights, dequantised)"
-    elif config.name == "minilm":
-        place, source = str(minilm()), f"{MINILM[0]} (all-MiniLM-L6-v2)"
-    elif config.name == "tiny":
-        place, source = str(tiny()), "random weights, seed 0"
-    elif config.name == "tiny_encoder":
-        place, source = str(tiny_encoder()), "random weights, seed 0"
-    elif config.name == "hf":
-        if not config.path:
-            raise ModelError("model=hf needs model.path: the directory of a model, or an id on the hub")
-        place = source = str(config.path)
-    else:
-        raise ModelError(f"unknown model {config.name!r}; there are: smollm2, minilm, tiny, tiny_encoder, hf")
+    place, source = whereabouts(config)
     model: Any
     kind: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
     try:
@@ -89,6 +76,37 @@ def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, labels:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
     return Loaded(model.to(device).eval(), tokenizer, Path(place), source, head)
+
+
+def whereabouts(config: Any) -> tuple[str, str]:
+    """The directory, or hub id, of the checkpoint that `config.name` names, fetched where need be; its origin."""
+    if config.name == "smollm2":
+        return str(smollm2()), f"{SMOLLM2[0]} (SmolLM2-135M-Instruct, 4-bit weights, dequantised)"
+    if config.name == "minilm":
+        return str(minilm()), f"{MINILM[0]} (all-MiniLM-L6-v2)"
+    if config.name == "tiny":
+        return str(tiny()), "random weights, seed 0"
+    if config.name == "tiny_encoder":
+        return str(tiny_encoder()), "random weights, seed 0"
+    if config.name != "hf":
+        raise ModelError(f"unknown model {config.name!r}; there are: smollm2, minilm, tiny, tiny_encoder, hf")
+    if not config.path:
+        raise ModelError("model=hf needs model.path: the directory of a model, or an id on the hub")
+    return str(config.path), str(config.path)
+
+
+def skeleton(config: Any) -> nn.Module:
+    """The model without its weights, on torch's meta device: for plans, not for forwards."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    place, _ = whereabouts(config)
+    try:
+        described = AutoConfig.from_pretrained(place)
+        encoder = described.model_type in ENCODERS
+        with torch.device("meta"):
+            return (AutoModelForSequenceClassification if encoder else AutoModelForCausalLM).from_config(described)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model={config.name} at {place!r} cannot be described: {error}") from error
 
 
 def smollm2() -> Path:

@@ -37,7 +37,8 @@ def carry_out(arms: Sequence[Arm], slots: int, *, console: Console | None = None
     if slots < 1:
         raise ValueError(f"slots={slots}: must be at least 1")
     jobs = {arm.directory: Job(arm) for arm in arms}  # the same run given twice is one job
-    with signals() as raise_if_signalled, overview(list(jobs.values()), slots, console or Console()) as show:
+    console = console or Console()
+    with signals() as raise_if_signalled, overview(list(jobs.values()), slots, console) as show:
         try:
             while unsettled := [job for job in jobs.values() if not job.settle()]:
                 raise_if_signalled()
@@ -49,6 +50,9 @@ def carry_out(arms: Sequence[Arm], slots: int, *, console: Console | None = None
                         running += [job] if job.process is not None else []
                 show()
                 time.sleep(POLL_S)
+        except (KeyboardInterrupt, SystemExit):
+            console.print("stopped: the same command goes on with the runs that were cut off")
+            raise
         finally:
             stop(jobs.values())
         show()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TextIO
 from unicodedata import normalize
@@ -198,6 +198,15 @@ def excerpt(text: str, head: int = 60, tail: int = 30) -> str:
     return repr(short)
 
 
+def apart(a: str, b: str, before: int = 40, after: int = 50) -> tuple[str, str]:
+    """Excerpts of two texts from where they begin to differ."""
+    flat = [" ".join(text.split()) for text in (a, b)]
+    same = next((i for i, (x, y) in enumerate(zip(*flat)) if x != y), min(map(len, flat)))
+    start, end = max(0, same - before), same + after
+    here, there = [("… " if start else "") + text[start:end] + (" …" if text[end:] else "") for text in flat]
+    return repr(here), repr(there)
+
+
 def own_faults(entry: Entry) -> Iterator[Finding]:
     """What is wrong with one example in itself."""
     e = entry.example
@@ -262,10 +271,12 @@ def near(entries: Sequence[Entry]) -> Iterator[Finding]:
         entry, other = fresh[pair.index], fresh[pair.other]
         if entry.question == other.question:
             continue  # a leak or a conflict
-        message = f"{pair.likeness:.2f} alike: {excerpt(other.last_turn)}"
+        here, there = apart(entry.last_turn, other.last_turn)
+        message = f"{pair.likeness:.2f} alike: {there}"
         if entry.kind in ("classify", "choose") and entry.answer != other.answer:
             message += f" (answered {other.answer!r}; here {entry.answer!r})"
-        yield entry.finding("near_duplicate" if entry.part == other.part else "near_leak", message, other)
+        found = entry.finding("near_duplicate" if entry.part == other.part else "near_leak", message, other)
+        yield replace(found, excerpt=here)
 
 
 def label_faults(entries: Sequence[Entry], labels: dict[str, dict[str, int]]) -> Iterator[Finding]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.metrics import exact_match
 from experiments.quality import PARTS, Finding, excerpt
-from experiments.tasks import Example, Kind, TaskData, TaskError
-from experiments.tasks.jsonl import example_of, form_of
+from experiments.tasks import Example, TaskData, TaskError, content_sha256
+from experiments.tasks.forms import KINDS, Named, example_of, form_of
 
 OTHER_NAMES = {"valid": "val", "validation": "val", "dev": "val", "eval": "val"}  # of parts
 
@@ -22,11 +22,10 @@ class Records:
     """What could be read of a data set, and what could not."""
 
     name: str
-    parts: dict[str, list[Example]] = field(default_factory=lambda: {part: [] for part in PARTS})
+    named: Named = field(default_factory=Named)
     sources: dict[str, str] = field(default_factory=dict)
-    form: str = ""
-    first: str = ""  # where it was met
-    broken: list[Finding] = field(default_factory=list)
+    good: list[tuple[str, str, Example]] = field(default_factory=list)  # part, form, example
+    rejected: list[Finding] = field(default_factory=list)
 
     def read(self, path: Path, part: str) -> None:
         """Add a file's records to a part. Raises TaskError where the file cannot be read or is empty."""
@@ -42,7 +41,7 @@ class Records:
             try:
                 record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
                 form = form_of(record, place)
-                example = example_of(record, form, place)
+                self.good.append((part, form, example_of(record, form, place, self.named)))
             except UnicodeDecodeError as error:
                 self.reject("not_utf8", place, f"not UTF-8 at byte {error.start} of the line", line)
             except TaskError as error:
@@ -50,34 +49,37 @@ class Records:
                 self.reject("empty" if message.endswith("is empty") else "broken_line", place, message, line)
             except (ValueError, RecursionError) as error:
                 self.reject("broken_line", place, f"not a JSON value: {error}", line)
-            else:
-                self.form, self.first = self.form or form, self.first or place
-                if form != self.form:
-                    message = f"a {form} record among {self.form} records"
-                    self.broken.append(Finding("broken_line", "error", place, message, self.first))
-                else:
-                    self.parts[part].append(example)
 
     def reject(self, kind: str, place: str, message: str, line: bytes) -> None:
         text = line.decode("utf-8", errors="backslashreplace")
-        self.broken.append(Finding(kind, "error", place, message, None, excerpt(text)))
+        self.rejected.append(Finding(kind, "error", place, message, None, excerpt(text)))
+
+    @property
+    def form(self) -> str:
+        """That of most records; "" of none."""
+        return max(Counter(form for _, form, _ in self.good).items(), key=lambda item: item[1], default=("", 0))[0]
+
+    @property
+    def broken(self) -> list[Finding]:
+        """Every record that cannot be used, those of another form than most included."""
+        most = self.form
+        first = next((example.place for _, form, example in self.good if form == most), None)
+        return self.rejected + [
+            Finding("broken_line", "error", example.place, f"a {form} record among {most} records", first)
+            for _, form, example in self.good
+            if form != most
+        ]
 
     def data(self) -> TaskData:
-        """The records that could be read, as a task."""
-        kind = kind_of(self.form, [example for part in self.parts.values() for example in part])
-        labels = tuple(sorted({e.completion for e in self.parts["train"]})) if kind == "classify" else ()
+        """The records that can be used, as a task."""
+        most = self.form
+        parts = {part: [e for own, form, e in self.good if own == part and form == most] for part in PARTS}
+        kind = KINDS.get(most, "generate")
+        labels = tuple(sorted({e.completion for e in parts["train"]})) if kind == "classify" else ()
         return TaskData(
-            self.name, kind, **self.parts, labels=labels, sha256="", sources=self.sources,
+            self.name, kind, **parts, labels=labels, sha256=content_sha256(*parts.values()), sources=self.sources,
             metric="exact_match", scorer=exact_match,
         )  # fmt: skip
-
-
-def kind_of(form: str, examples: Sequence[Example]) -> Kind:
-    if form == "text/label":
-        return "classify"
-    if any(example.choices for example in examples):
-        return "choose"
-    return "text" if examples and not any(example.completion for example in examples) else "generate"
 
 
 def name_and_part(path: Path) -> tuple[str, str]:

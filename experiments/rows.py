@@ -36,11 +36,12 @@ KEYS = {
     "perplexity_before": "forgetting.text_perplexity.before",
     "perplexity_after": "forgetting.text_perplexity.after",
     "kl_per_token": "forgetting.kl_per_token",
+    "feature_drift": "forgetting.feature_drift",
     "other_tasks": "forgetting.tasks",
     "device_peak_bytes": "memory.device_peak_bytes",
 }
 TRAINING = ("forward", "backward", "optimizer")  # the phases that are training itself
-ABSOLUTE = re.compile(r"""(?<![\w.~/…:])/(?:[^/:'"\n]+/)+""")  # the folders of an absolute path
+FOLDERS = re.compile(r"""(?<![\w.~/…:])/(?:[^\s/:'"]+/)+""")  # of an absolute path inside a text
 
 
 class ReportError(ValueError):
@@ -89,6 +90,7 @@ class Row:
     perplexity_before: float | None = None  # of general text
     perplexity_after: float | None = None
     kl_per_token: float | None = None  # nats, on text the base wrote
+    feature_drift: float | None = None  # of an encoder, which has no perplexity
     other_tasks: dict[str, dict[str, Any]] | None = None  # before, after, metric by task
     data: dict[str, Any] = field(default_factory=dict)
     base: str = ""
@@ -210,7 +212,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ReportError(f"{path}: cannot be read ({error}); run again") from error
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines: a prediction may hold other signs that Unicode calls line ends.
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
@@ -252,7 +255,10 @@ def essentials(result: dict[str, Any]) -> dict[str, Any]:
 def portable(found: Any) -> Any:
     """The value with every path in its strings shortened."""
     if isinstance(found, str):
-        return ABSOLUTE.sub("…/", found.replace(str(ROOT), "."))
+        found = found.replace(str(ROOT), ".")
+        if found.startswith("/") and ":" not in found:  # a path and nothing else, which may have spaces
+            return f"…/{Path(found).name}"
+        return FOLDERS.sub("…/", found)
     if isinstance(found, dict):
         return {portable(name): portable(each) for name, each in found.items()}
     return [portable(each) for each in found] if isinstance(found, list) else found

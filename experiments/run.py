@@ -8,6 +8,7 @@ the result at once where it is complete.
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -112,4 +113,6 @@ def main(composed: DictConfig) -> None:
 register()
 
 if __name__ == "__main__":
-    main()
+    # By the module's name: launchers that pickle the function (joblib, submitit) can send names then, and need not
+    # send torch.
+    importlib.import_module("experiments.run").main()

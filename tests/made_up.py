@@ -56,7 +56,7 @@ def made_up(method: str = "fable", **changes: Any) -> dict[str, Any]:
         "cost": {"switch_s": 0.125, "generate_tokens_per_s": {"unmerged": 30.0, "merged": 40.0}},
         "forgetting": {
             "text_perplexity": {"before": 20.0, "after": 25.0},
-            "kl_per_token": 0.0625,
+            "kl_per_token": 0.0625, "feature_drift": None,
             "tasks": {"made-up-other": {"before": 0.5, "after": 0.375, "metric": "accuracy"}},
             "n_text": 4, "n_kl": 4, "n_examples": 8,
         },

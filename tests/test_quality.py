@@ -114,15 +114,45 @@ def test_a_task_of_a_broken_file_is_read_to_its_end(tmp_path: Path, capsys: Any)
     rows: list[Any] = records(20)
     rows[4] = b"{"
     rows[9] = b"[]"
-    rows[14] = {"text": "another form", "label": "x"}
+    rows[0] = {"text": "another form", "label": "x"}
     file = write(tmp_path / "all.jsonl", rows)
     status, (report,) = checked(capsys, "task=jsonl", f"task.train={file}")
     assert [(f["place"], f["other"]) for f in report["findings"]] == [
         (f"{file}:5", None),
         (f"{file}:10", None),
-        (f"{file}:15", f"{file}:1"),
+        (f"{file}:1", f"{file}:2"),  # most are of the form of line 2
     ]
     assert status == 1
+
+
+def test_a_label_that_stops_the_loading_of_a_task_is_reported_with_all_else(tmp_path: Path, capsys: Any) -> None:
+    train = write(tmp_path / "a.jsonl", [{"text": text, "label": "x"} for text in SENTENCES])
+    test = write(tmp_path / "b.jsonl", [{"text": "new", "label": "y"}, {"text": SENTENCES[2], "label": "z"}])
+    status, (report,) = checked(capsys, "task=jsonl", f"task.train={train}", f"task.test={test}")
+    assert [(f["kind"], f["place"], f["other"]) for f in report["findings"] if f["severity"] == "error"] == [
+        ("leak", f"{test}:2", f"{train}:3"),
+        ("unknown_label", f"{test}:1", None),
+        ("unknown_label", f"{test}:2", None),
+    ]
+    assert status == 1
+
+
+FORMS = {
+    "choose": {"prompt": "Which?", "choices": ["this", "that"], "answer": 1},
+    "text": {"text": "All of this is learned."},
+    "generate": {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]},
+    "classify": {"text": "good", "label": "pos"},
+}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_every_kind_of_record(kind: str, tmp_path: Path, capsys: Any) -> None:
+    file = write(tmp_path / "all.jsonl", [FORMS[kind], FORMS[kind]])
+    status, (report,) = checked(capsys, file, "model=tiny")
+    assert (status, report["kind"]) == (0, kind)
+    assert [(f["kind"], f["place"], f["other"]) for f in report["findings"]] == [
+        ("exact_duplicate", f"{file}:2", f"{file}:1")
+    ]
 
 
 def test_sound_files_pass_and_the_report_shows_them(tmp_path: Path, capsys: Any) -> None:
@@ -321,6 +351,14 @@ def test_likeness(a: str, b: str) -> None:
     assert 0 <= jaccard(one, other) == jaccard(other, one) <= 1
     assert np.array_equal(one, np.unique(one))
     assert np.array_equal(shingles(a.upper()), shingles(f" {a.upper().casefold()}\n"))
+
+
+def test_of_near_duplicates_the_difference_is_shown() -> None:
+    head = "The tables are city and river and state and mountain and lake. " * 4
+    train = [Example(text=f"{head}How long is the {name}?", completion="select length") for name in ("Rhine", "Rhone")]
+    (near,) = check(data(train=train)).found
+    assert near.excerpt == "'… nd mountain and lake. How long is the Rhone?'"
+    assert near.message == "0.91 alike: '… nd mountain and lake. How long is the Rhine?'"
 
 
 def test_both_sides_have_to_be_near() -> None:

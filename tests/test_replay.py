@@ -18,9 +18,11 @@ from experiments.config import DataConfig, ModelConfig, key
 from experiments.loss import loss_sum
 from experiments.metrics import classification, exact_match
 from experiments.models import load_model
+from experiments.quality import DataError
 from experiments.replay import Mixture
+from experiments.run import run
 from experiments.tasks import Example, TaskData, TaskError
-from tests.runs import config, overrides, own_cache_and_torch_settings, words  # noqa: F401
+from tests.runs import config, directory, metrics, overrides, own_cache_and_torch_settings, words  # noqa: F401
 
 SHARES = st.fractions(0, 1, max_denominator=20).filter(lambda share: share < 1)
 MIXTURES = st.builds(
@@ -181,3 +183,40 @@ def test_the_key_of_a_run_knows_what_is_replayed(tmp_path: Path) -> None:
     assert key(config(*given)) != before
     plain = overrides(tmp_path)
     assert key(config(*plain)) == key(config(*plain, "data.replay_from=[ha_json]"))  # of which nothing is replayed
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_run_that_was_cut_off_goes_on_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ("data.replay=0.4", "optim.checkpoint_every=1", "forgetting.enabled=false")
+    whole = config(*overrides(tmp_path, *given))
+    result = run(whole)
+    assert result["data"]["replay"]["n_task"] == 10
+    assert result["data"]["replay"]["sources"]["general"]["n_drawn"] == 6
+    assert result["data"]["checks"]["leak"] == 0
+    cut = config(*overrides(tmp_path, *given, f"out={tmp_path / 'cut'}"))
+
+    def halt(model: Any, batch: Any) -> Any:
+        if len((directory(cut) / "metrics.jsonl").read_text().splitlines()) == 2:
+            raise Stopped
+        return loss_sum(model, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.train.loss_sum", halt)
+        with pytest.raises(Stopped):
+            run(cut)
+    run(cut)
+    assert metrics(directory(cut)) == metrics(directory(whole))
+
+
+def test_a_leak_stops_a_run_before_it_trains(tmp_path: Path) -> None:
+    train, test = words(tmp_path / "train.jsonl", 8), words(tmp_path / "test.jsonl", 3)
+    given = (f"task.test={test}", "task.n_test=null", "task.n_val=2", "forgetting.enabled=false")
+    with pytest.raises(DataError, match=r"leak: .*test\.jsonl:\d and .*train\.jsonl:\d"):
+        run(config(*overrides(tmp_path, *given, file=train)))
+    result = run(config(*overrides(tmp_path, *given, "data.check=warn", file=train)))
+    assert result["data"]["checks"]["leak"] >= 3
+    result = run(config(*overrides(tmp_path, *given, "data.check=off", file=train)))
+    assert result["data"]["checks"] == {}

@@ -102,7 +102,12 @@ def test_every_plain_field_of_a_row_has_a_column(database: Path) -> None:
     plain = {n for n, v in vars(Row("m", "m", "t", 0, 0.1, 1, 1)).items() if not isinstance(v, dict | tuple)}
     assert plain - {*NOT_IN_FILE, "forgetting", "other_tasks"} <= set(names)  # those two have a table
     missing = {name for name, value in found.items() if value is None}
-    assert missing == {"failure", "failure_kind", "device_peak_bytes"}  # no column is forgotten when rows go in
+    assert missing == {
+        "failure",
+        "failure_kind",
+        "device_peak_bytes",
+        "feature_drift",
+    }  # no column is forgotten when rows go in
 
 
 def test_a_file_that_cannot_be_read_costs_itself_alone(

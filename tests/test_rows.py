@@ -143,6 +143,15 @@ def test_a_bad_line_is_named(line: str, said: str, tmp_path: Path) -> None:
         lines(tmp_path / "nowhere")
 
 
+def test_only_a_newline_ends_a_record(tmp_path: Path) -> None:
+    file = tmp_path / "predictions.jsonl"
+    records = [{"prediction": "a\u2028b\u0085c\x0bd\r"}, {"prediction": ""}]
+    file.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), newline="\n")
+    assert lines(file) == records
+    file.write_text("")
+    assert lines(file) == []
+
+
 def test_essentials_hold_no_path_of_this_machine_and_stay_readable(tmp_path: Path) -> None:
     result = made_up(base=f"{ROOT}/models/mine")
     result["config"] |= {"out": "/tmp/made-up/runs", "task": {"train": "/data/made up/train.jsonl", "n_test": 16}}
@@ -164,7 +173,8 @@ def test_essentials_hold_no_path_of_this_machine_and_stay_readable(tmp_path: Pat
 
 
 def test_essentials_of_a_failed_run(tmp_path: Path) -> None:
-    result = made_up(status="failed", error=f"{ROOT}/made-up.py and /opt/made-up/x.bin, see https://made.up/a/b")
+    error = f"{ROOT}/made-up.py: 3 / 4 of /data/a/y.bin and '/opt/made-up/x.bin' read, see https://made.up/a/b"
+    result = made_up(status="failed", error=error)
     del result["scores"]
-    said = "./made-up.py and …/x.bin, see https://made.up/a/b"
+    said = "./made-up.py: 3 / 4 of …/y.bin and '…/x.bin' read, see https://made.up/a/b"
     assert row(put(tmp_path, essentials(result))).failure == said

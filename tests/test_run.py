@@ -24,7 +24,7 @@ from experiments.config import key
 from experiments.evaluate import answers, mean_loss
 from experiments.ledger import PHASES
 from experiments.models import load_model
-from experiments.rows import row
+from experiments.rows import lines, row
 from experiments.run import run
 from experiments.tasks import load_task
 from tests.runs import (
@@ -162,6 +162,20 @@ def test_a_model_of_text_classifies_by_the_labels_texts(tmp_path, method):
         assert not [n for n in names if n.startswith(("classifier", "score", "lm_head"))]
 
 
+def test_a_run_of_a_search_is_scored_on_the_validation_set(tmp_path):
+    made = config(*overrides(tmp_path, "eval.part=val"))
+    result = run(made)
+    assert (result["n_test"], result["data"]["n_test"], len(result["scores"])) == (5, 6, 5)
+    assert result["quality"] == {name: value for name, value in result["validation"].items() if name != "loss"}
+    usual = run(config(*overrides(tmp_path)))
+    assert (usual["n_test"], usual["validation"]) == (6, result["validation"])
+    said = {
+        part: [line["prompt"] for line in lines(directory(each) / "predictions.jsonl")]
+        for part, each in (("val", made), ("test", config(*overrides(tmp_path))))
+    }
+    assert not set(said["val"]) & set(said["test"])
+
+
 def test_prompts_that_were_cut_are_counted(tmp_path):
     """A byte is a token here; between prompt and completion stands a line's end, and after it the end of the turn."""
     result = run(config(*overrides(tmp_path, "method=none", "optim.max_length=22")))
@@ -186,6 +200,17 @@ def test_the_key_follows_what_changes_the_outcome(tmp_path):
     others = [key(config(*given, change)) for change in ("seed=1", "optim.lr=2e-3", "method=ia3", "eval.batch_size=3")]
     words(tmp_path / "words.jsonl", n=41)  # other contents under the same name
     assert len({base, *others, key(config(*given))}) == 6
+
+
+def test_the_phases_are_the_wall_time(tmp_path):
+    """Against a clock outside; what no phase covers is under 2 %."""
+    made = config(*overrides(tmp_path, "optim.steps=20"))
+    began = time.perf_counter()
+    seconds = run(made)["seconds"]
+    wall_s = time.perf_counter() - began
+    named = sum(s for phase, s in seconds.items() if phase not in ("other", "total"))
+    assert seconds["total"] == pytest.approx(wall_s, rel=0.02)
+    assert named == pytest.approx(wall_s, rel=0.02)
 
 
 # ---------------------------------------------------------------- the same again
@@ -264,9 +289,15 @@ def test_killed_in_the_evaluation_it_does_not_train_again(tmp_path, monkeypatch)
     assert not (directory(made) / "result.json").exists()
     before = (directory(made) / "metrics.jsonl").read_text()
     monkeypatch.setattr("experiments.train.accumulate", None)
+    began = time.perf_counter()
     result = run(made)
+    wall_s = time.perf_counter() - began
     assert result["status"] == "complete"
     assert (directory(made) / "metrics.jsonl").read_text() == before
+    seconds = result["seconds"]
+    assert all(seconds[phase] > 0 for phase in ("forward", "backward", "optimizer"))  # the first process's
+    assert seconds["total"] > wall_s
+    assert sum(seconds.values()) == pytest.approx(2 * seconds["total"], rel=1e-6)
 
 
 def plain_types(value: Any) -> bool:

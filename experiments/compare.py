@@ -1,0 +1,278 @@
+"""Methods compared as a careful reader would want it, `make compare`:
+
+    python -m experiments.compare model=smollm2 tasks=[ha_json,sql] methods=[lora,prefix,full] trials=3 seeds=5
+
+Of every task: each method gets the same number of learning rates, on a log grid around its default, and the best on
+the validation set is chosen, by runs that never see the test set; then each runs with `seeds` new seeds, and these are
+tested. An override with = in it is quoted: 'shared=["optim.batch_size=4"]'. Started again, it goes on where it was,
+also in another checkout that has its small result files. Under results: a small file of every run, ledger.jsonl with
+every decision, comparison.json and table.md. Exits with 1 if a run failed; the others are compared and what is
+missing is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from experiments.arms import ROOT, Arm
+from experiments.audit import Ledger
+from experiments.comparison import FORMAT, NONE, Contest, compared
+from experiments.comparison_table import markdown, notes, rich_table
+from experiments.config import Trains, key
+from experiments.files import write_json, write_text
+from experiments.pool import carry_out
+from experiments.protocol import CompareConfig, check, how, plain, register
+from experiments.rows import Row, essentials, read, row
+from experiments.search import Choice, Trial, choose, grid
+from experiments.tables import terminal
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the comparison, and the small file that stays of it."""
+
+    task: str
+    method: str
+    arm: Arm
+    folder: Path
+
+    @property
+    def searching(self) -> bool:
+        return self.folder.name == "search"
+
+    @cached_property
+    def file(self) -> Path:
+        config = self.arm.config
+        which = f"lr{config.optim.lr:g}" if self.searching else f"s{config.seed}"
+        return self.folder / f"{self.method}-{which}.result.json"
+
+    @property
+    def kept(self) -> bool:
+        """Whether its small file is there, of this very configuration."""
+        return self.file.is_file() and read(self.file)["key"] == key(self.arm.config)
+
+    @property
+    def complete(self) -> Path | None:
+        """The result file of the complete run: in this checkout's runs, or the small one of an earlier checkout."""
+        if self.arm.complete:
+            return self.arm.result
+        return self.file if self.kept and read(self.file)["status"] == "complete" else None
+
+
+class Comparison:
+    """The stages, one after the other."""
+
+    def __init__(self, config: CompareConfig, console: Console) -> None:
+        check(config)
+        self.config, self.console = config, console
+        self.results = ROOT / config.results
+        self.results.mkdir(parents=True, exist_ok=True)
+        self.ledger = Ledger(self.results / "ledger.jsonl")
+        self.contests = {task: Contest(task) for task in config.tasks}
+        self.methods = [method for method in config.methods if method != NONE]
+        self.sizes: dict[str, tuple[str, ...]] = {}
+
+    def run(self) -> int:
+        """Everything; 1 where a run failed."""
+        self.ledger.write("started", config=plain(self.config))
+        self.meet_budget()
+        search = self.search_cells()
+        n_done = sum(cell.complete is not None for cell in search)
+        n_tests = len(self.contests) * (len(self.methods) * self.config.seeds + 1)
+        say(
+            self.console,
+            f"{len(search)} runs to choose learning rates, {n_done} of them done; then {n_tests} runs to be tested",
+        )
+        self.carry_out(search)
+        self.choose()
+        batches = self.test_cells()
+        cells = [cell for batch in batches for cell in batch]
+        n_done = sum(cell.complete is not None for cell in cells)
+        say(self.console, f"learning rates are chosen; {len(cells)} runs to be tested, {n_done} of them done")
+        for batch in batches:
+            self.carry_out(batch)
+            comparison = self.write()
+        self.record(comparison)
+        self.show(comparison)
+        return 1 if any(contest.missing for contest in self.contests.values()) else 0
+
+    def overrides(self, task: str, method: str, steps: int, more: Sequence[str] = ()) -> tuple[str, ...]:
+        config = self.config
+        given = (f"model={config.model}", f"task={task}", f"method={method}", *self.sizes.get(method, ()))
+        return (*given, f"optim.steps={steps}", *config.shared, *more, f"out={config.out}")
+
+    def meet_budget(self) -> None:
+        """Every method's size, where a number of parameters is to be met."""
+        if self.config.budget is None:
+            return
+        from experiments.budget import solve  # torch
+
+        for method in self.methods:
+            usual = Arm(self.overrides(self.config.tasks[0], method, self.config.steps))
+            sized = solve(usual.config, self.config.budget)
+            self.sizes[method] = sized.overrides
+            self.ledger.write("size", method=method, budget=self.config.budget, **asdict(sized))
+            for contest in self.contests.values():
+                contest.note(method, sized.note)
+
+    def search_cells(self) -> list[Cell]:
+        """The runs of the search: the default rate of every method first."""
+        config = self.config
+        steps = config.search_steps or config.steps
+        numbered: list[tuple[int, Cell]] = []
+        for task, contest in self.contests.items():
+            for method in self.methods:
+                usual = Arm(self.overrides(task, method, steps, (*config.search, "eval.part=val")))
+                if usual.config.method.trains is Trains.nothing:
+                    raise ValueError(f"methods: {method!r} trains nothing; the untouched model is in every comparison")
+                rates = grid(usual.config.optim.lr, config.trials, config.factor)
+                contest.rates[method] = rates
+                self.ledger.write("grid", task=task, method=method, rates=rates, steps=steps, seed=config.search_seed)
+                for number, lr in enumerate(rates):
+                    arm = usual.at(lr=lr, seed=config.search_seed)
+                    numbered.append((number, Cell(task, method, arm, self.results / task / "search")))
+        return [cell for _, cell in sorted(numbered, key=lambda pair: pair[0])]
+
+    def choose(self) -> None:
+        """Every method's rate, from its trials alone: nothing that was measured on the test set is in them."""
+        by = self.config.choose_by
+        for task, contest in self.contests.items():
+            for method in self.methods:
+                choice = choose(contest.trials.get(method, []), contest.rates[method], by)
+                contest.choices[method] = choice
+                self.ledger.write("choice", task=task, method=method, by=by.value, **asdict(choice))
+                contest.note(method, *choice.notes, self.hindsight(task, method, choice))
+                if choice.lr is None:
+                    contest.missing.append(f"{method}: {choice.notes[0]}")
+
+    def hindsight(self, task: str, method: str, choice: Choice) -> str:
+        """A note where an earlier comparison chose another rate, and its test scores have been seen."""
+        tested = self.ledger.earlier("tested", task=task, method=method, failure=None)
+        seen = {line["lr"] for line in tested} - {choice.lr}
+        listed = ", ".join(f"{lr:g}" for lr in sorted(seen))
+        return f"test scores at lr {listed}, chosen earlier, had been seen before this choice was made" if seen else ""
+
+    def test_cells(self) -> list[list[Cell]]:
+        """The runs that are tested, one seed of every method at a time, so that a part of them is a fair part."""
+        config = self.config
+        batches: list[list[Cell]] = [[] for _ in range(config.seeds)]
+        for task, contest in self.contests.items():
+            for method in (NONE, *self.methods):
+                usual = Arm(self.overrides(task, method, config.steps))
+                lr = usual.config.optim.lr if method == NONE else contest.choices[method].lr
+                for batch, seed in zip(batches, range(config.first_seed, config.first_seed + config.seeds)):
+                    if lr is not None and (method != NONE or seed == config.first_seed):  # no seed changes that model
+                        batch.append(Cell(task, method, usual.at(lr=lr, seed=seed), self.results / task / "test"))
+        return batches
+
+    def carry_out(self, cells: Sequence[Cell]) -> None:
+        """Run those that are not done, keep their small files, and take down every outcome."""
+        done = {cell: cell.complete for cell in cells}
+        fresh = [cell for cell in cells if done[cell] is None]
+        ran = carry_out([cell.arm for cell in fresh], self.config.slots, console=self.console) if fresh else []
+        rows = {cell: row(path) for cell, path in done.items() if path is not None} | dict(zip(fresh, ran))
+        for cell in cells:
+            if cell.arm.result.is_file():
+                cell.file.parent.mkdir(parents=True, exist_ok=True)
+                write_json(cell.file, essentials(read(cell.arm.result)))
+            self.take(cell, rows[cell])
+
+    def take(self, cell: Cell, item: Row) -> None:
+        """Into the ledger and the contest: of a run of the search what the validation set says, and no more."""
+        contest, config = self.contests[cell.task], cell.arm.config
+        said = {
+            "task": cell.task,
+            "method": cell.method,
+            "lr": item.lr,
+            "seed": item.seed,
+            "key": key(config),
+            "file": str(cell.file.relative_to(self.results)),
+            "commit": item.environment.get("commit"),
+            "failure": item.failure,
+        }
+        if item.failure is not None:
+            which = f"lr {config.optim.lr:g} of the search" if cell.searching else f"seed {config.seed}"
+            contest.missing.append(f"{cell.method}, {which}, failed: {' '.join(item.failure.split())}")
+        if cell.searching:
+            trial = Trial.of(item)
+            contest.trials.setdefault(cell.method, []).append(trial)
+            self.ledger.write("trial", **said, validation=trial.validation)
+        else:
+            if item.failure is None:
+                contest.tested.setdefault(cell.method, []).append(item)
+            self.ledger.write("tested", **said, score=None if item.failure is not None else item.score)
+
+    def write(self) -> dict[str, Any]:
+        """comparison.json and table.md of what is there so far."""
+        config = self.config
+        tasks = {task: compared(each, config.alpha, config.resamples) for task, each in self.contests.items()}
+        title = f"{config.model}: {', '.join(config.tasks)}, {config.steps} steps, {config.seeds} seeds"
+        comparison = {"format": FORMAT, "title": title, "how": how(config), "tasks": tasks}
+        write_json(self.results / "comparison.json", comparison)
+        write_text(self.results / "table.md", markdown(comparison))
+        return comparison
+
+    def record(self, comparison: dict[str, Any]) -> None:
+        """The tests and the ties into the ledger."""
+        for task, found in comparison["tasks"].items():
+            for pair in found["pairs"]:
+                self.ledger.write("pair", task=task, **pair)
+            groups = {item["method"]: item["group"] for item in found["methods"]}
+            self.ledger.write("ties", task=task, groups=groups, share_of_full_reason=found["share_of_full_reason"])
+
+    def show(self, comparison: dict[str, Any]) -> None:
+        for task, found in comparison["tasks"].items():
+            if found["methods"]:
+                self.console.print(rich_table(f"{self.config.model} on {task}", found))
+            for line in notes(found):
+                say(self.console, line)
+        for name in ("table.md", "comparison.json", "ledger.jsonl"):
+            say(self.console, str(Path(self.config.results) / name))
+
+
+def say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def composed(overrides: Sequence[str]) -> CompareConfig:
+    """The comparison's configuration, under Hydra's rules but without its application and that one's tracebacks."""
+    register()
+    with initialize_config_dir(str(ROOT / "experiments" / "conf" / "compare"), version_base="1.3"):
+        config = OmegaConf.to_object(compose("compare", overrides=list(overrides)))
+    assert isinstance(config, CompareConfig)
+    return config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=inspect.getsource(CompareConfig),
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides of the keys below")
+    given = parser.parse_args(argv)
+    try:
+        return Comparison(composed(given.overrides), terminal()).run()
+    except (HydraException, ValueError) as error:  # a key, a value, a result file: the message names it
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,144 @@
+"""What keeps a model from forgetting, shown on the runs of a sweep.
+
+    python -m experiments.run -m +sweep=forgetting model=smollm2 task=ha_json out=runs/forgetting
+    python -m experiments.mitigations runs/forgetting
+
+Runs are put together over their seeds by method, learning rate and share of replay. Each condition is held against the
+one that differs from it in a single measure: replay against none; a lower learning rate against the method's highest; a
+method against full fine-tuning. The difference is in nats a token of general text after the training, paired by text
+and seed (experiments/statistics.py); below zero less was forgotten.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.table import Table
+
+from experiments.rows import Row, find, row
+from experiments.statistics import compare
+from experiments.tables import terminal
+
+
+class Condition(NamedTuple):
+    """What a sweep varies beside the seed."""
+
+    method: str
+    lr: float
+    replay: float
+
+    def __str__(self) -> str:
+        return f"{self.method}, lr {self.lr:g}, replay {self.replay:g}"
+
+
+class Effect(NamedTuple):
+    """Nats a token of general text, against another condition; low, high: for other texts."""
+
+    against: Condition
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+Runs = dict[Condition, dict[int, Row]]  # by seed
+
+
+def conditions(rows: Iterable[Row]) -> Runs:
+    """The complete, trained runs whose model writes text. Raises ValueError where they cannot stand in one table."""
+    found: Runs = defaultdict(dict)
+    seen: dict[str, Path | None] = {}
+    for one in rows:
+        if one.failure is not None or one.lr is None or one.perplexity_after is None:
+            continue
+        condition = Condition(one.method, one.lr, one.config["data"]["replay"])
+        if one.seed in found[condition]:
+            raise ValueError(f"{one.file}: a second run of {condition}, seed {one.seed}; give the runs of one sweep")
+        found[condition][one.seed] = one
+        seen.setdefault(f"{one.model}, {one.task}, {one.steps} steps", one.file)
+    if len(seen) > 1:
+        raise ValueError(f"runs of several sweeps: {'; '.join(f'{what} ({file})' for what, file in seen.items())}")
+    return dict(sorted(found.items()))
+
+
+def reference(condition: Condition, runs: Runs) -> Condition | None:
+    """The condition that differs in one measure; None where there is none, or it was not run."""
+
+    def highest(method: str) -> float:
+        return max((other.lr for other in runs if other.method == method), default=0.0)
+
+    if condition.replay:
+        found = condition._replace(replay=0.0)
+    elif condition.lr < highest(condition.method):
+        found = condition._replace(lr=highest(condition.method))
+    else:
+        found = Condition("full", highest("full"), 0.0)
+    return found if found in runs and found != condition else None
+
+
+def effect(condition: Condition, against: Condition, runs: Runs) -> Effect | None:
+    """Over the seeds that both were run with; None where there is no such seed."""
+    seeds = sorted(runs[condition].keys() & runs[against].keys())
+    if not seeds:
+        return None
+    of: dict[str, dict[int | None, list[float]]] = {
+        str(c): {seed: kept(runs[c][seed]) for seed in seeds} for c in (condition, against)
+    }
+    (pair,) = compare(of).pairs
+    # kept is minus the loss, and the pair is the better one minus the worse
+    if pair.a == str(condition):
+        return Effect(against, -pair.difference, -pair.high, -pair.low, pair.p)
+    return Effect(against, pair.difference, pair.low, pair.high, pair.p)
+
+
+def kept(one: Row) -> list[float]:
+    """Of each general text the mean log-likelihood a token after the training."""
+    assert one.forgetting is not None
+    return [-nll for nll in one.forgetting["each"]["nll_after"]]
+
+
+def table(runs: Runs) -> Table:
+    first = next(one for by_seed in runs.values() for one in by_seed.values())
+    made = Table(title=f"Forgetting: {first.model} trained on {first.task}, {first.steps} steps")
+    made.add_column("method")
+    for name in ("lr", "replay", "seeds", first.metric, "perplexity", "KL a token"):
+        made.add_column(name, justify="right")
+    made.add_column("nats a token, against", no_wrap=True)
+    for condition, by_seed in runs.items():
+        other = reference(condition, runs)
+        found = effect(condition, other, runs) if other else None
+        rows = list(by_seed.values())
+        made.add_row(
+            condition.method,
+            f"{condition.lr:g}",
+            f"{condition.replay:g}",
+            str(len(rows)),
+            f"{mean([one.score for one in rows]):.3f}",
+            f"{mean([one.perplexity_before or 0.0 for one in rows]):.2f} → "
+            f"{mean([one.perplexity_after or 0.0 for one in rows]):.2f}",
+            f"{mean([one.kl_per_token or 0.0 for one in rows]):.4f}",
+            f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]  {found.against}" if found else "–",
+        )
+    return made
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def main(folders: Sequence[str]) -> None:
+    if not folders:
+        raise SystemExit("give the folder of a sweep: python -m experiments.mitigations runs/forgetting")
+    runs = conditions(row(file) for file in find(map(Path, folders)))
+    if not runs:
+        raise SystemExit(f"{', '.join(folders)}: no complete run that trained a model of text and measured forgetting")
+    terminal().print(table(runs))
+    print("The interval is for other texts; the trained models stand fixed.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
