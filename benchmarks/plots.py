@@ -77,7 +77,8 @@ def step_plot(rows: Rows, path: Path) -> Path | None:
     axes.barh(labels, base, color="0.7", label="frozen forward and backward")
     axes.barh(labels, above, left=base, color="C0", label="above it")
     axes.invert_yaxis()
-    axes.set(xlabel="ms a step", title=mine[0]["device"])
+    model = mine[0]["shape"].rpartition(" ")[0]
+    axes.set(xlabel="ms a step", title=f"{model}, {mine[0]['threads']} threads, {mine[0]['device']}")
     return saved(figure, axes, path)
 
 
