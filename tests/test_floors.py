@@ -17,6 +17,7 @@ FLOORS = {
     "deltatune.functional": 1,
     "deltatune.loss": 1,
     "deltatune.layout": 1,
+    "deltatune.deltafile": 2,
     "deltatune.methods": 2,
     "deltatune.host": 3,
     "deltatune.select": 3,
