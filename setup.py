@@ -38,7 +38,7 @@ SWEEP = ["hydra-joblib-launcher", "hydra-submitit-launcher", "optuna>=4"]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]
 HUB = ["datasets"]  # for task=hub
-TRACK = ["tensorboardX", "wandb", "mlflow", "trackio"]  # each is optional; not in `all`, as they bring much along
+TRACK = ["tensorboardX", "wandb", "mlflow", "trackio"]  # any one of them will do; not in `all`: they bring much along
 DEV = [
     *BENCH,
     *HUB,

@@ -32,8 +32,9 @@ from rich.table import Table
 from experiments.batches import Encoder
 from experiments.config import CONF, Config, JsonlConfig, ModelConfig, register
 from experiments.fetch import FetchError
+from experiments.findings import KINDS, Findings
 from experiments.models import ENCODERS, minilm, smollm2, tiny, tiny_encoder
-from experiments.quality import KINDS, PARTS, QUANTILES, Findings, check
+from experiments.quality import PARTS, QUANTILES, check
 from experiments.raw import Records, name_and_part
 from experiments.similar import SIZE, THRESHOLD
 from experiments.tasks import TaskData, TaskError, load_task
@@ -175,7 +176,10 @@ def report(findings: Findings, show: int, console: Console) -> None:
         if not count:
             continue
         colour = "red" if severity[kind] == "error" else "yellow"
-        console.print(f"[{colour}]{severity[kind]}[/{colour}] [bold]{kind}[/bold] ({count}): {escape(KINDS[kind][1])}")
+        console.print(
+            f"[{colour}]{severity[kind]}[/{colour}] [bold]{kind}[/bold] ({count}): {escape(KINDS[kind][1])}",
+            soft_wrap=True,
+        )
         places = [finding for finding in findings.found if finding.kind == kind]
         for finding in places[:show]:
             console.print(f"  {escape(str(finding))}", soft_wrap=True, highlight=False)

@@ -8,25 +8,32 @@ vocabulary.
 from __future__ import annotations
 
 import copy
+import heapq
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.batches import IGNORED, Encoder, Row, collate, padded
+from experiments.batches import IGNORED, Encoder, Option, Row, collate, padded
 from experiments.loss import token_losses
 
 TOKENS = 1024  # of a forward whose logits are kept: 200 MB in fp32 on a vocabulary of 49,152
 CACHED = 1 << 14  # tokens of the copies of a cache: 400 MB for SmolLM2
 
+Ids = tuple[int, ...]
+Node = tuple[float, Ids]  # -log p of a label's beginning, and its tokens
+
 
 @torch.no_grad()
 def likeliest(model: nn.Module, encoder: Encoder, rows: Sequence[Row], device: torch.device) -> list[str]:
     """The option of each row with the highest log-likelihood / size."""
+    if encoder.kind == "classify":
+        return likeliest_label(model, encoder.label_options, rows, encoder.pad, device)
     found = log_likelihoods(model, rows, encoder.pad, device)
     best = [max(range(len(row.options)), key=lambda i: of[i] / row.options[i].size) for row, of in zip(rows, found)]
     return [row.options[i].text for row, i in zip(rows, best)]
@@ -35,35 +42,112 @@ def likeliest(model: nn.Module, encoder: Encoder, rows: Sequence[Row], device: t
 @torch.no_grad()
 def log_likelihoods(model: nn.Module, rows: Sequence[Row], pad: int, device: torch.device) -> list[list[float]]:
     """log p(option | prompt) in nats, for every option of every row."""
-    mask = padded([[1] * len(row.prompt) for row in rows], 0, device, left=True)  # (B, T)
-    inputs = {"input_ids": padded([row.prompt for row in rows], pad, device, left=True), "attention_mask": mask}
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    with head.register_forward_pre_hook(last):
-        out = model(**inputs, **positions(model, mask, mask.shape[1]), use_cache=True)
-    first = out.logits[:, -1].float().log_softmax(-1)  # (B, V)
-    found = [[first[b, option.ids[0]].item() for option in row.options] for b, row in enumerate(rows)]
+    prompts = Prompts(model, rows, pad, device)
+    found = [[prompts.first[b, option.ids[0]].item() for option in row.options] for b, row in enumerate(rows)]
     pairs = [(b, i) for b, row in enumerate(rows) for i, option in enumerate(row.options) if len(option.ids) > 1]
     pairs.sort(key=lambda pair: len(rows[pair[0]].options[pair[1]].ids))
-    for part in packed([len(rows[b].options[i].ids) for b, i in pairs], max(1, CACHED // mask.shape[1])):
-        chosen = [pairs[k] for k in part]
-        ids = [rows[b].options[i].ids for b, i in chosen]
-        of = torch.tensor([b for b, _ in chosen], device=device)
-        cache = copy.deepcopy(out.past_key_values)
-        cache.batch_select_indices(of)
-        seen = torch.cat([mask[of], padded([[1] * (len(one) - 1) for one in ids], 0, device)], 1)  # (N, T + L)
-        fed = padded([one[:-1] for one in ids], pad, device)
-        logits = model(
-            input_ids=fed,
-            attention_mask=seen,
-            past_key_values=cache,
-            use_cache=True,
-            **positions(model, seen, fed.shape[1]),
-        ).logits
-        wanted = padded([one[1:] for one in ids], IGNORED, device)
-        losses = F.cross_entropy(logits.float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
-        for (b, i), loss in zip(chosen, losses.sum(1).tolist()):
+    ids = [rows[b].options[i].ids for b, i in pairs]
+    for part in packed([len(one) for one in ids], prompts.most):
+        logits = prompts.after([pairs[k][0] for k in part], [ids[k][:-1] for k in part])
+        wanted = padded([ids[k][1:] for k in part], IGNORED, device)
+        losses = F.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
+        for k, loss in zip(part, losses.sum(1).tolist()):
+            b, i = pairs[k]
             found[b][i] -= loss
     return found
+
+
+@torch.no_grad()
+def likeliest_label(
+    model: nn.Module, labels: Sequence[Option], rows: Sequence[Row], pad: int, device: torch.device
+) -> list[str]:
+    """The label of each row with the highest log-likelihood, found without scoring them all.
+
+    A best-first search: a beginning of a label is at least as likely as the whole, so a whole label that is likelier
+    than every beginning still open is the likeliest. To open a beginning, a label that has it is read to its end, which
+    opens all its longer beginnings too; so no label is read twice. Each round opens twice as many as the last: a model
+    that is sure needs a few, and any a few rounds. All labels end in the end token, so none begins another.
+    """
+    whole = {tuple(label.ids): label.text for label in labels}
+    after: dict[Ids, set[int]] = defaultdict(set)  # a beginning -> the tokens that go on
+    example: dict[Ids, Ids] = {}  # a beginning -> the shortest label that has it
+    for ids in sorted(whole, key=len):
+        for n, token in enumerate(ids):
+            after[ids[:n]].add(token)
+            example.setdefault(ids[:n], ids)
+    prompts = Prompts(model, rows, pad, device)
+    heaps: list[list[Node]] = [[(-logp[t].item(), (t,)) for t in sorted(after[()])] for logp in prompts.first]
+    for heap in heaps:
+        heapq.heapify(heap)
+    width = 1
+    while opened := [(b, node) for b, heap in enumerate(heaps) for node in best(heap, whole, width)]:
+        opened.sort(key=lambda one: len(example[one[1][1]]))
+        for part in packed([len(example[node[1]]) for _, node in opened], prompts.most):
+            nodes = [opened[k] for k in part]
+            read = [example[node[1]] for _, node in nodes]
+            logp = prompts.after([b for b, _ in nodes], [ids[:-1] for ids in read]).log_softmax(-1)
+            for (b, node), ids, own in zip(nodes, read, logp):
+                for grown in beginnings(node, ids, after, own):
+                    heapq.heappush(heaps[b], grown)
+        width *= 2
+    return [whole[heap[0][1]] for heap in heaps]
+
+
+def beginnings(node: Node, ids: Ids, after: dict[Ids, set[int]], logp: Tensor) -> Iterator[Node]:
+    """What reading a label from one of its beginnings opens: the label itself, and all that part from it on the way.
+
+    logp: log p after each token of the label, (L, V).
+    """
+    cost, start = node
+    for n in range(len(start), len(ids)):
+        tokens = sorted(after[ids[:n]])
+        costs = dict(zip(tokens, (-logp[n - 1, tokens]).tolist()))
+        yield from ((cost + costs[token], (*ids[:n], token)) for token in tokens if token != ids[n])
+        cost += costs[ids[n]]
+    yield cost, ids
+
+
+def best(heap: list[Node], whole: Container[Ids], width: int) -> list[Node]:
+    """Take off the best beginnings, `width` at most, that are likelier than every whole label found so far."""
+    found = []
+    while len(found) < width and heap and heap[0][1] not in whole:
+        found.append(heapq.heappop(heap))
+    return found
+
+
+class Prompts:
+    """Prompts that were read once, to be gone on from as often as wanted. first: log p of the next token, (B, V)."""
+
+    def __init__(self, model: nn.Module, rows: Sequence[Row], pad: int, device: torch.device):
+        self.model, self.pad, self.device = model, pad, device
+        self.mask = padded([[1] * len(row.prompt) for row in rows], 0, device, left=True)  # (B, T)
+        ids = padded([row.prompt for row in rows], pad, device, left=True)
+        head = model.get_output_embeddings()  # type: ignore[operator]
+        with head.register_forward_pre_hook(last):
+            out = model(
+                input_ids=ids,
+                attention_mask=self.mask,
+                use_cache=True,
+                **positions(model, self.mask, self.mask.shape[1]),
+            )
+        self.cache = out.past_key_values
+        self.first = out.logits[:, -1].float().log_softmax(-1)
+        self.most = max(1, CACHED // self.mask.shape[1])  # pairs at a time
+
+    def after(self, of: Sequence[int], ids: Sequence[Sequence[int]]) -> Tensor:
+        """Logits (N, L, V) in fp32, of what follows each of the tokens that follow the prompts number `of`."""
+        index = torch.tensor(of, device=self.device)
+        cache = copy.deepcopy(self.cache)
+        cache.batch_select_indices(index)
+        fed = padded(ids, self.pad, self.device)
+        mask = torch.cat([self.mask[index], padded([[1] * len(one) for one in ids], 0, self.device)], 1)  # (N, T + L)
+        return self.model(
+            input_ids=fed,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            **positions(self.model, mask, fed.shape[1]),
+        ).logits.float()
 
 
 @torch.no_grad()

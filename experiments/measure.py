@@ -106,7 +106,7 @@ def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledg
 
 
 def checked(config: Config, data: TaskData, encoder: Encoder) -> quality.Findings | None:
-    """What is wrong with the data; raises quality.DataError where that makes the numbers wrong, unless told not to."""
+    """What is wrong with the data; raises findings.DataError where that makes the numbers wrong, unless told not to."""
     if config.data.check is Check.off:
         return None
     findings = quality.check(data, encoder, config.data.near_duplicates)

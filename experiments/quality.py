@@ -10,106 +10,24 @@ names its place: file and line where the example has one, else part#index, from 
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, TextIO
+from typing import Any
 from unicodedata import normalize
 
 import numpy as np
 
 from experiments.batches import Encoder
-from experiments.config import Check
 from experiments.encodings import faults
+from experiments.findings import KINDS, SHOWN, Finding, Findings, excerpt
 from experiments.similar import near_duplicates as closest
 from experiments.tasks import Example, TaskData
 
 PARTS = ("train", "val", "test")
 IMBALANCE = 10  # times as many examples of the most frequent label as of the rarest
 QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
-SHOWN = 5  # errors in the message of DataError
-
-# What is looked for: its severity, and what to do about it.
-KINDS: dict[str, tuple[Literal["error", "warning"], str]] = {
-    "broken_line": ("error", "mend the line, or take it out"),
-    "not_utf8": ("error", "save the file as UTF-8"),
-    "empty": ("error", "fill the text in, or take the record out"),
-    "lone_surrogate": ("error", "half of a character in \\ud8xx: decode the source as UTF-16 and write it again"),
-    "leak": ("error", "take the record out of one part: its answer was trained on"),
-    "group_leak": ("error", "split by group: all records of a group belong in one part"),
-    "conflicting_answers": ("error", "decide for one answer, or give all of them as references"),
-    "unknown_label": ("error", "training never sees it: add examples of it, or take the record out"),
-    "answer_not_a_choice": ("error", "the answer has to be one of the choices, word for word, and these distinct"),
-    "exact_duplicate": ("warning", "keep one of them, unless it is to weigh more"),
-    "near_duplicate": ("warning", "keep one of them, unless both are wanted"),
-    "near_leak": ("warning", "look whether the test asks for more than what was trained on"),
-    "mojibake": ("warning", "UTF-8 that was read as another encoding: ftfy repairs it"),
-    "replacement_character": ("warning", "U+FFFD stands for lost text: read the source again in its own encoding"),
-    "control_character": ("warning", "take it out"),
-    "carriage_return": ("warning", "write \\n for \\r\\n"),
-    "normal_form": ("warning", "write all texts in NFC: other forms of a letter are other tokens"),
-    "missing_label": ("warning", "nothing tests it: raise n_test, or split by label"),
-    "imbalance": ("warning", "read macro-F1 beside accuracy"),
-    "does_not_fit": ("error", "raise optim.max_length, or take the record out"),
-    "truncated": ("warning", "raise optim.max_length, or shorten the prompts"),
-}
-
-
-class DataError(ValueError):
-    """The data has errors; the message names the first ones and what to do."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    kind: str
-    severity: Literal["error", "warning"]
-    place: str  # "file:line", or "part#index" from 0
-    message: str
-    other: str | None = None  # the second place, of what stands in two
-    excerpt: str = ""
-
-    def __str__(self) -> str:
-        where = f"{self.place} and {self.other}" if self.other else self.place
-        return f"{where}: {self.message}" + (f"; {self.excerpt}" if self.excerpt else "")
-
-
-@dataclass
-class Findings:
-    """lengths: part → measure → quantile → value; labels: part → label → examples."""
-
-    name: str
-    kind: str
-    sizes: dict[str, int]
-    found: list[Finding] = field(default_factory=list)
-    looked_for: tuple[str, ...] = ()
-    lengths: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    labels: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    def counts(self) -> dict[str, int]:
-        """Findings of every kind that was looked for, zeros included."""
-        counted = Counter(finding.kind for finding in self.found)
-        return {kind: counted[kind] for kind in KINDS if kind in self.looked_for or kind in counted}
-
-    def of(self, severity: str) -> list[Finding]:
-        return [finding for finding in self.found if finding.severity == severity]
-
-    def enforce(self, how: Check, file: TextIO | None = None) -> None:
-        """Print a line for every kind found; raise DataError for errors where `how` says so."""
-        out = file or sys.stderr
-        for kind, count in self.counts().items():
-            if count:
-                first = next(finding for finding in self.found if finding.kind == kind)
-                print(f"data: {first.severity}: {kind} ({count}), first {first}", file=out)
-        errors = self.of("error")
-        if errors and how is Check.error:
-            more = [f"… and {len(errors) - SHOWN} more"] if len(errors) > SHOWN else []
-            lines = [f"  {error.kind}: {error}; {KINDS[error.kind][1]}" for error in errors[:SHOWN]]
-            raise DataError(
-                "\n".join([f"the data of task={self.name} has {len(errors)} errors:", *lines, *more])
-                + "\n`python -m experiments.data check task=…` lists all; data.check=warn runs in spite of them"
-            )
 
 
 def check(data: TaskData, encoder: Encoder | None = None, near_duplicates: bool = True) -> Findings:
@@ -142,6 +60,7 @@ def check(data: TaskData, encoder: Encoder | None = None, near_duplicates: bool 
         "truncated": encoder is None,
         "does_not_fit": encoder is None,
         "answer_not_a_choice": data.kind != "choose",
+        "repeated_choice": data.kind != "choose",
     } | dict.fromkeys(("unknown_label", "missing_label", "imbalance"), data.kind != "classify")
     findings.looked_for = tuple(kind for kind in KINDS if not left_out.get(kind))
     return findings
@@ -191,13 +110,6 @@ def plain(text: str) -> str:
     return " ".join(text.split()) if text.isascii() else " ".join(normalize("NFC", text).split())
 
 
-def excerpt(text: str, head: int = 60, tail: int = 30) -> str:
-    """The beginning of a text and, of a long one, its end: what differs often stands there."""
-    flat = " ".join(text.split())
-    short = flat if len(flat) <= head + tail + 3 else f"{flat[:head]} … {flat[-tail:]}"
-    return repr(short)
-
-
 def apart(a: str, b: str, before: int = 40, after: int = 50) -> tuple[str, str]:
     """Excerpts of two texts from where they begin to differ."""
     flat = [" ".join(text.split()) for text in (a, b)]
@@ -215,8 +127,11 @@ def own_faults(entry: Entry) -> Iterator[Finding]:
         yield entry.finding("empty", "the prompt is empty" if entry.kind != "text" else "the text is empty")
     if entry.kind != "text" and not e.completion.strip():
         yield entry.finding("empty", "the answer is empty")
-    if entry.kind == "choose" and (e.completion not in e.choices or len(set(e.choices)) < len(e.choices)):
-        yield entry.finding("answer_not_a_choice", f"answer {e.completion!r}, choices {list(e.choices)}")
+    if entry.kind == "choose":
+        if e.choices.count(e.completion) != 1:
+            yield entry.finding("answer_not_a_choice", f"answer {e.completion!r}, choices {list(e.choices)}")
+        elif len(set(e.choices)) < len(e.choices):
+            yield entry.finding("repeated_choice", f"choices {list(e.choices)}")
     for kind, message in faults(entry.texts).items():
         yield entry.finding(kind, message)
 

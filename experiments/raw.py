@@ -9,8 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiments.findings import Finding, excerpt
 from experiments.metrics import exact_match
-from experiments.quality import PARTS, Finding, excerpt
+from experiments.quality import PARTS
 from experiments.tasks import Example, TaskData, TaskError, content_sha256
 from experiments.tasks.forms import KINDS, Named, example_of, form_of
 

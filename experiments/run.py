@@ -24,6 +24,7 @@ from experiments.failures import kind
 from experiments.files import locked, write_json, write_text
 from experiments.ledger import Ledger
 from experiments.measure import CHECKPOINTS, measured
+from experiments.memory import keep_freed
 from experiments.record import environment
 from experiments.rows import FORMAT
 from experiments.trackers import Trackers
@@ -91,6 +92,7 @@ def known(config: Config, device: torch.device) -> dict[str, Any]:
 
 def set_up(config: Config) -> torch.device:
     """Threads, seeds, determinism; the device."""
+    keep_freed()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -112,4 +113,7 @@ def main(kind: str, slots: int, given: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    # As from a terminal: what a shell starts in the background ignores them, and so do its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     raise SystemExit(main(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments.ledger import PHASES, Ledger
-from experiments.memory import Memory, release, resident_bytes
+from experiments.memory import Memory, libc, release, resident_bytes
 from tests.runs import ROOT
 
 
@@ -120,3 +120,27 @@ def test_a_job_of_800_mb_does_not_show_in_one_that_it_starts():
     assert held[0] == 1
     assert peak < 200 << 20
     assert (10 << 20) <= increase < 30 << 20
+
+
+@pytest.mark.skipif(libc("mallopt") is None, reason="no glibc here")
+def test_freed_memory_is_kept_for_the_next_tensor():
+    code = """
+import resource, sys, torch
+from experiments.memory import keep_freed
+if "keep" in sys.argv:
+    keep_freed()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def step():
+    blocks = [torch.ones(4_000_000) for _ in range(6)]  # of 16 MB, 3,900 pages
+step()
+before = faults()
+for _ in range(10):
+    step()
+print(faults() - before)
+"""
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True).stdout)
+        for word in ("keep", "not")
+    )
+    assert given_back > 10 * 3_900 and kept < given_back / 4

@@ -15,8 +15,8 @@ from experiments import likelihood
 from experiments.batches import Encoder, Option, Row
 from experiments.config import EvalConfig
 from experiments.evaluate import answers
-from experiments.likelihood import likeliest, log_likelihoods, packed, read
-from tests.small import CPU, PAD, VOCABULARY, Characters, llama, some_rows
+from experiments.likelihood import likeliest, likeliest_label, log_likelihoods, packed, read
+from tests.small import CPU, END, PAD, VOCABULARY, Characters, llama, some_rows
 
 
 def gpt2() -> nn.Module:
@@ -88,6 +88,27 @@ def test_the_likeliest_option_by_its_size():
     encoder = Encoder(Characters(), 64, kind="choose")
     assert likeliest(model, encoder, rows, CPU) == [str(i) for i in by_size]
     assert answers(model, encoder, rows, EvalConfig(batch_size=2), CPU, 100) == [str(i) for i in by_size]
+
+
+@pytest.mark.parametrize("tokens", [1024, 7], ids=["together", "in small parts"])
+@pytest.mark.parametrize("seed", range(6))
+@torch.no_grad()
+def test_the_likeliest_label_is_found_without_scoring_them_all(seed, tokens, monkeypatch):
+    monkeypatch.setattr(likelihood, "TOKENS", tokens)
+    draw = random.Random(seed)
+    # Many share a beginning, and one is another's, but for the end.
+    texts = {tuple(draw.choices((2, 3, 4), k=draw.randint(1, 4))) for _ in range(30)} | {(2,), (2, 3)}
+    labels = tuple(Option(str(ids), [*ids, END]) for ids in sorted(texts))
+    model, rows = llama(vocab_size=6).eval(), [Row([2 + i % 4 for i in row.prompt]) for row in some_rows(9, seed)]
+    model.lm_head.weight *= 20  # so that labels differ
+    calls = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: calls.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    found = likeliest_label(model, labels, rows, PAD, CPU)
+    searched = sum(calls)
+    scores = log_likelihoods(model, [Row(row.prompt, options=labels) for row in rows], PAD, CPU)
+    assert found == [labels[max(range(len(labels)), key=lambda i: of[i])].text for of in scores]
+    assert len(set(found)) > 1
+    assert searched < 0.7 * (sum(calls) - searched)
 
 
 @pytest.mark.parametrize("tokens", [1024, 7], ids=["together", "one by one"])

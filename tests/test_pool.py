@@ -167,8 +167,9 @@ def test_nothing_outlives_a_sweep_that_is_killed(tmp_path):
 
 
 def test_signals_that_are_ignored_stay_ignored_and_handlers_come_back():
-    before = signal.getsignal(signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT)}
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
         with pool.signals() as raise_if_signalled:
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -177,7 +178,8 @@ def test_signals_that_are_ignored_stay_ignored_and_handlers_come_back():
                 raise_if_signalled()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # ---------------------------------------------------------------- two at once

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from experiments.batches import Encoder
 from experiments.config import Check, GeneralConfig, task_config
 from experiments.data import Look, main
+from experiments.findings import KINDS, DataError, Findings
 from experiments.metrics import exact_match
-from experiments.quality import KINDS, DataError, Findings, check
+from experiments.quality import check
 from experiments.similar import SIZE, THRESHOLD, jaccard, near_duplicates, shingles
 from experiments.tasks import TASKS, Example, TaskData, load_task
 from tests.runs import config, own_cache_and_torch_settings  # noqa: F401
@@ -232,11 +233,13 @@ def test_choices() -> None:
         Example(text="two?", completion="c", choices=("a", "b")),
         Example(text="three?", completion="a", choices=("a", "a")),
         Example(text="one?", completion="b", choices=("b", "a")),
+        Example(text="four?", completion="a", choices=("a", "b", "b")),
     ]
     assert found(check(data("choose", train=train))) == {
         ("answer_not_a_choice", "train#1", None),
         ("answer_not_a_choice", "train#2", None),
         ("conflicting_answers", "train#3", "train#0"),
+        ("repeated_choice", "train#4", None),
     }
 
 
@@ -299,6 +302,7 @@ def test_counts_name_what_was_looked_for() -> None:
     assert set(counts.values()) == {0}
     assert set(KINDS) - set(counts) == {
         *("broken_line", "not_utf8", "unknown_label", "missing_label", "imbalance", "answer_not_a_choice"),
+        "repeated_choice",
         *("truncated", "does_not_fit"),
     }
     without = check(data(), near_duplicates=False).counts()

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from experiments import replay
 from experiments.batches import IGNORED, Encoder, collate, indices
 from experiments.config import DataConfig, ModelConfig, key
+from experiments.findings import DataError
 from experiments.loss import loss_sum
 from experiments.metrics import classification, exact_match
 from experiments.models import load_model
-from experiments.quality import DataError
 from experiments.replay import Mixture
 from experiments.run import run
 from experiments.tasks import Example, TaskData, TaskError

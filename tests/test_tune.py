@@ -19,7 +19,10 @@ pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from tests.runs import config
+
 BASE = ("model=tiny", "task=ha_json", "method=lora", "optim=quick")
+LR = config(*BASE).method.lr  # the default
 
 
 class Runs:
@@ -79,7 +82,7 @@ def test_hydra_sweeps_are_the_space():
 
 
 def test_the_learning_rate_is_searched_around_the_methods_default():
-    assert tune.space(BASE)[1] == {"optim.lr": FloatDistribution(1e-4, 1e-2, log=True)}
+    assert tune.space(BASE)[1] == {"optim.lr": FloatDistribution(LR / 10, LR * 10, log=True)}
     assert tune.space(["method=bitfit,lora", "model=tiny"])[1]["method"] == CategoricalDistribution(["bitfit", "lora"])
     assert tune.space([*BASE, "optim.lr=1e-3", "seed=1,2"])[1] == {"seed": CategoricalDistribution([1, 2])}
 
@@ -110,7 +113,7 @@ def test_it_finds_the_best_and_goes_on_where_it_was(runs, capsys, tmp_path):
     assert [len(batch) for batch in runs.batches] == [3, 3, 3, 3, 2]
     rates = [arm.config.optim.lr for batch in runs.batches for arm in batch]
     assert len(set(rates)) > 10  # the second start does not draw the first one's values again
-    assert all(1e-4 <= lr <= 1e-2 for lr in rates)
+    assert all(LR / 10 <= lr <= LR * 10 for lr in rates)
     assert {len(f"{lr:.10g}".lstrip("0.")) for lr in rates} <= {1, 2, 3}
     trials = record(tmp_path)["trials"]
     assert len(trials) == 14
