@@ -133,7 +133,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def step():
     torch.ones(10_000_000)  # 40 MB, 9,700 pages: glibc itself maps what is above 32 MB anew each time
-for _ in range(3):
+for _ in range(20):  # its places settle
     step()
 before = faults()
 for _ in range(10):
