@@ -72,8 +72,8 @@ def cells(task: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         lines.append(
             [
                 item["method"],
-                f"{item['mean']:.3f}",
-                f"{item['low']:.3f} to {item['high']:.3f}",
+                f"{item['mean']:z.3f}",
+                f"{item['low']:z.3f} to {item['high']:z.3f}",
                 number(item["seed_sd"]),
                 item["group"],
                 "–" if item["share_of_full"] is None else f"{item['share_of_full']:.1%}",
@@ -81,7 +81,7 @@ def cells(task: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
                 size(item["delta_bytes"]) if trained else "–",
                 size(item["training_peak_bytes"]) if trained else "–",
                 f"{item['step_s']:.2f} s" if trained else "–",
-                "–" if None in forgot else f"{forgot[0] / forgot[1]:.3f}",
+                "–" if None in forgot else f"{forgot[0] / forgot[1]:z.3f}",
                 lr,
                 str(item["n_seeds"]),
             ]
@@ -93,12 +93,12 @@ def pair_cells(task: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     headers = ["pair", "difference", "95 %", "p", "p (Holm)", "told apart", "seed sd", "95 % with new seeds"]
     lines = []
     for pair in task["pairs"]:
-        wide = "–" if pair["seeds_low"] is None else f"{pair['seeds_low']:.3f} to {pair['seeds_high']:.3f}"
+        wide = "–" if pair["seeds_low"] is None else f"{pair['seeds_low']:z.3f} to {pair['seeds_high']:z.3f}"
         lines.append(
             [
                 f"{pair['a']} − {pair['b']}",
-                f"{pair['difference']:.3f}",
-                f"{pair['low']:.3f} to {pair['high']:.3f}",
+                f"{pair['difference']:z.3f}",
+                f"{pair['low']:z.3f} to {pair['high']:z.3f}",
                 f"{pair['p']:.4f}",
                 f"{pair['p_holm']:.4f}",
                 "yes" if pair["distinguishable"] else "",
@@ -121,7 +121,7 @@ def search_cells(task: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return "–" if value is None else f"{value:z.3f}"
 
 
 def notes(task: dict[str, Any]) -> list[str]:

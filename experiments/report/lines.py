@@ -114,8 +114,8 @@ def _cells(group: Sequence[Run]) -> list[str]:
 
     return [
         _label(first),
-        f"{_quality(group):.3f}",
-        f"{statistics.stdev(values):.3f}" if n > 1 else "–",
+        f"{_quality(group):z.3f}",
+        f"{statistics.stdev(values):z.3f}" if n > 1 else "–",
         str(n),
         "–" if first["lr"] is None else f"{first['lr']:g}",
         f"{first['parameters']['trainable']:,}",
@@ -133,4 +133,4 @@ def _forgotten(group: Sequence[Run]) -> str:
     drifts = [probe["feature_drift"] for probe in probes if probe.get("feature_drift") is not None]
     if texts:
         return f"perplexity × {statistics.fmean(text['after'] / text['before'] for text in texts):.2f}"
-    return f"drift {statistics.fmean(drifts):.3f}" if drifts else "–"
+    return f"drift {statistics.fmean(drifts):z.3f}" if drifts else "–"
