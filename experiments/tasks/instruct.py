@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 
 from experiments.metrics import exact_match, mean, of_each
 from experiments.task_configs import InstructConfig
-from experiments.tasks import Example, Scores, TaskData, TaskError, content_sha256, instruct_checks, instruct_families
-from experiments.tasks.generated import Parts, asked, deal, distinct, kept, take
+from experiments.tasks import Example, Scores, TaskData, TaskError, instruct_checks, instruct_families
+from experiments.tasks.generated import Parts, asked, deal, distinct, generated, take
 from experiments.tasks.instruct_checks import Slots
 from experiments.tasks.instruct_families import FAMILIES
 
@@ -27,19 +27,7 @@ BETWEEN_TURNS = " / "
 def load(config: InstructConfig, seed: int) -> TaskData:
     values = (config.n_train, config.n_val, config.n_test, seed)
     made_by = (__file__, instruct_families.__file__, instruct_checks.__file__)
-    (train, val, test), sources = kept("instruct", made_by, [PACKAGE], values, lambda: generate(*values))
-    return TaskData(
-        name="instruct",
-        kind="generate",
-        train=train,
-        val=val,
-        test=test,
-        labels=(),
-        sha256=content_sha256(train, val, test),
-        sources=sources,
-        metric="constraint_met",
-        scorer=score,
-    )
+    return generated("instruct", made_by, [PACKAGE], values, lambda: generate(*values), "constraint_met", score)
 
 
 def generate(n_train: int, n_val: int, n_test: int, seed: int) -> Parts:

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 
 from experiments.metrics import mean, of_each
 from experiments.task_configs import SafetyConfig
-from experiments.tasks import Example, Scores, TaskData, TaskError, content_sha256, safety_requests
-from experiments.tasks.generated import Parts, deal, kept, take, user
+from experiments.tasks import Example, Scores, TaskData, TaskError, safety_requests
+from experiments.tasks.generated import Parts, deal, generated, take, user
 
 Request = tuple[str, str, str, str]  # kind, category, what is to be done, the gold answer
 HARMFUL, BENIGN = "harmful", "benign"
@@ -41,19 +41,7 @@ BEGINNING = 160  # characters in which it is looked for
 def load(config: SafetyConfig, seed: int) -> TaskData:
     values = (config.n_train, config.n_val, config.n_test, seed)
     made_by = (__file__, safety_requests.__file__)
-    (train, val, test), sources = kept("safety", made_by, [], values, lambda: generate(*values))
-    return TaskData(
-        name="safety",
-        kind="generate",
-        train=train,
-        val=val,
-        test=test,
-        labels=(),
-        sha256=content_sha256(train, val, test),
-        sources=sources,
-        metric="accuracy",
-        scorer=score,
-    )
+    return generated("safety", made_by, [], values, lambda: generate(*values), "accuracy", score)
 
 
 def generate(n_train: int, n_val: int, n_test: int, seed: int) -> Parts:

