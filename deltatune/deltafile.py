@@ -114,9 +114,9 @@ def write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> int:
             for i in range(0, len(parts), 512):  # a call takes at most 1,024
                 written(f, parts[i : i + 512])
             size = f.tell()
-            found = sums[0].result() | sums[1].result()
+            checksums = sums[0].result() | sums[1].result()
             f.seek(0)
-            written(f, [memoryview(header(tensors, about, {key: found[key] for key in tensors}))])
+            written(f, [memoryview(header(tensors, about, checksums))])
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)

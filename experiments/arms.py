@@ -7,15 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.initialize import get_gh_backup, restore_gh_from_backup
-from omegaconf import OmegaConf
-
-from experiments.config import Config, check, register, run_name
+from experiments.config import Config, check, composed, run_name
 from experiments.rows import read
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -27,15 +20,7 @@ class Arm:
     @cached_property
     def config(self) -> Config:
         """The run's configuration. Raises Hydra's error for an override that does not fit, ValueError for its value."""
-        register()
-        outer = get_gh_backup()  # Hydra's own state, where this is called in its multirun; it allows no second one
-        GlobalHydra.instance().clear()
-        try:
-            with initialize_config_dir(str(ROOT / "experiments" / "conf"), version_base="1.3"):
-                config = OmegaConf.to_object(compose("config", overrides=list(self.overrides)))
-        finally:
-            restore_gh_from_backup(outer)
-        assert isinstance(config, Config)
+        config = composed(self.overrides)
         check(config)
         return config
 

@@ -26,7 +26,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from experiments.arms import ROOT, Arm
+from experiments import ROOT
+from experiments.arms import Arm
 from experiments.audit import Ledger
 from experiments.comparison import FORMAT, NONE, Contest, compared
 from experiments.comparison_table import markdown, notes, rich_table

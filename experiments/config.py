@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from operator import mul
@@ -17,6 +18,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import MISSING, OmegaConf
 
 from experiments.task_configs import SCHEMAS, HubConfig, JsonlConfig, RecordsConfig, TaskConfig
@@ -221,20 +223,27 @@ def key(config: Config) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def task_config(entry: str) -> TaskConfig:
-    """A task by its name and, after it, overrides of its fields: "sql", "jsonl task.train=a.jsonl task.n_test=5"."""
+def composed(overrides: Sequence[str]) -> Config:
+    """What these overrides make of conf/config.yaml. Raises Hydra's error for one that does not fit.
+
+    Also inside a run or a multirun, which is a running Hydra: it refuses to begin twice.
+    """
     register()
-    name, *overrides = shlex.split(entry)
-    running = GlobalHydra.instance().hydra  # of a run, which loads its other tasks: Hydra refuses to begin twice
+    outer = get_gh_backup()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("config", overrides=[f"task={name}", *overrides])
+            config = OmegaConf.to_object(compose("config", overrides=list(overrides)))
     finally:
-        GlobalHydra.instance().hydra = running
-    config = OmegaConf.to_object(composed)
+        restore_gh_from_backup(outer)
     assert isinstance(config, Config)
-    return config.task
+    return config
+
+
+def task_config(entry: str) -> TaskConfig:
+    """A task by its name and, after it, overrides of its fields: "sql", "jsonl task.train=a.jsonl task.n_test=5"."""
+    name, *overrides = shlex.split(entry)
+    return composed([f"task={name}", *overrides]).task
 
 
 def run_name(config: Config) -> str:

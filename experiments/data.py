@@ -19,18 +19,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from experiments.batches import Encoder
-from experiments.config import CONF, Config, ModelConfig, register
+from experiments.config import Config, ModelConfig, composed
 from experiments.fetch import FetchError
 from experiments.findings import KINDS, Findings
 from experiments.models import ENCODERS, minilm, smollm2, tiny, tiny_encoder
@@ -112,7 +110,7 @@ def checked(what: Sequence[str]) -> list[Findings]:
     settings = [word for word in what if Path(word) not in files]
     if files and (odd := [word for word in settings if word.split("=")[0].lstrip("+").startswith("task")]):
         raise TaskError(f"{odd[0]} and the file {files[0]}: give a task or files, not both")
-    config = configured(settings)
+    config = composed(settings)
     look = Look(config, tokens=any(word.startswith("model=") for word in settings))
     if not files:
         return [check_task(config, look)]
@@ -148,12 +146,6 @@ def with_broken_lines(records: Records, look: Look) -> Findings:
     findings.found[:0] = records.broken
     findings.looked_for = ("broken_line", "not_utf8", *findings.looked_for)
     return findings
-
-
-def configured(settings: Sequence[str]) -> Config:
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return cast(Config, OmegaConf.to_object(compose("config", overrides=list(settings))))
 
 
 def as_json(findings: Findings) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from experiments.arms import ROOT, Arm
-from experiments.config import Config, Trains, key, plain
+from experiments import ROOT
+from experiments.arms import Arm
+from experiments.config import Config
 from experiments.files import locked, write_json
-from experiments.rows import FORMAT, Row, row
+from experiments.head import head
+from experiments.rows import Row, row
 
 LOG = "run.log"  # the run's own output, of all its attempts
 CLAIM = "pool.lock"  # held by the sweep that carries the run out, from before its process starts until it is recorded
@@ -129,23 +131,7 @@ class Job:
 
 def failed(config: Config, error: str, kind: str) -> dict[str, Any]:
     """The result of a run that left none."""
-    trained = config.method.trains is not Trains.nothing
-    return {
-        "format": FORMAT,
-        "status": "failed",
-        "error": error,
-        "failure_kind": kind,
-        "config": plain(config),
-        "key": key(config),
-        "method": config.method.name,
-        "model": config.model.name,
-        "task": config.task.name,
-        "seed": config.seed,
-        "lr": config.optim.lr if trained else None,
-        "steps": config.optim.steps if trained else 0,
-        "batch_size": config.optim.batch_size,
-        "environment": {},
-    }
+    return head(config, {}) | {"status": "failed", "error": error, "failure_kind": kind}
 
 
 def stop(jobs: Iterable[Job]) -> None:

@@ -172,10 +172,7 @@ def tiny() -> Path:
             bos_token_id=1,
             eos_token_id=2,
         )
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            LlamaForCausalLM(config).save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
+        save_random(LlamaForCausalLM, config, tokenizer, directory)
 
     return cached("tiny-llama-1", make)
 
@@ -204,12 +201,17 @@ def tiny_encoder() -> Path:
             max_position_embeddings=1024,
             pad_token_id=0,
         )
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            BertModel(config).save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
+        save_random(BertModel, config, tokenizer, directory)
 
     return cached("tiny-bert-1", make)
+
+
+def save_random(kind: Any, config: Any, tokenizer: Any, directory: Path) -> None:
+    """A checkpoint of this class and configuration with the weights of seed 0."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        kind(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
 
 
 def byte_tokenizer(**more: Any) -> Any:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.arms import ROOT, Arm
+from experiments import ROOT
+from experiments.arms import Arm
 from experiments.config import Device
 from experiments.job import Job, stop
 from experiments.overview import overview

@@ -11,8 +11,7 @@ import torch
 import transformers
 
 import deltatune
-
-ROOT = Path(__file__).resolve().parents[1]
+from experiments import ROOT
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -19,14 +19,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.checkpoint import seed_everything
-from experiments.config import Config, Device, Trains, check, key, plain, register, run_name
+from experiments.config import Config, Device, check, register, run_name
 from experiments.failures import kind
 from experiments.files import locked, write_json, write_text
+from experiments.head import head
 from experiments.ledger import Ledger
 from experiments.measure import CHECKPOINTS, measured
 from experiments.memory import keep_freed
 from experiments.record import environment
-from experiments.rows import FORMAT
 from experiments.trackers import Trackers
 
 
@@ -48,14 +48,14 @@ def run(config: Config) -> dict[str, Any]:
         with ledger("load"):
             trackers = Trackers(config.track, config)
             ledger.device = device = set_up(config)
-            head = known(config, device)
+            about = head(config, environment(device))
         with ledger("save"):
             write_text(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
-            write_json(directory / "environment.json", head["environment"])
+            write_json(directory / "environment.json", about["environment"])
         try:
-            result = head | measured(config, directory, device, ledger, trackers)
+            result = about | measured(config, directory, device, ledger, trackers)
         except Exception as error:
-            failure = head | {
+            failure = about | {
                 "status": "failed",
                 "error": f"{type(error).__name__}: {error}",
                 "failure_kind": kind(error),
@@ -67,27 +67,6 @@ def run(config: Config) -> dict[str, Any]:
         trackers.finish(result)
         shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)  # a complete run has its delta and needs none
         return result
-
-
-def known(config: Config, device: torch.device) -> dict[str, Any]:
-    """The part of the result that does not have to be measured."""
-    trains = config.method.trains is not Trains.nothing
-    return {
-        "format": FORMAT,
-        "status": "complete",
-        "error": None,
-        "failure_kind": None,
-        "config": plain(config),
-        "key": key(config),
-        "method": config.method.name,
-        "model": config.model.name,
-        "task": config.task.name,
-        "seed": config.seed,
-        "lr": config.optim.lr if trains else None,
-        "steps": config.optim.steps if trains else 0,
-        "batch_size": config.optim.batch_size,
-        "environment": environment(device),
-    }
 
 
 def set_up(config: Config) -> torch.device:

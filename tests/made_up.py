@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.arms import ROOT
+from experiments import ROOT
 
 
 def made_up(method: str = "fable", **changes: Any) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from experiments.arms import ROOT, Arm
+from experiments import ROOT
+from experiments.arms import Arm
 from experiments.config import Config, MethodConfig, ModelConfig, OptimConfig
 from experiments.pool import carry_out
 from experiments.task_configs import TaskConfig

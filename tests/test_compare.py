@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import compare
-from experiments.arms import ROOT, Arm
+from experiments import ROOT, compare
+from experiments.arms import Arm
 from experiments.audit import Ledger
 from experiments.compare import Comparison
 from experiments.config import Part, key, plain
