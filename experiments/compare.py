@@ -6,8 +6,8 @@ Of every task: each method gets the same number of learning rates, on a log grid
 the validation set is chosen, by runs that never see the test set; then each runs with `seeds` new seeds, and these are
 tested. An override with = in it is quoted: 'shared=["optim.batch_size=4"]'. Started again, it goes on where it was,
 also in another checkout that has its small result files. Under results: a small file of every run, ledger.jsonl with
-every decision, comparison.json and table.md. Exits with 1 if a run failed; the others are compared and what is
-missing is said.
+every decision, comparison.json, table.md and plot.png. Exits with 1 if a run failed; the others are compared and
+what is missing is said.
 """
 
 from __future__ import annotations
@@ -105,6 +105,9 @@ class Comparison:
         for batch in batches:
             self.carry_out(batch)
             comparison = self.write()
+        from experiments.comparison_plot import plot  # matplotlib: half a second that the first run need not wait for
+
+        plot(comparison, self.results / "plot.png")
         self.record(comparison)
         self.show(comparison)
         return 1 if any(contest.missing for contest in self.contests.values()) else 0
@@ -239,7 +242,7 @@ class Comparison:
                 self.console.print(rich_table(f"{self.config.model} on {task}", found))
             for line in notes(found):
                 say(self.console, line)
-        for name in ("table.md", "comparison.json", "ledger.jsonl"):
+        for name in ("table.md", "plot.png", "comparison.json", "ledger.jsonl"):
             say(self.console, str(Path(self.config.results) / name))
 
 

@@ -116,6 +116,7 @@ def test_every_method_has_as_many_trials_and_then_its_seeds(tmp_path: Path, pool
     assert task["share_of_full_reason"] is None
     assert task["missing"] == []
     assert "| full |" in (tmp_path / "small" / "table.md").read_text()
+    assert (tmp_path / "small" / "plot.png").read_bytes().startswith(b"\x89PNG")
     # Every choice was in the ledger before the first run that is tested began.
     before = [json.loads(line)["event"] for line in pool.ledger_before_tests]
     assert before == ["started", *["grid"] * 3, *["trial"] * 9, *["choice"] * 3]
