@@ -67,4 +67,4 @@ def test_forgetting_has_panels_where_it_was_measured(tmp_path: Path) -> None:
 
 
 def test_a_plot_of_failures_alone_is_still_a_picture(tmp_path: Path) -> None:
-    assert shape(plot(contest(), tmp_path / "p.png").read_bytes())
+    assert shape(plot(contest(), tmp_path / "p.png").read_bytes())[0] > 0
