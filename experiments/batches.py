@@ -30,12 +30,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Row:
-    """One encoded example: ids of the prompt and, after them, of the response; of a model with a head one class."""
+    """One encoded example: ids of the prompt and, after them, of the response; of a head a class or number."""
 
     prompt: list[int]
     response: list[int] = field(default_factory=list)
     segments: list[int] | None = None  # BERT's token types of the prompt
-    label: int | None = None
+    label: float | None = None  # a class, as an int, or the number to be told
     options: tuple[Option, ...] = ()  # what the answer is chosen from; none: it is generated
     n_cut: int = 0  # tokens that max_length left out
 
@@ -48,8 +48,8 @@ class Row:
 class Encoder:
     """Turns examples into rows.
 
-    labels: the classes. front: reserved ids of a trained prompt, put before every row. head: the model classifies
-    by a head; without one it scores the labels' texts.
+    labels: the classes. front: reserved ids of a trained prompt, put before every row. head: the model classifies, or
+    tells a number, by a head; without one it scores the labels' texts, or writes the number.
     """
 
     tokenizer: Any
@@ -132,7 +132,7 @@ class Encoder:
         return Row(
             [*self.front, *encoded["input_ids"]],
             segments=None if segments is None else [0] * len(self.front) + segments,
-            label=self.labels.index(example.completion),
+            label=float(example.completion) if self.kind == "rate" else self.labels.index(example.completion),
             n_cut=len(whole) - len(encoded["input_ids"]),
         )
 
@@ -144,7 +144,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded rows. labels: (B, T) token ids or IGNORED for generation, (B,) classes for classification."""
+    """Padded rows. labels: (B, T) token ids or IGNORED for generation; of a head (B,) classes or numbers."""
 
     inputs: dict[str, Tensor]  # keyword arguments of the model
     labels: Tensor
@@ -156,7 +156,7 @@ class Batch:
 
     @property
     def n_labelled(self) -> int:
-        return int((self.labels != IGNORED).sum())
+        return len(self.labels) if self.labels.dim() == 1 else int((self.labels != IGNORED).sum())
 
 
 def collate(rows: Sequence[Row], pad: int, device: torch.device) -> Batch:
@@ -169,9 +169,9 @@ def collate(rows: Sequence[Row], pad: int, device: torch.device) -> Batch:
     segments = [row.segments for row in rows if row.segments is not None]
     if segments:
         inputs["token_type_ids"] = padded(segments, 0, device)
-    classes = [row.label for row in rows if row.label is not None]
-    if classes:
-        return Batch(inputs, torch.tensor(classes, device=device))
+    told = [row.label for row in rows if row.label is not None]
+    if told:
+        return Batch(inputs, torch.tensor(told, device=device))
     labels = [[IGNORED] * len(row.prompt) + row.response for row in rows]
     return Batch(inputs, padded(labels, IGNORED, device))
 

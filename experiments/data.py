@@ -77,7 +77,7 @@ class Look:
         if not self.tokens:
             return check(data, near_duplicates=near)
         tokenizer, head = self.tokenizer
-        if head and data.kind != "classify":
+        if head and data.kind not in ("classify", "rate"):
             raise TaskError(
                 f"model={self.config.model.name}: an encoder generates no text, and {data.name} asks for it"
             )

@@ -17,7 +17,7 @@ from experiments.progress import progress
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, rows: Sequence[Row], pad: int, batch_size: int, device: torch.device) -> float:
-    """Cross-entropy a labelled token (a row, for classification)."""
+    """Cross-entropy a labelled token (a row, for classification); squared error a row where a head tells numbers."""
     model.eval()
     batches = [collate([rows[i] for i in part], pad, device) for part in parts(rows, batch_size)]
     return sum(loss_sum(model, b).item() for b in batches) / sum(b.n_labelled for b in batches)
@@ -35,7 +35,7 @@ def answers(
         for part in parts(rows, config.batch_size):
             chosen = [rows[i] for i in part]
             if encoder.head:
-                texts = classes(model, encoder, chosen, device)
+                texts = heard(model, encoder, chosen, device)
             elif encoder.kind == "text":
                 texts = read(model, encoder, chosen, device)
             elif encoder.kind in ("classify", "choose"):
@@ -83,6 +83,9 @@ def contiguous(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (args[0].contiguous(), *args[1:])
 
 
-def classes(model: nn.Module, encoder: Encoder, rows: Sequence[Row], device: torch.device) -> list[str]:
-    batch = collate(rows, encoder.pad, device)
-    return [encoder.labels[i] for i in model(**batch.inputs).logits.argmax(-1).tolist()]
+def heard(model: nn.Module, encoder: Encoder, rows: Sequence[Row], device: torch.device) -> list[str]:
+    """What the head says: a class, or a number."""
+    logits = model(**collate(rows, encoder.pad, device).inputs).logits
+    if encoder.kind == "rate":
+        return [f"{number:.6g}" for number in logits[:, 0].tolist()]
+    return [encoder.labels[i] for i in logits.argmax(-1).tolist()]

@@ -1,4 +1,5 @@
-"""The cross-entropy of a batch, in fp32, as a sum over labelled positions, so that parts of a batch add up exactly.
+"""The loss of a batch, in fp32, as a sum over labelled positions, so that parts of a batch add up exactly: the
+cross-entropy, or the squared error where a head tells numbers.
 
 Legend: B rows, T tokens, D width, V vocabulary or classes, M labelled positions.
 """
@@ -20,6 +21,8 @@ ENDS_WITH_HEAD: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
     """The summed loss of the batch; divide by its `n_labelled` for the mean."""
+    if batch.labels.is_floating_point():
+        return F.mse_loss(model(**batch.inputs).logits[:, 0].float(), batch.labels, reduction="sum")
     if batch.labels.dim() == 1:
         return F.cross_entropy(model(**batch.inputs).logits.float(), batch.labels, reduction="sum")
     wanted = F.pad(batch.labels[:, 1:] != IGNORED, (0, 1))  # (B, T)

@@ -78,7 +78,7 @@ def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledg
         if empty := [part for part, examples in parts.items() if not examples]:
             raise ValueError(f"task={data.name} has no examples in {', '.join(empty)}; give it some, or raise task.n_*")
     with ledger("load"):
-        loaded = load_model(config.model, dtype=DTYPES[config.model.dtype], device=device, labels=data.labels)
+        loaded = load_model(config.model, dtype=DTYPES[config.model.dtype], device=device, labels=data.outputs)
         model = loaded.model
         model.requires_grad_(False)
         for p in model.parameters():  # so that weights mapped from a file are in memory before training is measured

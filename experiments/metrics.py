@@ -73,6 +73,41 @@ def matthews(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
     return Scores((means["mcc"] + influence).tolist(), {"mcc": means.pop("mcc"), **means})
 
 
+# ---------------------------------------------------------------- a number
+
+
+def pearson(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+    """Pearson's correlation of the numbers told with the gold ones; Spearman's; the mean absolute error.
+
+    A text that is no finite number counts as the mean of those that are, which tells nothing; valid_number is the
+    share of the others. The correlation, 0 where either side does not vary, is no mean over examples: as in
+    `matthews`, an example's number is the correlation plus the example's influence on it, z_x z_y − r (z_x² + z_y²) / 2
+    (Devlin, Gnanadesikan & Kettenring 1975).
+    """
+    from scipy.stats import pearsonr, spearmanr
+
+    gold = np.array([float(e.completion) for e in examples])
+    told = np.array([_number(text) for text in predictions])
+    valid = np.isfinite(told)
+    said = np.where(valid, told, told[valid].mean() if valid.any() else 0.0)
+    r = rho = 0.0
+    influence = np.zeros(len(gold))
+    if np.ptp(gold) > 0 and np.ptp(said) > 0:
+        r, rho = float(pearsonr(gold, said).statistic), float(spearmanr(gold, said).statistic)  # type: ignore[union-attr]
+        x, y = ((side - side.mean()) / side.std() for side in (gold, said))
+        influence = x * y - r * (x**2 + y**2) / 2
+    error = float(np.abs(said - gold).mean())
+    means = {"pearson": r, "spearman": rho, "mean_absolute_error": error, "valid_number": float(valid.mean())}
+    return Scores((r + influence).tolist(), means)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 # ---------------------------------------------------------------- text
 
 

@@ -47,6 +47,9 @@ def check(data: TaskData, encoder: Encoder | None = None, near_duplicates: bool 
         findings.labels = {p: dict(Counter(e.completion for e in getattr(data, p)).most_common()) for p in PARTS}
         findings.found += label_faults(entries, findings.labels)
     findings.lengths = lengths(entries)
+    if data.kind == "rate":
+        for part in findings.lengths:
+            findings.lengths[part]["number"] = quantiles([float(e.completion) for e in getattr(data, part)])
     if encoder is not None:
         counted, cut = tokens(entries, encoder)
         findings.found += cut
@@ -232,7 +235,7 @@ def tokens(entries: Sequence[Entry], encoder: Encoder) -> tuple[dict[str, list[i
     counted: dict[str, list[int]] = defaultdict(list)
     found = []
     for entry in entries:
-        if encoder.head and entry.example.completion not in encoder.labels:
+        if encoder.head and entry.kind == "classify" and entry.example.completion not in encoder.labels:
             continue  # an unknown_label
         try:
             row = encoder.row(entry.example)
@@ -245,6 +248,6 @@ def tokens(entries: Sequence[Entry], encoder: Encoder) -> tuple[dict[str, list[i
     return counted, found
 
 
-def quantiles(numbers: Sequence[int]) -> dict[str, float]:
+def quantiles(numbers: Sequence[float]) -> dict[str, float]:
     values = np.quantile(numbers, list(QUANTILES.values()))
     return {"mean": float(np.mean(numbers)), **dict(zip(QUANTILES, map(float, values)))}

@@ -13,7 +13,7 @@ from experiments.findings import Finding, excerpt
 from experiments.metrics import exact_match
 from experiments.quality import PARTS
 from experiments.tasks import Example, TaskData, TaskError, content_sha256
-from experiments.tasks.forms import KINDS, Named, example_of, form_of
+from experiments.tasks.forms import KINDS, Named, example_of, form_of, mixed
 
 OTHER_NAMES = {"valid": "val", "validation": "val", "dev": "val", "eval": "val"}  # of parts
 
@@ -66,7 +66,7 @@ class Records:
         most = self.form
         first = next((example.place for _, form, example in self.good if form == most), None)
         return self.rejected + [
-            Finding("broken_line", "error", example.place, f"a {form} record among {most} records", first)
+            Finding("broken_line", "error", example.place, mixed(form, most), first)
             for _, form, example in self.good
             if form != most
         ]

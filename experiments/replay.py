@@ -146,6 +146,8 @@ def fits_head(source: Source, data: TaskData) -> None:
             f"data.replay_from={source.entry}: its examples are of the kind {source.kind!r}, and a model with a "
             f"classification head learns {data.kind!r} alone; replay classified examples, or take a decoder"
         )
+    if data.kind == "rate":
+        return
     if strange := sorted({e.completion for e in source.examples} - set(data.labels)):
         raise TaskError(
             f"data.replay_from={source.entry}: label {strange[0]!r} is none of the {len(data.labels)} labels of "

@@ -55,6 +55,7 @@ FORMS: dict[str, tuple[dict[str, Any], str, Example]] = {
     ),
     "label": ({"text": "good", "label": "pos"}, "classify", Example((), "pos", text="good")),
     "whole number": ({"text": "good", "label": 1}, "classify", Example((), "1", text="good")),
+    "number": ({"text": "good", "label": 4.0}, "rate", Example((), "4.0", text="good")),
     "pair": ({"text": "a", "text_pair": "b", "label": "yes"}, "classify", Example((), "yes", text="a", text_pair="b")),
     "preference": (PREFERENCE, "choose", Example((), "Hello", text="Hi", choices=("Go away", "Hello"))),
     "preference in a chat": (
@@ -85,7 +86,7 @@ def test_every_form_of_record(form: str, tmp_path: Path) -> None:
     said = "[1.5, 3, 4]" if kind == "text" else example.completion
     scores = data.score(data.test, [said])
     assert next(iter(scores.means)) == data.metric
-    assert scores.each == [-0.5 if kind == "text" else 1]
+    assert scores.each == [{"text": -0.5, "rate": 0}.get(kind, 1)]  # of one number there is no correlation
 
 
 def test_split_by_hash(tmp_path: Path) -> None:
@@ -119,11 +120,16 @@ BAD_FILES = {
         GOOD + b'{"prompt":["a"],"completion":"b"}\n',
         ":2: field 'prompt' must be a text, not list",
     ),
-    "label of a wrong type": (b'{"text":"a","label":1.5}\n', ":1: field 'label' is the number 1.5, which is no class"),
+    "label of a wrong type": (b'{"text":"a","label":true}\n', ":1: field 'label' must be a text or a number, not bool"),
+    "label without bounds": (b'{"text":"a","label":NaN}\n', ":1: field 'label' must be a finite number, not nan"),
+    "class among numbers": (
+        b'{"text":"a","label":1.5}\n{"text":"b","label":4}\n',
+        ":2: a text/label record among text/number records; where 4 is no class, write it with a point, 4.0",
+    ),
     "empty label": (b'{"text":"a","label":""}\n', ":1: field 'label' is empty"),
     "mixed forms": (
         GOOD + b'{"text":"a","label":"b"}\n',
-        ":2: a text/label record in a file of prompt/completion",
+        ":2: a text/label record among prompt/completion records",
     ),
     "not an object": (b"[1]\n", ":1: a record is a JSON object, not list"),
     "no known form": (b'{"question":"a"}\n', ":1: no known record form"),

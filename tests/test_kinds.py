@@ -65,6 +65,42 @@ def test_a_preference_is_right_where_the_chosen_text_is_likelier(tmp_path):
     assert result["quality"] == {"accuracy": pytest.approx(sum(right) / len(right))}
 
 
+def ratings(path: Path) -> Path:
+    rows = [{"text": f"{WORDS[i % 12]} {['bad', 'good'][i % 2]}", "label": 1.5 + 2 * (i % 2)} for i in range(40)]
+    return records(path, *rows)
+
+
+def test_a_head_of_one_output_learns_numbers(tmp_path):
+    file = ratings(tmp_path / "ratings.jsonl")
+    result, lines = carried_out(tmp_path, file, "model=tiny_encoder", "method=full", "optim.lr=1e-3", "optim.steps=200")
+    assert result["metric"] == "pearson"
+    assert result["quality"]["pearson"] > 0.9
+    assert result["quality"]["valid_number"] == 1
+    said = [float(line["prediction"]) for line in lines]
+    gold = [float(line["gold"]) for line in lines]
+    assert result["quality"]["mean_absolute_error"] == pytest.approx(
+        sum(abs(a - b) for a, b in zip(said, gold)) / len(gold)
+    )
+    assert result["validation"]["loss"] < 1  # the squared error; 1 is the variance
+
+
+def test_a_decoder_writes_numbers_as_text(tmp_path):
+    file = ratings(tmp_path / "ratings.jsonl")
+    result, lines = carried_out(
+        tmp_path, file, "method=full", "optim.lr=3e-3", "optim.steps=30", "eval.max_new_tokens=6"
+    )
+    assert result["quality"]["valid_number"] == pytest.approx(sum(numeric(l["prediction"]) for l in lines) / len(lines))
+    assert result["quality"]["valid_number"] > 0.5
+
+
+def numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def test_plain_text_is_learned_whole(tmp_path):
     rows = [{"text": " ".join(WORDS[(i * k) % 12] for k in range(1, 8)) + f" {i}"} for i in range(30)]
     result, lines = carried_out(tmp_path, records(tmp_path / "texts.jsonl", *rows), "optim.lr=1e-2", "optim.steps=8")

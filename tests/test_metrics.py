@@ -19,6 +19,7 @@ from experiments.metrics import (
     json_match,
     log_likelihood,
     matthews,
+    pearson,
     rouge_l,
 )
 from experiments.tasks import Example, Scores
@@ -61,6 +62,28 @@ def test_the_matthews_correlation_as_a_mean_over_examples() -> None:
         moved = weighted_mcc(right, said, np.eye(len(right))[i], step)
         assert number - scores.means["mcc"] == pytest.approx((moved - scores.means["mcc"]) / step, abs=1e-4)
     assert matthews(gold("a", "a"), ["a", "a"]).each == [0, 0]
+
+
+def test_pearsons_correlation_as_a_mean_over_examples() -> None:
+    right, said = [1.0, 2.0, 3.5, 0.5, 5.0, 2.5], [1.5, 1.0, 3.0, 2.0, 4.0, 4.5]
+    scores = pearson(gold(*map(str, right)), [str(number) for number in said])
+    r = np.corrcoef(right, said)[0, 1]
+    assert scores.means["pearson"] == pytest.approx(r)
+    assert np.mean(scores.each) == pytest.approx(r)
+    step = 1e-6
+    for i, number in enumerate(scores.each):
+        weights = (1 - step) / len(right) + step * np.eye(len(right))[i]
+        covariance = np.cov(right, said, aweights=weights, ddof=0)
+        moved = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
+        assert number - r == pytest.approx((moved - r) / step, abs=1e-4)
+
+
+def test_a_text_that_is_no_number_tells_nothing_and_is_counted() -> None:
+    right = gold("1.0", "2.0", "3.0", "4.0")
+    with_words = pearson(right, ["1.0", "two", "3.0", "nan"])
+    assert with_words.means == pearson(right, ["1.0", "2.0", "3.0", "2.0"]).means | {"valid_number": 0.5}
+    assert pearson(right, ["a", "b", "c", "d"]).means["pearson"] == 0
+    assert pearson(right, ["2"] * 4).each == [0] * 4
 
 
 def weighted_mcc(right: str, said: str, towards: np.ndarray, step: float) -> float:

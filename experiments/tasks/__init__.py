@@ -24,7 +24,7 @@ TASKS = (
     "instruct",
 )
 
-Kind = Literal["generate", "classify", "choose", "text"]
+Kind = Literal["generate", "classify", "rate", "choose", "text"]
 
 
 class TaskError(ValueError):
@@ -69,7 +69,8 @@ class TaskData:
     """Three parts, and how predictions are scored.
 
     kind: "generate": text is generated greedily. "classify": a trained head says one of `labels`, or, of a model
-    without one, the likeliest label's text as the prompt's continuation. "choose": the choice that is likeliest a
+    without one, the likeliest label's text as the prompt's continuation. "rate": a number, by a trained head of one
+    output or, of a model without one, as text. "choose": the choice that is likeliest a
     byte. "text": every token is learned and predicted, and a prediction is '[nll_sum, n_tokens, n_bytes]'.
     """
 
@@ -83,6 +84,11 @@ class TaskData:
     sources: dict[str, str]  # package or file -> version or sha256
     metric: str  # the main one: the mean of a number an example, higher is better
     scorer: Scorer
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What a head for the task says, an output each; () where a head cannot do the task."""
+        return ("number",) if self.kind == "rate" else self.labels
 
     def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
         """The scores of `examples`, whose predictions stand in the same order."""

@@ -1,6 +1,7 @@
 """The forms of a record, and the example that a record is.
 
-    {"text", "label"}                       classification; with "text_pair", of two texts
+    {"text", "label"}                       classification; with "text_pair", of two texts. Where the label is a number
+                                            with a point, as 4.0, that number is what is asked for
     {"prompt", "completion"}                text to write; with "references", all the accepted answers
     {"instruction", "output"}               the same, with an optional "input"
     {"messages"}                            a chat whose last turn is the assistant's
@@ -15,6 +16,7 @@ Other fields are left alone, but for those that a task names as the group and th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 from experiments.tasks import Example, Kind, TaskError
@@ -30,6 +32,7 @@ FORMS = {
 }
 KINDS: dict[str, Kind] = {
     "text/label": "classify",
+    "text/number": "rate",
     "preference": "choose",
     "multiple choice": "choose",
     "plain text": "text",
@@ -50,7 +53,8 @@ def form_of(record: Any, place: str) -> str:
         raise TaskError(f"{place}: a record is a JSON object, not {type(record).__name__}")
     whole = [form for form, fields in FORMS.items() if all(f in record for f in fields)]
     if whole:
-        return max(whole, key=lambda form: len(FORMS[form]))
+        form = max(whole, key=lambda form: len(FORMS[form]))
+        return "text/number" if form == "text/label" and isinstance(record["label"], float) else form
     form = max(FORMS, key=lambda form: sum(f in record for f in FORMS[form]))
     missing = [f for f in FORMS[form] if f not in record]
     if len(missing) == len(FORMS[form]):
@@ -68,17 +72,22 @@ def example_of(record: dict[str, Any], form: str, place: str, named: Named | Non
 
 def labelled(record: dict[str, Any], place: str) -> Example:
     label = record["label"]
-    if isinstance(label, float):
-        raise TaskError(
-            f"{place}: field 'label' is the number {label:g}, which is no class; name classes as texts or whole "
-            "numbers, or give the number as the text of a 'completion'"
-        )
     if isinstance(label, bool) or not isinstance(label, (str, int)):
-        raise TaskError(f"{place}: field 'label' must be a text or a whole number, not {type(label).__name__}")
+        raise TaskError(f"{place}: field 'label' must be a text or a number, not {type(label).__name__}")
     if not str(label).strip():
         raise TaskError(f"{place}: field 'label' is empty")
+    return answered(record, str(label), place)
+
+
+def rated(record: dict[str, Any], place: str) -> Example:
+    if not isfinite(record["label"]):
+        raise TaskError(f"{place}: field 'label' must be a finite number, not {record['label']}")
+    return answered(record, str(record["label"]), place)
+
+
+def answered(record: dict[str, Any], answer: str, place: str) -> Example:
     pair = text_of(record, "text_pair", place) if record.get("text_pair") is not None else None
-    return Example(completion=str(label), text=text_of(record, "text", place), text_pair=pair)
+    return Example(completion=answer, text=text_of(record, "text", place), text_pair=pair)
 
 
 def prompted(record: dict[str, Any], place: str) -> Example:
@@ -130,6 +139,7 @@ def plain(record: dict[str, Any], place: str) -> Example:
 
 READERS = {
     "text/label": labelled,
+    "text/number": rated,
     "prompt/completion": prompted,
     "instruction/output": instructed,
     "preference": preferred,
@@ -137,6 +147,12 @@ READERS = {
     "messages": chat,
     "plain text": plain,
 }
+
+
+def mixed(own: str, form: str) -> str:
+    """That a record of the form `own` stands among others of another form."""
+    hint = "; where 4 is no class, write it with a point, 4.0" if {own, form} == {"text/label", "text/number"} else ""
+    return f"a {own} record among {form} records{hint}"
 
 
 def text_of(record: dict[str, Any], field: str, place: str, empty: bool = False) -> str:

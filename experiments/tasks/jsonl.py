@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments import metrics
 from experiments.tasks import Example, Kind, Scorer, TaskData, TaskError, content_sha256
-from experiments.tasks.forms import KINDS, Named, example_of, form_of
+from experiments.tasks.forms import KINDS, Named, example_of, form_of, mixed
 
 Parts = dict[str, list[Example]]
 
@@ -28,6 +28,7 @@ METRICS: dict[Kind, dict[str, tuple[str, Scorer]]] = {
         "json": ("exact_match", metrics.json_match),
     },
     "classify": {"accuracy": ("accuracy", metrics.classification), "mcc": ("mcc", metrics.matthews)},
+    "rate": {"pearson": ("pearson", metrics.pearson)},
     "choose": {"accuracy": ("accuracy", metrics.accuracy)},
     "text": {"log_likelihood": ("log_likelihood", metrics.log_likelihood)},
 }
@@ -163,7 +164,7 @@ def examples(values: Iterable[tuple[str, Any]], named: Named | None = None) -> t
     for place, record in values:
         own = form_of(record, place)
         if form and own != form:
-            raise TaskError(f"{place}: a {own} record in a file of {form} records")
+            raise TaskError(f"{place}: {mixed(own, form)}")
         form = own
         found.append(example_of(record, form, place, named))
     return form, found
