@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5Model
 
@@ -17,14 +18,14 @@ from experiments.prepare import checkpoint_activations
 from tests.cases import shaken
 
 
-def llama(rule: dt.Rule | None = None) -> LlamaForCausalLM:
+def llama(*rules: dt.Rule) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, pad_token_id=0, bos_token_id=None, eos_token_id=1,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
-    dt.inject(model, rule or dt.LoRA.on(rank=3))
+    dt.inject(model, *(rules or [dt.LoRA.on(rank=3)]))
     return shaken(model)
 
 
@@ -68,13 +69,31 @@ def test_query_key_value_and_gate_up_are_one_product_each(sizes: list[int]) -> N
     torch.testing.assert_close(got, want)
 
 
-def test_each_layer_drops_out_for_itself(sizes: list[int]) -> None:
-    model = llama(dt.LoRA.on(rank=3, dropout=0.5))
+def test_layers_that_read_one_tensor_drop_the_same_of_it(sizes: list[int]) -> None:
+    model = llama(dt.LoRA.on(rank=3, dropout=0.5)).train()
+    gradients(model)
+    assert sizes == [3, 1, 2, 1] * 2
+    attention = model.model.layers[0].self_attn  # type: ignore[union-attr]
+    readers = (attention.q_proj, attention.k_proj, attention.v_proj)
+    for delta in attention.modules():
+        if isinstance(delta, dt.LoRA):  # every output's change is then the sum of what is kept, times a constant
+            nn.init.ones_(delta.A)
+            nn.init.ones_(delta.B)
+    x = torch.rand(1, 4, 32, requires_grad=True)
+    first, *others = [(host(x) - F.linear(x, host.weight, host.bias))[..., 0] for host in readers]
+    for change in others:
+        torch.testing.assert_close(first, change)
+    assert not torch.equal(first, (readers[0](x) - F.linear(x, readers[0].weight))[..., 0])  # the next call's is new
+
+
+def test_alone_where_the_dropout_differs(sizes: list[int]) -> None:
+    rules = (dt.LoRA.on("*.q_proj", rank=3, dropout=0.5), dt.LoRA.on("*.k_proj|*.v_proj", rank=3))
+    model = llama(*rules)
     gradients(model.train())
-    assert sizes == [1] * 14
+    assert sizes == [1] * 6
     sizes.clear()
     gradients(model.eval())
-    assert sizes == [3, 1, 2, 1] * 2
+    assert sizes == [3] * 2
 
 
 def test_alone_without_gradients_under_hooks_and_checkpointing(sizes: list[int]) -> None:

@@ -19,7 +19,8 @@ class LoRA(DeltaModule):
     """y = W x + s · B A · dropout(x); A (R, K), B (N, R), s = alpha / R, or alpha / √R with rslora (eq. 3).
 
     A starts Kaiming-uniform (a = √5), B at zero; on an Embedding A at zero and B ~ N(0, 1), as in loralib. Dropout is
-    on the delta's input alone (an Embedding has none). Usual sites: every linear layer of the blocks.
+    on the delta's input alone (an Embedding has none); layers that read one tensor and are computed together share its
+    mask. Usual sites: every linear layer of the blocks.
     """
 
     def __init__(
@@ -67,18 +68,22 @@ class LoRA(DeltaModule):
 
     @classmethod
     def together(cls, x: Tensor, calls: Sequence[tuple[DeltaModule, Frozen, float]]) -> Sequence[Tensor] | None:
-        """One product with the A of all: query, key and value, or a gated feed-forward's two layers."""
+        """One product with the A of all: query, key and value, or a gated feed-forward's two layers.
+
+        Dropout is of what they read, so one mask serves all: of SmolLM2's query, key and value, forward and backward
+        on two threads at 512 tokens, that takes 5.6 ms instead of 8.3 to 9.3.
+        """
         if not all(type(delta) is LoRA and base.op is F.linear for delta, base, _ in calls):
             return None
         ways = {path(x, base.weight, base.bias) for _, base, _ in calls}
-        dropping = any(delta.training and delta.dropout for delta, _, _ in calls)  # each layer has a mask of its own
-        if len(ways) > 1 or "plain" in ways or dropping:
+        rates: set[Any] = {delta.dropout if delta.training else 0.0 for delta, _, _ in calls}
+        if len(ways) > 1 or "plain" in ways or len(rates) > 1:
             return None
         layers = [
             LoRALayer(base.weight, base.bias, delta.A, delta.B, strength * delta.scale)  # type: ignore[attr-defined]
             for delta, base, strength in calls
         ]
-        return lora_linears(x, layers, 0.0, ways.pop())
+        return lora_linears(x, layers, rates.pop(), ways.pop())
 
     def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:
         return at._replace(weight=at.weight + strength * self.scale * (self.B @ self.A).to(at.weight.dtype))
