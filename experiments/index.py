@@ -29,8 +29,10 @@ CREATE TABLE runs ( -- one result file; NULL: does not apply, or not measured be
     lr REAL, -- NULL for the untrained model
     steps INTEGER NOT NULL, batch_size INTEGER NOT NULL,
     metric TEXT, -- the task's main one
-    score REAL, -- the main metric's value on the test examples
-    n_test INTEGER, validation_loss REAL, train_loss REAL, -- nats per labelled token; train: of the last step
+    split TEXT NOT NULL, -- what quality, score and predictions are of: test, or validation in a search for learning rates
+    score REAL, -- the main metric's value on the examples of the split
+    n_test INTEGER, -- how many these are
+    validation_loss REAL, train_loss REAL, -- nats per labelled token; train: of the last step
     trainable INTEGER, added INTEGER, total INTEGER, share REAL, -- parameters; share is trainable / total
     delta_bytes INTEGER, full_copy_bytes INTEGER, -- on disk
     peak_bytes INTEGER, training_peak_bytes INTEGER, increase_bytes INTEGER, device_peak_bytes INTEGER, -- memory
@@ -61,8 +63,8 @@ CREATE TABLE metrics ( -- a step of training
     loss REAL, lr REAL, grad_norm REAL, tokens INTEGER, wall_s REAL, -- tokens and wall_s count from the first step
     more TEXT -- JSON of what else the line holds
 );
-CREATE TABLE predictions ( -- a test example
-    run INTEGER NOT NULL REFERENCES runs, example INTEGER NOT NULL, -- from 0, in test order
+CREATE TABLE predictions ( -- an example of the run's split
+    run INTEGER NOT NULL REFERENCES runs, example INTEGER NOT NULL, -- from 0, in their order
     part TEXT, prompt TEXT, gold TEXT, prediction TEXT, score REAL, correct INTEGER,
     more TEXT -- JSON of what else the line holds
 );
@@ -187,6 +189,7 @@ def values(item: Row) -> dict[str, Any]:
     always = {
         **{name: same[name] for name in HEAD},
         "file": str(item.file),
+        "split": item.split,
         "status": "complete" if item.failure is None else "failed",
         "failure": item.failure,
         "failure_kind": item.failure_kind,
@@ -218,10 +221,10 @@ def values(item: Row) -> dict[str, Any]:
 
 def qualities(item: Row) -> Iterator[tuple[str, str, str, float]]:
     """Split, part, metric, value."""
-    for split, metrics in (("test", item.quality), ("validation", item.validation)):
+    for split, metrics in {item.split: item.quality, "validation": item.validation}.items():
         yield from ((split, "", metric, number) for metric, number in metrics.items())
     for part, metrics in item.quality_by_part.items():
-        yield from (("test", part, metric, number) for metric, number in metrics.items())
+        yield from ((item.split, part, metric, number) for metric, number in metrics.items())
 
 
 def unfinished(places: Iterable[Path]) -> Iterator[Problem]:

@@ -2,7 +2,7 @@
 
     python -m experiments.results rebuild runs experiments/results
     python -m experiments.results list
-    python -m experiments.results sql "SELECT method, avg(score) FROM runs GROUP BY method"
+    python -m experiments.results sql "SELECT method, avg(score) FROM runs WHERE split = 'test' GROUP BY method"
     python -m experiments.results export --format latex --out table.tex
 
 The files are the truth and the index may be deleted at any time. `sql` without a query prints the tables and what
@@ -25,13 +25,14 @@ from experiments.rows import ReportError
 
 DATABASE = Path("runs/index.sqlite")
 OVERVIEW = """
-SELECT model, task, method, lr, steps, count(*) AS runs, sum(status = 'failed') AS failed, max(metric) AS metric,
+SELECT model, task, split, method, lr, steps, count(*) AS runs, sum(status = 'failed') AS failed, max(metric) AS metric,
     avg(score) AS mean, min(score) AS lowest, max(score) AS highest, max(trainable) AS trainable,
     avg(perplexity_after / perplexity_before) AS perplexity_ratio, sum(total_s) AS total_s
-FROM runs GROUP BY model, task, n_test, method, lr, steps ORDER BY model, task, mean DESC NULLS LAST, method
+FROM runs GROUP BY model, task, split, n_test, method, lr, steps
+ORDER BY model, task, split, mean DESC NULLS LAST, method
 """
 TABLE = """
-SELECT model, task, method, seed, lr, steps, status, metric, score, n_test, validation_loss, trainable, share,
+SELECT model, task, method, seed, lr, steps, status, metric, split, score, n_test, validation_loss, trainable, share,
     delta_bytes, full_copy_bytes, training_peak_bytes, increase_bytes, device_peak_bytes, train_s, total_s,
     tokens_per_s, perplexity_before, perplexity_after, kl_per_token, switch_s, unmerged_tokens_per_s,
     merged_tokens_per_s, key

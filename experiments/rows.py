@@ -63,9 +63,9 @@ class Row:
     failure_kind: str | None = None  # error, nan, oom or killed
     key: str = ""  # the hash of the configuration
     metric: str = ""  # the task's main one; higher is better
-    quality: dict[str, float] = field(default_factory=dict)  # of the test examples, by metric
+    quality: dict[str, float] = field(default_factory=dict)  # by metric, of the examples of `split`
     quality_by_part: dict[str, dict[str, float]] = field(default_factory=dict)  # by part, then by metric
-    scores: tuple[float, ...] = ()  # main metric of every test example, in their order
+    scores: tuple[float, ...] = ()  # main metric of every such example, in their order
     validation: dict[str, float] = field(default_factory=dict)  # by metric, and the loss
     train_loss: float | None = None
     n_test: int = 0
@@ -101,8 +101,13 @@ class Row:
 
     @property
     def score(self) -> float:
-        """The test result in the task's main metric."""
+        """The result in the task's main metric."""
         return self.quality[self.metric]
+
+    @property
+    def split(self) -> str:
+        """The examples that quality and scores are of: "test"; "validation" of a search for learning rates."""
+        return "validation" if self.config.get("eval", {}).get("part") == "val" else "test"
 
     @property
     def untrained(self) -> bool:

@@ -65,7 +65,7 @@ def test_every_number_of_a_run_is_in_the_index(database: Path) -> None:
     assert asked(database, f"{sql} FROM runs WHERE method = 'fable'") == [
         (0.25, 1000, 4096, 52.0, 42.0, 0.0625, 40.0, None)
     ]
-    sql = "SELECT split, part, q.metric, value FROM quality q JOIN runs r USING (run) WHERE key = 'a' ORDER BY 1, 2, 3"
+    sql = "SELECT q.split, part, q.metric, value FROM quality q JOIN runs r USING (run) WHERE key = 'a' ORDER BY 1, 2, 3"
     assert asked(database, sql) == [
         ("test", "", "exact_match", 0.25),
         ("test", "", "valid_json", 0.875),
@@ -215,10 +215,21 @@ def test_list_has_a_line_for_each_configuration(runs: Path, tmp_path: Path, caps
     rebuild([runs], tmp_path / "i.sqlite")
     assert results.main(["list", "--db", str(tmp_path / "i.sqlite")]) == 0
     table = [line.split() for line in capsys.readouterr().out.replace("│", " ").splitlines()]
-    assert ["made-up-model", "made-up-task", "fable", "0.01", "11", "2", "0", "exact_match", "0.5", "0.25", "0.75"] in [
+    assert ["made-up-model", "made-up-task", "test", "fable", "0.01", "11", "2", "0", "exact_match", "0.5", "0.25"] in [
         line[:11] for line in table
     ]
-    assert ["myth", "0.01", "11", "1", "1"] in [line[2:7] for line in table]
+    assert ["test", "myth", "0.01", "11", "1", "1"] in [line[2:8] for line in table]
+
+
+def test_a_search_is_not_mixed_with_the_test(runs: Path, tmp_path: Path) -> None:
+    searched = made_up("fable", key="v", quality={"exact_match": 0.875})
+    searched["config"]["eval"]["part"] = "val"
+    put(runs, searched, "search")
+    rebuild([runs], tmp_path / "i.sqlite")
+    sql = "SELECT split, score FROM runs WHERE method = 'fable' ORDER BY split"
+    assert asked(tmp_path / "i.sqlite", sql) == [("test", 0.25), ("validation", 0.875)]
+    sql = "SELECT DISTINCT q.split FROM quality q JOIN runs USING (run) WHERE key = 'v'"
+    assert asked(tmp_path / "i.sqlite", sql) == [("validation",)]
 
 
 def test_without_an_index_the_next_step_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,8 +39,8 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
     found: list[tuple[Path, dict[str, Any]]] = []
     for path in find(folders):
         try:
-            row(path)  # names a key that is missing
-            found.append((path, read(path)))
+            split = row(path).split  # row: it names a key that is missing
+            found.append((path, read(path) | {"split": split}))
         except ReportError as error:
             warnings.append(str(error))
     if not found:
