@@ -81,8 +81,8 @@ class Look:
             raise TaskError(
                 f"model={self.config.model.name}: an encoder generates no text, and {data.name} asks for it"
             )
-        length = self.config.optim.max_length
-        return check(data, Encoder(tokenizer, length, data.labels, kind=data.kind, head=head), near)
+        length, longest = self.config.optim.max_length, self.config.eval.max_new_tokens
+        return check(data, Encoder(tokenizer, length, data.labels, kind=data.kind, head=head), near, longest)
 
     @cached_property
     def tokenizer(self) -> tuple[Any, bool]:

@@ -34,6 +34,7 @@ KINDS: dict[str, tuple[Literal["error", "warning"], str]] = {
     "repeated_choice": ("warning", "give distinct choices: guessing is right more often than it seems"),
     "imbalance": ("warning", "read macro-F1 beside accuracy"),
     "does_not_fit": ("error", "raise optim.max_length, or take the record out"),
+    "answer_too_long": ("warning", "raise eval.max_new_tokens: no model can give this answer whole"),
     "truncated": ("warning", "raise optim.max_length, or shorten the prompts"),
 }
 

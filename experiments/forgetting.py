@@ -25,11 +25,12 @@ from torch import nn
 import deltatune as dt
 from experiments import probes
 from experiments.batches import Encoder
-from experiments.config import Config, task_config
+from experiments.config import Check, Config, task_config
 from experiments.evaluate import answers
 from experiments.fetch import cached
 from experiments.probes import Written
-from experiments.tasks import TaskData, TaskError, general, load_task
+from experiments.quality import Entry
+from experiments.tasks import Example, TaskData, TaskError, general, jsonl, load_task
 from experiments.train import NotFinite
 
 FORMAT = 1  # of what is kept in the cache: raise it when what is measured changes
@@ -47,13 +48,18 @@ class Base:
     tasks: dict[str, tuple[TaskData, list[float]]] = field(default_factory=dict)  # and the score of each example
 
 
-def before(config: Config, model: nn.Module, encoder: Encoder, device: torch.device) -> Base:
+def before(
+    config: Config, model: nn.Module, encoder: Encoder, device: torch.device, learned: Sequence[Example] = ()
+) -> Base:
     """The base's figures, out of the cache or taken now. The global random state stays as it was.
 
-    model, encoder: as loaded, before a delta and its reserved ids.
+    model, encoder: as loaded, before a delta and its reserved ids. learned: all that will be trained on; raises
+    TaskError where a probe is among it, unless data.check is not to stop the run.
     """
     wanted = config.forgetting
-    ids = [encoder.tokenizer(text)["input_ids"][:TEXT_TOKENS] for text in general_texts(config)]
+    given = general_texts(config)
+    unlearned(config, f"forgetting.text={wanted.text or 'general'}", [Example(text=text) for text in given], learned)
+    ids = [encoder.tokenizer(text)["input_ids"][:TEXT_TOKENS] for text in given]
     ids = [text for text in ids if len(text) > 1]  # a single token has nothing to be foreseen from
     if not ids:
         raise TaskError(f"forgetting.text={wanted.text}: no text of two tokens or more; give longer ones")
@@ -69,7 +75,28 @@ def before(config: Config, model: nn.Module, encoder: Encoder, device: torch.dev
         base.written = kept("written", starts, lambda file: keep_written(file, model, encoder, starts, device))
         for entry in wanted.tasks:
             base.tasks[entry] = scored_by_base(config, kept, model, encoder, entry, device)
+            probed = base.tasks[entry][0].test[: wanted.n_examples]
+            unlearned(config, f"forgetting.tasks={entry}", probed, learned)
     return base
+
+
+def unlearned(config: Config, name: str, probed: Sequence[Example], learned: Sequence[Example]) -> None:
+    """Raise TaskError where an example that is probed, with its answer, is one that is learned from."""
+    if config.data.check is not Check.error:
+        return
+    places = {_asked(example): example.place for example in learned}
+    for i, example in enumerate(probed):
+        if (place := places.get(_asked(example))) is not None:
+            where = f" ({place})" if place else ""
+            raise TaskError(
+                f"{name}: probe {i} is also trained on{where}, so that what was forgotten would not show; take it out "
+                "of one of them, or probe with others"
+            )
+
+
+def _asked(example: Example) -> tuple[Any, ...]:
+    entry = Entry("", 0, example, "")
+    return entry.question, entry.answer
 
 
 def scored_by_base(
@@ -179,19 +206,13 @@ def general_texts(config: Config) -> list[str]:
 def texts_of(path: Path) -> list[str]:
     """The texts of a file with a record {"text"} a line. Raises TaskError naming file and line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        raw = path.read_bytes()
+    except OSError as error:
         raise TaskError(f"forgetting.text={path}: cannot be read: {error}") from None
     found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise TaskError(f"{path}:{number}: not a JSON value: {error}") from None
+    for place, record in jsonl.parsed(path, raw):
         if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-            raise TaskError(f"{path}:{number}: a text to probe with is a record with the field 'text', a text")
+            raise TaskError(f"{place}: a text to probe with is a record with the field 'text', a text")
         found.append(record["text"])
     return found
 

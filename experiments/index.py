@@ -29,7 +29,7 @@ CREATE TABLE runs ( -- one result file; NULL: does not apply, or not measured be
     lr REAL, -- NULL for the untrained model
     steps INTEGER NOT NULL, batch_size INTEGER NOT NULL,
     metric TEXT, -- the task's main one
-    split TEXT NOT NULL, -- what quality, score and predictions are of: test, or validation in a search for learning rates
+    split TEXT NOT NULL, -- of quality, score and predictions: test, or validation in a search for rates
     score REAL, -- the main metric's value on the examples of the split
     n_test INTEGER, -- how many these are
     validation_loss REAL, train_loss REAL, -- nats per labelled token; train: of the last step

@@ -92,7 +92,8 @@ def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledg
     base = None
     if config.forgetting.enabled:
         with ledger("forgetting"):
-            base = forgetting.before(config, model, plain, device)
+            learned = [*data.train, *(example for one in replayed.sources for example in one.examples)]
+            base = forgetting.before(config, model, plain, device, learned)
     with ledger("inject"):
         encoder = prepare(config, loaded, data, device)
     with ledger("data"):
@@ -109,7 +110,7 @@ def checked(config: Config, data: TaskData, encoder: Encoder) -> quality.Finding
     """What is wrong with the data; raises findings.DataError where that makes the numbers wrong, unless told not to."""
     if config.data.check is Check.off:
         return None
-    findings = quality.check(data, encoder, config.data.near_duplicates)
+    findings = quality.check(data, encoder, config.data.near_duplicates, config.eval.max_new_tokens)
     findings.enforce(config.data.check)
     return findings
 

@@ -30,16 +30,20 @@ IMBALANCE = 10  # times as many examples of the most frequent label as of the ra
 QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
 
-def check(data: TaskData, encoder: Encoder | None = None, near_duplicates: bool = True) -> Findings:
+def check(
+    data: TaskData, encoder: Encoder | None = None, near_duplicates: bool = True, max_new_tokens: int | None = None
+) -> Findings:
     """Everything that KINDS lists, for the three parts of a task.
 
     encoder: the run's; it adds the lengths in tokens, and finds what its max_length cuts or cannot hold.
+    max_new_tokens: what an answer may be long when it is written.
     """
+    writes = data.kind in ("generate", "rate") and encoder is not None and not encoder.head
     entries = [Entry(p, i, e, data.kind) for p in PARTS for i, e in enumerate(getattr(data, p))]
     sizes = {part: len(getattr(data, part)) for part in PARTS}
     findings = Findings(data.name, data.kind, sizes)
     findings.found += [finding for entry in entries for finding in own_faults(entry)]
-    findings.found += repeated(entries, several_answers=any(entry.example.references for entry in entries))
+    findings.found += repeated(entries)
     findings.found += shared_groups(entries)
     if near_duplicates:
         findings.found += near(entries)
@@ -51,8 +55,8 @@ def check(data: TaskData, encoder: Encoder | None = None, near_duplicates: bool 
         for part in findings.lengths:
             findings.lengths[part]["number"] = quantiles([float(e.completion) for e in getattr(data, part)])
     if encoder is not None:
-        counted, cut = tokens(entries, encoder)
-        findings.found += cut
+        counted, found = tokens(entries, encoder, max_new_tokens if writes else None)
+        findings.found += found
         for part, numbers in counted.items():
             findings.lengths[part]["tokens"] = quantiles(numbers)
     left_out = {
@@ -62,6 +66,7 @@ def check(data: TaskData, encoder: Encoder | None = None, near_duplicates: bool 
         "near_leak": not near_duplicates,
         "truncated": encoder is None,
         "does_not_fit": encoder is None,
+        "answer_too_long": not writes or max_new_tokens is None,
         "answer_not_a_choice": data.kind != "choose",
         "repeated_choice": data.kind != "choose",
     } | dict.fromkeys(("unknown_label", "missing_label", "imbalance"), data.kind != "classify")
@@ -91,6 +96,10 @@ class Entry:
     @cached_property
     def answer(self) -> str:
         return plain(self.example.completion)
+
+    def accepts(self, other: Entry) -> bool:
+        """Whether the other's answer is among those that this example's references name."""
+        return other.answer in map(plain, self.example.references)
 
     @property
     def texts(self) -> list[str]:
@@ -139,8 +148,8 @@ def own_faults(entry: Entry) -> Iterator[Finding]:
         yield entry.finding(kind, message)
 
 
-def repeated(entries: Sequence[Entry], several_answers: bool) -> Iterator[Finding]:
-    """Leaks, exact duplicates and conflicting answers. several_answers: a prompt may have more than one right one."""
+def repeated(entries: Sequence[Entry]) -> Iterator[Finding]:
+    """Leaks, exact duplicates and conflicting answers; two accepted answers to a prompt are no conflict."""
     seen: dict[tuple[str, ...], dict[str, dict[str, Entry]]] = defaultdict(dict)  # question → part → answer → first
     for entry in entries:
         parts = seen[entry.question]
@@ -153,7 +162,7 @@ def repeated(entries: Sequence[Entry], several_answers: bool) -> Iterator[Findin
         answers = parts.setdefault(entry.part, {})
         if entry.answer in answers:
             yield entry.finding("exact_duplicate", f"twice in {entry.part}", answers[entry.answer])
-        elif answers and not several_answers:
+        elif answers and not any(entry.accepts(other) or other.accepts(entry) for other in answers.values()):
             first = next(iter(answers.values()))
             certain = entry.kind in ("classify", "choose")  # a text to write may have more than one good answer
             message = f"one prompt, two answers: {excerpt(first.answer)} and {excerpt(entry.answer)}"
@@ -230,8 +239,13 @@ def written(e: Example) -> str:
     return "\n".join([*(turn["content"] for turn in e.messages), *filter(None, (e.text, e.text_pair))])
 
 
-def tokens(entries: Sequence[Entry], encoder: Encoder) -> tuple[dict[str, list[int]], list[Finding]]:
-    """Tokens of the examples of each part before any cut, and the examples that are cut or do not fit at all."""
+def tokens(
+    entries: Sequence[Entry], encoder: Encoder, longest: int | None
+) -> tuple[dict[str, list[int]], list[Finding]]:
+    """Tokens of the examples of each part before any cut, and the examples that are cut or do not fit at all.
+
+    longest: what is written of an answer, its end included.
+    """
     counted: dict[str, list[int]] = defaultdict(list)
     found = []
     for entry in entries:
@@ -245,6 +259,9 @@ def tokens(entries: Sequence[Entry], encoder: Encoder) -> tuple[dict[str, list[i
         counted[entry.part].append(row.n_tokens + row.n_cut)
         if row.n_cut:
             found.append(entry.finding("truncated", f"{row.n_cut} of {row.n_tokens + row.n_cut} tokens are cut off"))
+        if longest is not None and entry.part != "train" and len(row.response) > longest:
+            message = f"its answer has {len(row.response)} tokens, eval.max_new_tokens={longest}"
+            found.append(entry.finding("answer_too_long", message))
     return counted, found
 
 

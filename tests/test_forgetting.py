@@ -186,10 +186,10 @@ def wanting(file: Path) -> Config:
 
 def test_a_file_of_texts(tmp_path):
     file = tmp_path / "texts.jsonl"
-    file.write_text('{"text": "one"}\n\n{"text": "two"}\n{"text": "three"}\n')
-    assert forgetting.general_texts(wanting(file)) == ["one", "two"]
+    file.write_text('{"text": "one"}\n{"text": "tw\u2028o"}\n{"text": "three"}\n')  # a line end to Unicode, not to JSON
+    assert forgetting.general_texts(wanting(file)) == ["one", "tw\u2028o"]
     result = probed(tmp_path, "method=none", f"forgetting.text={file}", "forgetting.n_text=3")
-    assert (result["n_texts"], result["n_text_tokens"], result["text"]) == (3, 2 + 2 + 4, str(file))
+    assert (result["n_texts"], result["n_text_tokens"], result["text"]) == (3, 2 + 5 + 4, str(file))
 
 
 @pytest.mark.parametrize(
@@ -206,6 +206,19 @@ def test_a_file_that_has_no_texts_is_refused_by_line(tmp_path, line, message):
     file.write_text(f'{{"text": "a"}}\n{line}\n')
     with pytest.raises(TaskError, match=message):
         probed(tmp_path, f"forgetting.text={file}")
+
+
+def test_a_probe_that_is_trained_on_is_refused(tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": f"{word} is a word"}) + "\n" for word in ("one", "two", "three")))
+    given = (f"forgetting.text={file}", "forgetting.n_text=2", "data.replay=0.5", f"data.replay_from=[{file}]")
+    with pytest.raises(
+        TaskError, match=r"forgetting.text=.*texts.jsonl: probe 0 is also trained on \(.*texts.jsonl:1\)"
+    ):
+        probed(tmp_path, *given)
+    probed(tmp_path, *given, "data.check=warn")
+    with pytest.raises(TaskError, match=r"forgetting.text=general: probe \d+ is also trained on"):
+        probed(tmp_path, "data.replay=0.5", "data.replay_from=['general task.seed=1']")
 
 
 def test_another_file_under_the_same_name_is_another_run(tmp_path):

@@ -248,8 +248,21 @@ def test_two_answers_are_a_conflict_only_where_one_is_right() -> None:
     two = [Example(text="Greet me", completion="Hello"), Example(text="Greet me", completion="Good day to you")]
     (conflict,) = check(data(train=two)).found
     assert (conflict.kind, conflict.severity) == ("conflicting_answers", "warning")
-    several = Example(text="Bid farewell", completion="Bye", references=("Bye", "So long"))
-    assert check(data(train=two, test=[several])).found == []
+    several = Example(text="Greet me", completion="Hello", references=("Hello", "Good day to you"))
+    assert check(data(train=[several, two[1]])).found == []
+    other = Example(text="Bid farewell", completion="Bye", references=("Bye", "So long"))
+    assert len(check(data(train=two, test=[other])).found) == 1  # another prompt's references are no excuse
+    assert len(check(data(train=[several, Example(text="Greet me", completion="What?")])).found) == 1
+
+
+def test_answers_longer_than_what_is_written() -> None:
+    encoder = Encoder(tokenizer_of_tiny(), 100)
+    long, short = (Example(text=SENTENCES[i], completion="x" * n) for i, n in enumerate((9, 8)))
+    findings = check(data(train=[Example(text="train", completion="y" * 30)], test=[long, short]), encoder, True, 9)
+    (only,) = findings.found
+    assert (only.kind, only.place) == ("answer_too_long", "test#0")
+    assert only.message == "its answer has 10 tokens, eval.max_new_tokens=9"  # the end is one of them
+    assert "answer_too_long" not in check(data(test=[long]), encoder).counts()
 
 
 def test_a_group_in_two_parts_is_said_once() -> None:
@@ -304,7 +317,7 @@ def test_counts_name_what_was_looked_for() -> None:
     assert set(KINDS) - set(counts) == {
         *("broken_line", "not_utf8", "unknown_label", "missing_label", "imbalance", "answer_not_a_choice"),
         "repeated_choice",
-        *("truncated", "does_not_fit"),
+        *("truncated", "does_not_fit", "answer_too_long"),
     }
     without = check(data(), near_duplicates=False).counts()
     assert "near_duplicate" not in without

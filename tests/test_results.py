@@ -65,7 +65,9 @@ def test_every_number_of_a_run_is_in_the_index(database: Path) -> None:
     assert asked(database, f"{sql} FROM runs WHERE method = 'fable'") == [
         (0.25, 1000, 4096, 52.0, 42.0, 0.0625, 40.0, None)
     ]
-    sql = "SELECT q.split, part, q.metric, value FROM quality q JOIN runs r USING (run) WHERE key = 'a' ORDER BY 1, 2, 3"
+    sql = (
+        "SELECT q.split, part, q.metric, value FROM quality q JOIN runs r USING (run) WHERE key = 'a' ORDER BY 1, 2, 3"
+    )
     assert asked(database, sql) == [
         ("test", "", "exact_match", 0.25),
         ("test", "", "valid_json", 0.875),

@@ -202,6 +202,21 @@ def test_the_key_follows_what_changes_the_outcome(tmp_path):
     assert len({base, *others, key(config(*given))}) == 6
 
 
+def test_the_name_follows_a_local_models_files_and_those_of_other_tasks(tmp_path):
+    weights, texts = tmp_path / "model" / "weights", tmp_path / "other.jsonl"
+    weights.parent.mkdir()
+    given = ("model=hf", f"model.path={weights.parent}", "task=ha_json")
+    probing = (*given, f"forgetting.tasks=['jsonl task.train={texts}']")
+    keys = set()
+    for content in (b"a" * 100, b"a" * 40_000_000, b"a" * 20_000_000 + b"b" * 20_000_000):  # the last two are sampled
+        weights.write_bytes(content)
+        texts.write_bytes(b"first")
+        keys |= {key(config(*given)), key(config(*probing))}
+        texts.write_bytes(b"second")
+        keys.add(key(config(*probing)))
+    assert len(keys) == 9
+
+
 def test_the_phases_are_the_wall_time(tmp_path):
     """Against a clock outside; what no phase covers is under 2 %."""
     made = config(*overrides(tmp_path, "optim.steps=20"))
