@@ -32,7 +32,7 @@ from experiments.audit import Ledger
 from experiments.comparison import FORMAT, NONE, Contest, compared
 from experiments.comparison_table import markdown, notes, rich_table
 from experiments.config import Trains, key
-from experiments.files import write_json, write_text
+from experiments.files import locked, write_json, write_text
 from experiments.pool import carry_out
 from experiments.protocol import CompareConfig, check, how, plain, register
 from experiments.rows import Row, essentials, read, row
@@ -55,21 +55,16 @@ class Cell:
 
     @cached_property
     def file(self) -> Path:
+        """Named by its configuration too, so that a comparison with other settings overwrites nothing."""
         config = self.arm.config
-        which = f"lr{config.optim.lr:g}" if self.searching else f"s{config.seed}"
-        return self.folder / f"{self.method}-{which}.result.json"
-
-    @property
-    def kept(self) -> bool:
-        """Whether its small file is there, of this very configuration."""
-        return self.file.is_file() and read(self.file)["key"] == key(self.arm.config)
+        return self.folder / f"{self.method}-lr{config.optim.lr:g}-s{config.seed}-{key(config)}.result.json"
 
     @property
     def complete(self) -> Path | None:
         """The result file of the complete run: in this checkout's runs, or the small one of an earlier checkout."""
         if self.arm.complete:
             return self.arm.result
-        return self.file if self.kept and read(self.file)["status"] == "complete" else None
+        return self.file if self.file.is_file() and read(self.file)["status"] == "complete" else None
 
 
 class Comparison:
@@ -86,7 +81,14 @@ class Comparison:
         self.sizes: dict[str, tuple[str, ...]] = {}
 
     def run(self) -> int:
-        """Everything; 1 where a run failed."""
+        """Everything; 1 where a run failed. Raises ValueError where another comparison is at work in the folder."""
+        lock = locked(self.results / "lock")
+        if lock is None:
+            raise ValueError(f"results={self.config.results}: another comparison is at work there; give another name=")
+        with lock:
+            return self.stages()
+
+    def stages(self) -> int:
         self.ledger.write("started", config=plain(self.config))
         self.meet_budget()
         search = self.search_cells()
@@ -102,9 +104,9 @@ class Comparison:
         cells = [cell for batch in batches for cell in batch]
         n_done = sum(cell.complete is not None for cell in cells)
         say(self.console, f"learning rates are chosen; {len(cells)} runs to be tested, {n_done} of them done")
-        for batch in batches:
+        for number, batch in enumerate(batches, 1):
             self.carry_out(batch)
-            comparison = self.write()
+            comparison = self.write([cell for later in batches[number:] for cell in later])
         from experiments.comparison_plot import plot  # matplotlib: half a second that the first run need not wait for
 
         plot(comparison, self.results / "plot.png")
@@ -182,20 +184,28 @@ class Comparison:
         return batches
 
     def carry_out(self, cells: Sequence[Cell]) -> None:
-        """Run those that are not done, keep their small files, and take down every outcome."""
+        """Run those that are not done; what is found of each is kept as it ends."""
         done = {cell: cell.complete for cell in cells}
-        fresh = [cell for cell in cells if done[cell] is None]
-        ran = carry_out([cell.arm for cell in fresh], self.config.slots, console=self.console) if fresh else []
-        rows = {cell: row(path) for cell, path in done.items() if path is not None} | dict(zip(fresh, ran))
-        for cell in cells:
-            if cell.arm.result.is_file():
-                cell.file.parent.mkdir(parents=True, exist_ok=True)
-                write_json(cell.file, essentials(read(cell.arm.result)))
+        fresh = {cell.arm.directory: cell for cell in cells if done[cell] is None}
+        rows = {cell: row(path) for cell, path in done.items() if path is not None}
+        for cell, item in rows.items():
+            self.keep(cell, item)
+
+        def ended(arm: Arm, item: Row) -> None:
+            rows[fresh[arm.directory]] = item
+            self.keep(fresh[arm.directory], item)
+
+        if fresh:
+            carry_out([cell.arm for cell in fresh.values()], self.config.slots, console=self.console, ended=ended)
+        for cell in cells:  # in this order, whichever ended first
             self.take(cell, rows[cell])
 
-    def take(self, cell: Cell, item: Row) -> None:
-        """Into the ledger and the contest: of a run of the search what the validation set says, and no more."""
-        contest, config = self.contests[cell.task], cell.arm.config
+    def keep(self, cell: Cell, item: Row) -> None:
+        """The run's small file, and its line in the ledger: of one of the search what the validation set says alone."""
+        if cell.arm.result.is_file():
+            cell.file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(cell.file, essentials(read(cell.arm.result)))
+        config = cell.arm.config
         said = {
             "task": cell.task,
             "method": cell.method,
@@ -206,23 +216,36 @@ class Comparison:
             "commit": item.environment.get("commit"),
             "failure": item.failure,
         }
+        event = "trial" if cell.searching else "tested"
+        if any(self.ledger.earlier(event, key=said["key"], failure=item.failure)):
+            return  # nothing new
+        if cell.searching:
+            self.ledger.write(event, **said, validation=Trial.of(item).validation)
+        else:
+            self.ledger.write(event, **said, score=None if item.failure is not None else item.score)
+
+    def take(self, cell: Cell, item: Row) -> None:
+        """Into the contest."""
+        contest, config = self.contests[cell.task], cell.arm.config
         if item.failure is not None:
             which = f"lr {config.optim.lr:g} of the search" if cell.searching else f"seed {config.seed}"
             contest.missing.append(f"{cell.method}, {which}, failed: {' '.join(item.failure.split())}")
+            if not cell.searching:
+                contest.note(cell.method, f"seed {config.seed} failed and is not in the mean ({item.failure_kind})")
         if cell.searching:
-            trial = Trial.of(item)
-            contest.trials.setdefault(cell.method, []).append(trial)
-            self.ledger.write("trial", **said, validation=trial.validation)
-        else:
-            if item.failure is None:
-                contest.tested.setdefault(cell.method, []).append(item)
-            self.ledger.write("tested", **said, score=None if item.failure is not None else item.score)
+            contest.trials.setdefault(cell.method, []).append(Trial.of(item))
+        elif item.failure is None:
+            contest.tested.setdefault(cell.method, []).append(item)
 
-    def write(self) -> dict[str, Any]:
-        """comparison.json and table.md of what is there so far."""
+    def write(self, pending: Sequence[Cell]) -> dict[str, Any]:
+        """comparison.json and table.md of what is there so far. pending: the runs that are still to be tested."""
         config = self.config
+        for task, contest in self.contests.items():
+            contest.pending = [f"{cell.method} seed {cell.arm.config.seed}" for cell in pending if cell.task == task]
         tasks = {task: compared(each, config.alpha, config.resamples) for task, each in self.contests.items()}
         title = f"{config.model}: {', '.join(config.tasks)}, {config.steps} steps, {config.seeds} seeds"
+        if pending:
+            title += f"; under way, {len(pending)} runs still to be tested"
         comparison = {"format": FORMAT, "title": title, "how": how(config), "tasks": tasks}
         write_json(self.results / "comparison.json", comparison)
         write_text(self.results / "table.md", markdown(comparison))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from experiments import statistics
@@ -26,6 +27,7 @@ class Contest:
     choices: dict[str, Choice] = field(default_factory=dict)
     tested: dict[str, list[Row]] = field(default_factory=dict)  # complete runs, a row a seed
     missing: list[str] = field(default_factory=list)  # runs that failed, a line each
+    pending: list[str] = field(default_factory=list)  # runs still to be tested
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, method: str, *said: str) -> None:
@@ -44,13 +46,15 @@ def compared(contest: Contest, alpha: float, resamples: int) -> dict[str, Any]:
             "data_sha256": None,
             "share_of_full_reason": "no run has been tested",
         }
-        return {**empty, "methods": [], "pairs": [], "search": search, "missing": contest.missing, "notes": []}
+        found = {"methods": [], "pairs": [], "search": search, "missing": contest.missing, "pending": contest.pending}
+        return {**empty, **found, "notes": []}
     same_data(contest.task, rows)
     scores = {
-        method: {None if method == NONE else row.seed: row.scores for row in each}
+        method: {row.seed if seeded(row) else None: row.scores for row in each}
         for method, each in contest.tested.items()
     }
     found = statistics.compare(scores, alpha=alpha, resamples=resamples)
+    forgot = forgotten(contest, alpha, resamples)
     shares, no_share = shares_of_full(contest, found.means)
     return {
         "model": rows[0].model,
@@ -58,12 +62,60 @@ def compared(contest: Contest, alpha: float, resamples: int) -> dict[str, Any]:
         "n_test": rows[0].n_test,
         "data_sha256": rows[0].data["sha256"],
         "share_of_full_reason": no_share,
-        "methods": [described(contest, mean, shares.get(mean.method)) for mean in found.means],
+        "methods": [
+            described(contest, mean, shares.get(mean.method)) | {"forgot": forgot.get(mean.method)}
+            for mean in found.means
+        ],
         "pairs": [asdict(pair) for pair in found.pairs],
         "search": search,
         "missing": contest.missing,
-        "notes": [note for pair in found.pairs if (note := luck(pair))],
+        "pending": contest.pending,
+        "notes": [*ceiling(found.means), *(note for pair in found.pairs if (note := luck(pair))), *mixed(rows)],
     }
+
+
+def seeded(row: Row) -> bool:
+    """Whether the seed changes the model: an untrained one that writes text is the same at every seed, while the head
+    of one that does not is drawn from it."""
+    return not row.untrained or row.unmerged_tokens_per_s is None
+
+
+def forgotten(contest: Contest, alpha: float, resamples: int) -> dict[str, dict[str, Any]]:
+    """By method what was forgotten of general text, with an interval for other texts and letters of ties, the least
+    first: nats a token, after − before, text by text; of an encoder the drift of its features."""
+    values: dict[str, dict[int | None, list[float]]] = {}
+    measure = ""
+    for method, rows in contest.tested.items():
+        for row in rows:
+            each = (row.forgetting or {}).get("each", {})
+            measure = "drift" if "drift" in each else "nats" if each else measure
+            kept = each.get("drift") or [a - b for a, b in zip(each.get("nll_after", ()), each.get("nll_before", ()))]
+            if kept:
+                values.setdefault(method, {})[row.seed if seeded(row) else None] = [-value for value in kept]
+    if not values or min(len(each) for by_seed in values.values() for each in by_seed.values()) < 2:
+        return {}
+    return {
+        mean.method: {"measure": measure, "mean": -mean.mean, "low": -mean.high, "high": -mean.low, "group": mean.group}
+        for mean in statistics.compare(values, alpha=alpha, resamples=resamples).means
+    }
+
+
+def ceiling(means: tuple[Mean, ...]) -> list[str]:
+    """A warning where a task is too easy to tell methods apart."""
+    bounded = all(0 <= value <= 1 for mean in means for value in mean.seed_values)
+    high = [mean.method for mean in means if bounded and mean.mean > 0.98]
+    return [f"near the most there is, so hardly to be told apart: {', '.join(high)}"] if len(high) > 1 else []
+
+
+def mixed(rows: list[Row]) -> list[str]:
+    """What differs between the machines and programs of the runs."""
+    said = []
+    for name in ("commit", "dirty", "device", "cpu", "threads", "torch", "transformers"):
+        counts = Counter(str(row.environment.get(name)) for row in rows)
+        if len(counts) > 1:
+            listed = ", ".join(f"{value[:12]} ({n})" for value, n in counts.most_common())
+            said.append(f"the runs are of several kinds of {name}: {listed}")
+    return said
 
 
 def same_data(task: str, rows: list[Row]) -> None:
@@ -112,9 +164,9 @@ def described(contest: Contest, mean: Mean, share: float | None) -> dict[str, An
     rows = contest.tested[mean.method]
     choice = contest.choices.get(mean.method)
 
-    def average(get: Callable[[Row], float | None]) -> float | None:
+    def average(get: Callable[[Row], float | None], of: Callable[[list[float]], float] = fmean) -> float | None:
         values = [value for row in rows if (value := get(row)) is not None]
-        return fmean(values) if len(values) == len(rows) else None
+        return of(values) if len(values) == len(rows) else None
 
     return {
         "method": mean.method,
@@ -137,12 +189,17 @@ def described(contest: Contest, mean: Mean, share: float | None) -> dict[str, An
         "full_copy_bytes": rows[0].full_copy_bytes,
         "training_peak_bytes": average(lambda row: row.training_peak_bytes),
         "increase_bytes": average(lambda row: row.increase_bytes),
-        "step_s": average(lambda row: row.step_s),
-        "train_s": average(lambda row: row.train_s),
-        "total_s": average(lambda row: row.total_s),
+        "step_s": average(lambda row: row.step_s, median),  # one run may have been slowed down by others
+        "train_s": average(lambda row: row.train_s, median),
+        "total_s": average(lambda row: row.total_s, median),
         "perplexity_before": average(lambda row: row.perplexity_before),
         "perplexity_after": average(lambda row: row.perplexity_after),
         "kl_per_token": average(lambda row: row.kl_per_token),
+        "feature_drift": average(lambda row: row.feature_drift),
+        "other_tasks": {
+            task: {when: fmean((row.other_tasks or {})[task][when] for row in rows) for when in ("before", "after")}
+            for task in rows[0].other_tasks or {}
+        },
         "notes": contest.notes.get(mean.method, []),
     }
 

@@ -29,8 +29,14 @@ from experiments.rows import Row
 POLL_S = 0.1
 
 
-def carry_out(arms: Sequence[Arm], slots: int, *, console: Console | None = None) -> list[Row]:
-    """The arms' rows, in their order: as many runs at a time as there are slots.
+def carry_out(
+    arms: Sequence[Arm],
+    slots: int,
+    *,
+    console: Console | None = None,
+    ended: Callable[[Arm, Row], None] = lambda arm, row: None,
+) -> list[Row]:
+    """The arms' rows, in their order: as many runs at a time as there are slots. ended: called as each run ends.
 
     The row of a run that failed has its `failure`. Ctrl-C, SIGTERM and SIGHUP end every process of the runs, then
     raise KeyboardInterrupt or SystemExit. Raises ValueError for a value that makes no sense before anything runs.
@@ -39,6 +45,14 @@ def carry_out(arms: Sequence[Arm], slots: int, *, console: Console | None = None
         raise ValueError(f"slots={slots}: must be at least 1")
     jobs = {arm.directory: Job(arm) for arm in arms}  # the same run given twice is one job
     console = console or Console()
+    told: set[Path] = set()
+
+    def tell() -> None:
+        for directory, job in jobs.items():
+            if job.row is not None and directory not in told:
+                told.add(directory)
+                ended(job.arm, job.row)
+
     with signals() as raise_if_signalled, overview(list(jobs.values()), slots, console) as show:
         try:
             while unsettled := [job for job in jobs.values() if not job.settle()]:
@@ -50,6 +64,7 @@ def carry_out(arms: Sequence[Arm], slots: int, *, console: Console | None = None
                         job.start(slot, environment(job.arm, slot, slots))
                         running += [job] if job.process is not None else []
                 show()
+                tell()
                 time.sleep(POLL_S)
         except (KeyboardInterrupt, SystemExit):
             console.print("stopped: the same command goes on with the runs that were cut off")
@@ -57,6 +72,7 @@ def carry_out(arms: Sequence[Arm], slots: int, *, console: Console | None = None
         finally:
             stop(jobs.values())
         show()
+        tell()
     return [row for arm in arms if (row := jobs[arm.directory].row) is not None]
 
 

@@ -18,6 +18,7 @@ from experiments.arms import Arm
 from experiments.audit import Ledger
 from experiments.compare import Comparison
 from experiments.config import Part, key, plain
+from experiments.files import locked
 from experiments.protocol import CompareConfig, check
 from experiments.rows import Row, row
 from tests.made_up import UNTRAINED, made_up
@@ -44,8 +45,12 @@ class Pool:
         self.ledger: Path | None = None
         self.ledger_before_tests: list[str] = []
 
-    def __call__(self, arms: Sequence[Arm], slots: int, *, console: Any = None) -> list[Row]:
-        return [self.run(arm) for arm in arms]
+    def __call__(self, arms: Sequence[Arm], slots: int, *, console: Any = None, ended: Any) -> list[Row]:
+        rows = []
+        for arm in arms:
+            rows.append(self.run(arm))
+            ended(arm, rows[-1])
+        return rows
 
     def run(self, arm: Arm) -> Row:
         config = arm.config
@@ -141,7 +146,10 @@ def test_it_goes_on_where_it_was_in_another_checkout_too(tmp_path: Path, pool: P
     n = len(pool.ran)
     run(config(tmp_path, out=str(tmp_path / "elsewhere"), seeds=3, steps=10))
     assert {name.split()[3] for name in pool.ran[n:]} == {"10"}  # another configuration: the search stands
-    text = json.dumps(row(tmp_path / "small" / "ha_json" / "test" / "lora-s1.result.json").config)
+    (small, _) = (tmp_path / "small" / "ha_json" / "test").glob("lora-lr0.003-s1-*.result.json")  # nothing overwritten
+    text = json.dumps(row(small).config)
+    lines = [line["key"] for line in events(tmp_path) if line["event"] == "tested"]
+    assert len(lines) == len(set(lines))
     assert str(tmp_path) not in text
 
 
@@ -156,6 +164,7 @@ def test_a_failed_run_is_shown_and_the_others_compared(tmp_path: Path, pool: Poo
     ]
     by_method = {item["method"]: item for item in task["methods"]}
     assert (by_method["bitfit"]["n_seeds"], by_method["lora"]["n_seeds"]) == (1, 2)
+    assert "seed 2 failed and is not in the mean (oom)" in by_method["bitfit"]["notes"]
     assert by_method["lora"]["lr_at_edge"]  # the rate above was not tried to its end
     assert "lr 0.009 failed: a made-up failure" in by_method["lora"]["notes"]
     n = len(pool.ran)
@@ -163,6 +172,36 @@ def test_a_failed_run_is_shown_and_the_others_compared(tmp_path: Path, pool: Poo
     code, found = run(config(tmp_path))
     assert pool.ran[n:] == ["lora 0.009 0 4", "bitfit 0.02 2 9"]  # those alone, again
     assert (code, found["tasks"]["ha_json"]["missing"]) == (0, [])
+
+
+def test_what_has_ended_is_kept_when_it_is_cut_off(tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_one = pool.run
+
+    def cut_off(arm: Arm) -> Row:
+        if len(pool.ran) == 13:
+            raise KeyboardInterrupt
+        return run_one(arm)
+
+    monkeypatch.setattr(pool, "run", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(config(tmp_path))
+    assert len([line for line in events(tmp_path) if line["event"] in ("trial", "tested")]) == 13
+    assert len(list((tmp_path / "small").rglob("*.result.json"))) == 13
+    task = json.loads((tmp_path / "small" / "comparison.json").read_text())
+    assert task["title"].endswith("under way, 3 runs still to be tested")
+    assert task["tasks"]["ha_json"]["pending"] == ["lora seed 2", "bitfit seed 2", "full seed 2"]
+    monkeypatch.setattr(pool, "run", run_one)
+    code, found = run(config(tmp_path))
+    assert (code, len(pool.ran), found["tasks"]["ha_json"]["pending"]) == (0, 16, [])
+    assert "under way" not in (tmp_path / "small" / "table.md").read_text()
+
+
+def test_two_comparisons_do_not_share_a_folder(tmp_path: Path, pool: Pool) -> None:
+    (tmp_path / "small").mkdir()
+    held = locked(tmp_path / "small" / "lock")
+    assert held is not None
+    with held, pytest.raises(ValueError, match="at work there"):
+        run(config(tmp_path))
 
 
 def test_a_method_whose_every_trial_failed_is_missing(tmp_path: Path, pool: Pool) -> None:
@@ -199,7 +238,8 @@ def test_a_line_of_the_ledger_cut_off_by_a_kill_is_dropped(tmp_path: Path) -> No
 
 def test_a_budget_sets_sizes_and_marks_what_has_none(tmp_path: Path, pool: Pool) -> None:
     _, found = run(config(tmp_path, budget=8192, methods=["lora", "bitfit"], trials=1))
-    made = row(tmp_path / "small" / "ha_json" / "test" / "lora-s1.result.json").config["method"]
+    (small,) = (tmp_path / "small" / "ha_json" / "test").glob("lora-*-s1-*")
+    made = row(small).config["method"]
     assert made["rules"][0]["hparams"] == {"rank": 4, "alpha": 8.0}
     notes = {item["method"]: item["notes"] for item in found["tasks"]["ha_json"]["methods"]}
     assert any("does not meet the budget" in note for note in notes["bitfit"])

@@ -108,6 +108,44 @@ def test_luck_of_the_seeds_is_called_so(contest: Contest, tmp_path: Path) -> Non
     assert "may be the luck of their seeds" in said
 
 
+def test_what_is_forgotten_has_intervals_and_ties(contest: Contest) -> None:
+    """lora and full forget about the same, each text by another amount; none forgets nothing."""
+    base = [3.0 + 0.1 * i for i in range(16)]
+    by = {"none": [0.0] * 16, "lora": [0.5 + 0.01 * (i % 5) for i in range(16)], "full": [0.519] * 16}
+    for method, rows in contest.tested.items():
+        each = {"nll_before": base, "nll_after": [a + b for a, b in zip(base, by[method])]}
+        contest.tested[method] = [replace(item, forgetting={"each": each}) for item in rows]
+    found = compared(contest, alpha=0.05, resamples=2000)
+    forgot = {item["method"]: item["forgot"] for item in found["methods"]}
+    assert (forgot["none"]["group"], forgot["lora"]["group"], forgot["full"]["group"]) == ("a", "b", "b")
+    assert forgot["lora"]["measure"] == "nats"
+    assert forgot["lora"]["mean"] == pytest.approx(float(np.mean(by["lora"])))
+    assert 0.5 < forgot["lora"]["low"] < forgot["lora"]["mean"] < forgot["lora"]["high"] < 0.55
+    headers, table = cells(found)
+    assert table[2][headers.index("forgotten")] == "0.000 [0.000, 0.000]"
+    assert "alike" in headers
+    assert "of full" in headers
+
+
+def test_the_head_of_an_untrained_encoder_is_its_seeds(contest: Contest) -> None:
+    (none,) = contest.tested["none"]
+    pairs = compared(contest, alpha=0.05, resamples=200)["pairs"]
+    assert all(pair["seeds_low"] is not None for pair in pairs if pair["b"] == "none")
+    contest.tested["none"] = [replace(none, unmerged_tokens_per_s=None)]
+    pairs = compared(contest, alpha=0.05, resamples=200)["pairs"]
+    assert all(pair["seeds_low"] is None for pair in pairs if pair["b"] == "none")
+
+
+def test_other_machines_and_a_ceiling_are_said(contest: Contest) -> None:
+    other = replace(contest.tested["lora"][0], environment={**made_up()["environment"], "device": "cuda"})
+    contest.tested["lora"][0] = other
+    for method in ("full", "lora"):
+        contest.tested[method] = [replace(item, scores=(1.0,) * N) for item in contest.tested[method]]
+    notes = compared(contest, alpha=0.05, resamples=200)["notes"]
+    assert "the runs are of several kinds of device: cpu (6), cuda (1)" in notes
+    assert "near the most there is, so hardly to be told apart: lora, full" in notes
+
+
 def test_different_data_are_refused(contest: Contest, tmp_path: Path) -> None:
     other = made_up()["data"] | {"sha256": "cd" * 32}
     contest.tested["lora"] += rows_of(tmp_path, "lora", 0.5, (4,), data=other)

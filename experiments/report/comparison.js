@@ -49,6 +49,7 @@ function comparisonColumns(made) {
     cost("step", "step", "median time"),
     cost("forgot", "forgetting", "perplexity, after ÷ before"),
     cost("drift", "forgetting", "drift of features"),
+    { key: "alike", head: "forgets alike", title: "Methods that share a letter are not told apart in what they forget", text: true, of: (item) => item.entry?.forgot?.group, cell: (item) => [...(item.entry?.forgot?.group ?? "")].map((letter) => make("span", { class: "tie" }, letter)) },
   ];
 }
 
@@ -91,6 +92,8 @@ function pairs(first) {
     { key: "low", head: "interval", of: (pair) => pair.low, cell: (pair) => `${signed(pair.low)} to ${signed(pair.high)}` },
     { key: "p", head: "p", of: (pair) => pair.p, cell: (pair) => p(pair.p) },
     { key: "holm", head: "p, Holm", of: (pair) => pair.p_holm, cell: (pair) => p(pair.p_holm) },
+    { key: "sd", head: "seed spread", unit: "std. dev.", of: (pair) => pair.seed_sd, cell: (pair) => round(pair.seed_sd) },
+    { key: "seeds", head: "interval", unit: "with new seeds", of: (pair) => pair.seeds_low, cell: (pair) => (pair.seeds_low == null ? MISSING : `${signed(pair.seeds_low)} to ${signed(pair.seeds_high)}`) },
     { key: "told", head: "told apart", text: true, of: (pair) => (pair.distinguishable ? "yes" : "no"), cell: (pair) => (pair.distinguishable ? "yes" : "tie") },
   ];
   const wanted = (name) => !state.chosen.method.size || state.chosen.method.has(name);
@@ -107,6 +110,7 @@ function remarks(first) {
   const absent = task.methods.map((entry) => entry.method).filter((name) => !there.includes(name));
   const said = [
     ...(task.missing ?? []).map((text) => `Missing: ${text}`),
+    task.pending?.length ? `Under way, still to be tested: ${task.pending.join(", ")}.` : null,
     absent.length ? `In the comparison, but not among the runs of this page: ${absent.join(", ")}.` : null,
     task.share_of_full_reason ? `No share of full SFT: ${task.share_of_full_reason}.` : null,
     ...task.methods.flatMap((entry) => (entry.notes ?? []).map((text) => `${entry.method}: ${text}`)),
