@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 PHASES = (
+    "start",  # the interpreter and its imports, where the run has a process of its own
     *("data", "load", "inject", "forward", "backward", "optimizer", "checkpoint", "save", "evaluate", "forgetting"),
     *("cost", "other"),
 )
@@ -17,17 +18,20 @@ PHASES = (
 class Ledger:
     """Seconds of wall time by phase, from the moment it is made; "other" is what no phase covers.
 
+    start: seconds that had passed before it was made.
     A phase inside a phase stops the outer one's clock, so no second is counted twice. On CUDA, where calls return
     before their work is done, a phase that says `wait` ends when the device has finished: the forward and the
     optimizer do. It costs little, since the loss is read from the device after the backward, and the next batch's
     labels are counted on it before the next forward.
     """
 
-    def __init__(self, device: torch.device | None = None) -> None:
+    def __init__(self, device: torch.device | None = None, start: float = 0.0) -> None:
         self.device = device
         self.spent = dict.fromkeys(PHASES, 0.0)
         self.earlier_s = 0.0  # the whole time of earlier processes of this run
-        self.began = self.since = time.perf_counter()
+        self.spent["start"] = start
+        self.since = time.perf_counter()
+        self.began = self.since - start
         self.open = "other"
 
     @contextmanager

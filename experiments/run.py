@@ -11,11 +11,15 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
+import psutil
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.checkpoint import seed_everything
@@ -30,9 +34,12 @@ from experiments.record import environment
 from experiments.trackers import Trackers
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Carry the run out, or what is left of it, and return its result; a failure is recorded, then raised."""
-    ledger = Ledger()
+def run(config: Config, start: float = 0.0) -> dict[str, Any]:
+    """Carry the run out, or what is left of it, and return its result; a failure is recorded, then raised.
+
+    start: seconds since its process began.
+    """
+    ledger = Ledger(start=start)
     with ledger("load"):
         check(config)
         directory = Path(config.out) / run_name(config)
@@ -69,6 +76,11 @@ def run(config: Config) -> dict[str, Any]:
         return result
 
 
+def age_s() -> float:
+    """Seconds since this process began."""
+    return max(0.0, time.time() - psutil.Process().create_time())
+
+
 def set_up(config: Config) -> torch.device:
     """Threads, seeds, determinism; the device."""
     keep_freed()
@@ -86,7 +98,8 @@ def set_up(config: Config) -> torch.device:
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).with_name("conf")), config_name="config")
 def main(composed: DictConfig) -> None:
     config = cast(Config, OmegaConf.to_object(composed))
-    result = run(config)
+    alone = HydraConfig.get().mode is RunMode.RUN  # of the jobs of a multirun several may share the process
+    result = run(config, start=age_s() if alone else 0.0)
     quality = "  ".join(f"{name} {value:.3f}" for name, value in result["quality"].items())
     print(f"{Path(config.out) / run_name(config)}\n{result['method']} seed {result['seed']}: {quality}")
 

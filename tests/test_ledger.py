@@ -53,7 +53,7 @@ def test_an_earlier_process_is_added():
 
 def test_a_phase_that_is_none_is_refused_and_the_clock_goes_on():
     ledger = Ledger()
-    with pytest.raises(KeyError, match="no phase 'forwards'; there are: data, load"), ledger("forwards"):
+    with pytest.raises(KeyError, match="no phase 'forwards'; there are: start, data, load"), ledger("forwards"):
         pass
     assert ledger.open == "other"
 

@@ -228,6 +228,17 @@ def test_the_phases_are_the_wall_time(tmp_path):
     assert named == pytest.approx(wall_s, rel=0.02)
 
 
+def test_a_process_of_its_own_counts_from_its_start(tmp_path):
+    """The interpreter and torch's import are most of a small run's time."""
+    given = overrides(tmp_path, "optim.steps=2", "forgetting.enabled=false")
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "experiments.run", *given], cwd=ROOT, check=True, capture_output=True)
+    wall_s = time.perf_counter() - began
+    seconds = json.loads((directory(config(*given)) / "result.json").read_text())["seconds"]
+    assert 1 < seconds["start"] < seconds["total"] < wall_s
+    assert seconds["total"] == pytest.approx(wall_s, rel=0.15)  # what is left is the end of the interpreter
+
+
 # ---------------------------------------------------------------- the same again
 
 
