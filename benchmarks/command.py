@@ -49,7 +49,9 @@ def parser(name: str, description: str, repeats: int = 20, threads: Sequence[int
     made.add_argument("--graphs", action="store_true", help="on a GPU: time CUDA graphs, without Python's share")
     made.add_argument("--compile", action="store_true", help="torch.compile(peft) on a CPU too")
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--out", type=Path, help="the CSV (default: benchmarks/results/<name>-<device>.csv)")
+    made.add_argument(
+        "--out", type=Path, help="the CSV (benchmarks/results/<name>-<device>.csv; --quick: in runs/benchmarks)"
+    )
     return made
 
 
@@ -80,7 +82,8 @@ def run(name: str, cases: Callable[[Any], Iterable[Case]], options: Any) -> list
     finally:
         torch.set_num_threads(before)
     add_ratios(rows)
-    path = write_csv(rows, options.out or RESULTS / f"{name.removeprefix('bench_')}-{device_slug(options.device)}.csv")
+    folder = Path("runs", "benchmarks") if options.quick else RESULTS  # a first look does not replace a measurement
+    path = write_csv(rows, options.out or folder / f"{name.removeprefix('bench_')}-{device_slug(options.device)}.csv")
     show(rows, f"{name}, {about['device']}, torch {torch.__version__}, seed {options.seed}")
     print(path)
     return rows

@@ -121,7 +121,8 @@ def describe(model: nn.Module, made: list[tuple[str, nn.Module, DeltaModule]]) -
 
 
 def plan(model: nn.Module, *rules: Rule) -> Plan:
-    """What `inject` would do: sites, shapes, parameters, bytes. Changes nothing, the random state included."""
+    """What `inject` would do: sites, shapes, parameters, bytes. Changes nothing, the random state included; raises as
+    `inject` does."""
     with torch.random.fork_rng(), torch.no_grad():
         return describe(model, build(model, rules, "planned"))
 
@@ -242,14 +243,17 @@ def known(model: nn.Module, *given: str | None) -> None:
 
 
 def parameters(model: nn.Module, name: str | None = None) -> list[tuple[str, nn.Parameter]]:
-    """(name, Parameter) of the deltas, as `model.named_parameters()` names them; a shared one once."""
+    """(name, Parameter) of the deltas, as `model.named_parameters()` names them; a shared one once. Raises NoMatch."""
     known(model, name)
     found = {id(p) for _, _, _, d in deltas(model, name) for p in d.parameters()}
     return [(n, p) for n, p in model.named_parameters() if id(p) in found]
 
 
 def use(model: nn.Module, /, *on: str, **strengths: float) -> None:
-    """Which deltas are live, at what strength: use(m, "sql"), use(m, sql=1.0, chat=0.5); use(m) is the base."""
+    """Which deltas are live, at what strength: use(m, "sql"), use(m, sql=1.0, chat=0.5); use(m) is the base.
+
+    Raises NoMatch for a name that is not there.
+    """
     wanted = dict.fromkeys(on, 1.0) | strengths
     known(model, *wanted)
     for _, host in hosts(model):
@@ -310,7 +314,10 @@ def verify(model: nn.Module, *args: Any, **kwargs: Any) -> None:
 
 
 def prompt_ids(model: nn.Module, name: str = "default") -> list[int]:
-    """The reserved ids that stand for a prompt's rows; put them where the prompt belongs, with labels -100."""
+    """The reserved ids that stand for a prompt's rows; put them where the prompt belongs, with labels -100.
+
+    Raises NoMatch where the delta is not there, or holds no prompt.
+    """
     from deltatune.methods.prompt import Prompt
 
     known(model, name)

@@ -110,7 +110,8 @@ def load(
     """Inject the delta of a file under this name. The model is changed only if everything fits.
 
     methods: class by name, by default the library's and every DeltaModule that this process defined.
-    Raises FormatError (file, keys, shapes, dtypes, unknown method), BaseMismatch (made on another base).
+    Raises OSError (the file cannot be read), FormatError (its keys, shapes, dtypes, an unknown method), BaseMismatch
+    (made on another base), DeltaError (the name is taken, or is no name).
     """
     about, tensors = read(path)
     table = {**DeltaModule.registry, **METHODS} if methods is None else methods

@@ -107,7 +107,10 @@ def stored(host: nn.Module, at: Frozen) -> dict[str, Tensor | None]:
 
 
 def features(host: nn.Module) -> Features:
-    """Input and output sizes of a host. A container's are those of its first and its last linear map."""
+    """Input and output sizes of a host. A container's are those of its first and its last linear map.
+
+    Raises DeltaError where they cannot be told.
+    """
     known = linear_map(host)
     if known is not None:
         n, k = host._parameters["weight"].shape  # type: ignore[union-attr]

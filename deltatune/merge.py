@@ -112,7 +112,8 @@ def chosen_names(model: nn.Module, given: tuple[str, ...]) -> list[str]:
 def merge(model: nn.Module, *given: str) -> None:
     """Fold the named deltas (all live ones without a name) into the weights for good and take them out.
 
-    Sums in fp32, rounded once to the weight's dtype; a tied weight stays tied. All or, with NotFoldable, nothing.
+    Sums in fp32, rounded once to the weight's dtype; a tied weight stays tied. All or nothing: raises NotFoldable for
+    a delta without a form as weights, NoMatch for a name that is not there, DeltaError for one that is switched off.
     """
     chosen = chosen_names(model, given)
     result = folded(model, chosen)
@@ -133,7 +134,10 @@ def merge(model: nn.Module, *given: str) -> None:
 
 @contextmanager
 def merged(model: nn.Module, *given: str) -> Iterator[None]:
-    """Plain merged weights inside the block; afterwards the original Parameters, bit-identical, and the deltas."""
+    """Plain merged weights inside the block; afterwards the original Parameters, bit-identical, and the deltas.
+
+    Raises as `merge` does, before anything is changed.
+    """
     chosen = chosen_names(model, given)
     result = folded(model, chosen)
     before = [(h, h.strengths) for _, h in hosts(model)]
@@ -154,7 +158,8 @@ def diff(tuned: nn.Module, base: nn.Module, name: str = "default") -> Plan:
     """Inject into `base`, in place, the delta that makes it compute what `tuned` does: Δ = W_tuned − W_base.
 
     Only parameters that differ are stored; a tied one once. Δ is computed and kept in fp32 (fp64 for fp64), so base
-    and delta give the tuned weights to one rounding. Raises BaseMismatch where paths or shapes differ.
+    and delta give the tuned weights to one rounding. Raises BaseMismatch where paths or shapes differ, NoMatch where
+    the models are equal, DeltaError where one has deltas in it or the name is taken.
     """
     other, here = dict(modules(tuned)), dict(modules(base))
     if names(base) or names(tuned):

@@ -76,6 +76,7 @@ def counter(config: Config) -> Callable[[int], int]:
     """A function from the method's size to its number of parameters in config's model."""
     import deltatune as dt  # torch and transformers, which take seconds, for budgets alone
     from experiments.models import skeleton
+    from experiments.prepare import method_class
 
     model = skeleton(config.model)
     counted: dict[int, int] = {}
@@ -86,7 +87,7 @@ def counter(config: Config) -> Callable[[int], int]:
             rules = []
             for i, rule in enumerate(config.method.rules):
                 new = {name: value for (at, name), value in values.items() if at == i}
-                rules.append(dt.METHODS[rule.method].on(rule.where, **{**rule.hparams, **new}))
+                rules.append(method_class(config.method, rule.method).on(rule.where, **{**rule.hparams, **new}))
             counted[size] = dt.plan(model, *rules).parameters
         return counted[size]
 

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from importlib.util import find_spec
 from operator import mul
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class ModelConfig:
 
 @dataclass
 class RuleConfig:
-    method: str = MISSING  # a class name in dt.METHODS
+    method: str = MISSING  # a class name in dt.METHODS, or of the method's module
     where: str | None = None  # None: the method's usual sites
     hparams: dict[str, Any] = field(default_factory=dict)
 
@@ -74,6 +75,7 @@ class MethodConfig:
     lr: float = MISSING  # the default of optim.lr
     trains: Trains = Trains.deltas
     rules: list[RuleConfig] = field(default_factory=list)
+    module: str | None = None  # to be imported, from where the command is given: it defines classes of the rules
 
 
 @dataclass
@@ -207,6 +209,11 @@ def key(config: Config) -> str:
     """
     values = plain(config)
     del values["out"], values["log_every"], values["track"], values["optim"]["checkpoint_every"]
+    if config.method.module is None:
+        del values["method"]["module"]
+    else:
+        found = find_spec(config.method.module)
+        values["method"]["module"] = _sha256(Path(found.origin)) if found and found.origin else None
     if isinstance(config.task, RecordsConfig):
         values["files"] = _contents(config.task)
     if config.model.path and Path(config.model.path).is_dir():

@@ -44,7 +44,7 @@ N_LABELS = 12  # in the report
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.data", description="Look through the data of a task, or raw files."
+        prog="python -m experiments.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("check", help="look for broken lines, repeats, leaks, odd labels and lengths")

@@ -11,7 +11,7 @@ and seed (experiments/statistics.py); below zero less was forgotten.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from experiments.rows import Row, find, row
 from experiments.statistics import compare
-from experiments.tables import terminal
+from experiments.tables import ending, terminal
 
 
 class Condition(NamedTuple):
@@ -130,15 +130,18 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def main(folders: Sequence[str]) -> None:
-    if not folders:
-        raise SystemExit("give the folder of a sweep: python -m experiments.mitigations runs/forgetting")
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m experiments.mitigations", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="of the runs of one sweep")
+    folders = parser.parse_args(argv).folders
     runs = conditions(row(file) for file in find(map(Path, folders)))
     if not runs:
         raise SystemExit(f"{', '.join(folders)}: no complete run that trained a model of text and measured forgetting")
     terminal().print(table(runs))
     print("The interval is for other texts; the trained models stand fixed.")
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    raise SystemExit(ending(main))

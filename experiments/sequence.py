@@ -130,6 +130,9 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def main(arguments: Sequence[str]) -> None:
+    if "--help" in arguments or "-h" in arguments:
+        print(__doc__)
+        return
     parser = OverridesParser.create()
     chosen = [argument for argument in arguments if argument.startswith("tasks=")]
     if len(chosen) != 1:

@@ -1,6 +1,6 @@
 """The launcher `fresh`: each job of a Hydra multirun in a process of its own, several at a time.
 
-    python -m experiments.run -m method=lora,bitfit seed=range(3) hydra.launcher.slots=2
+    python -m experiments.run -m method=lora,bitfit 'seed=range(3)' hydra.launcher.slots=2
 
 It is the default of `-m` here (experiments/conf/config.yaml). Others are chosen by name and come with the extra
 `sweep`: `hydra/launcher=joblib` (processes are used again, so a job's peak memory may be an earlier one's) and

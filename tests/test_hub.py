@@ -91,5 +91,5 @@ def test_a_dataset_that_is_not_there(tmp_path: Path) -> None:
 
 def test_without_the_library_its_installation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(TaskError, match=r"pip install 'deltatune\[hub\]'"):
+    with pytest.raises(TaskError, match=r"pip install -c constraints.txt -e '.\[experiments,hub\]'"):
         load_task(task("anything"))

@@ -96,5 +96,6 @@ def test_real_runs_make_the_table(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "Forgetting: tiny trained on jsonl, 4 steps" in said
     assert re.search(r"\+?-?0\.\d{3} \[.*\]  lora, lr [\d.]+, replay 0 ", said)
-    with pytest.raises(SystemExit, match="give the folder"):
+    with pytest.raises(SystemExit, match="2"):
         main([])
+    assert "FOLDER" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def biases(host: nn.Module) -> dict[str, nn.Parameter]:
 
 
 class BitFit(DeltaModule):
-    """b ← b + δ for every bias of the host (section 3.1); where a linear layer has none, h + δ. δ (N,) starts at zero.
+    """b ← b + δ for every bias of the host (section 3); where a linear layer has none, h + δ. δ (N,) starts at zero.
 
     Usual sites: every module with a bias, inside the blocks and outside, LayerNorm's included, the task head (see
     `Head`) left out, and every bias-free linear layer of the blocks. RMSNorm has no bias and gets none. No weight

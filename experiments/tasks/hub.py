@@ -14,7 +14,7 @@ from experiments.tasks import TaskData, TaskError
 from experiments.tasks.forms import Named
 from experiments.tasks.jsonl import assembled, examples, sized
 
-INSTALL = "pip install 'deltatune[hub]'"
+INSTALL = "pip install -c constraints.txt -e '.[experiments,hub]'"
 
 
 def load(config: Any, seed: int = 0) -> TaskData:
