@@ -125,10 +125,14 @@ def test_comparisons_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     put(tmp_path, made_up())
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "comparison.json").write_text('{"format": 1, "tasks": {}}')
-    with pytest.raises(ReportError, match=r"several comparisons: .*a.comparison\.json, .*--comparison"):
+        (tmp_path / name / "comparison.json").write_text('{"format": 1, "tasks": {"t": {}}, "title": "one"}')
+    with pytest.raises(ReportError, match=r"several comparisons of t: .*a.comparison\.json, .*--comparison"):
         gather([tmp_path])
-    assert gather([tmp_path], tmp_path / "a" / "comparison.json")["comparison"] == {"format": 1, "tasks": {}}
+    given = tmp_path / "a" / "comparison.json"
+    assert gather([tmp_path], given)["comparison"] == {"format": 1, "tasks": {"t": {}}, "title": "one", "how": ""}
+    (tmp_path / "b" / "comparison.json").write_text('{"format": 1, "tasks": {"u": {}}, "title": "two", "how": "so"}')
+    both = gather([tmp_path])["comparison"]
+    assert (both["title"], both["tasks"]) == ("one · two", {"t": {}, "u": {}})
     (tmp_path / "a" / "comparison.json").write_text('{"format": 2}')
     with pytest.raises(ReportError, match=r"a.comparison\.json: key 'format'"):
         gather([tmp_path], tmp_path / "a" / "comparison.json")

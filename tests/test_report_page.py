@@ -22,6 +22,13 @@ from tests.made_up_study import failed, study
 
 pytestmark = needs_chromium
 METHODS = ("none", "lora", "prefix", "full")
+SEQUENCE = {
+    "format": 1, "method": "lora", "model": "smollm2", "seed": 0, "lr": 0.003, "steps": 60, "batch_size": 8,
+    "tasks": ["ha_json", "sql task.n_test=9"], "metrics": ["exact_match", "execution_accuracy"], "n_examples": [50, 9],
+    "base": [0.0, 0.125], "matrix": [[0.75, 0.25], [0.5, 0.875]], "average": 0.6875, "backward_transfer": -0.25,
+    "forward_transfer": 0.125, "forgetting": [0.25], "text_perplexity": [20.0, 25.5, None], "kl_per_token": [0, 1, 2],
+    "runs": ["a", "b"],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compared = study(folder / "runs", seeds=3, n_test=60, steps=60, methods=METHODS)
     failed(folder / "runs")
     (folder / "comparison.json").write_text(json.dumps(compared))
+    (folder / "runs" / "sequence.json").write_text(json.dumps(SEQUENCE))
     write(gather([folder / "runs"], folder / "comparison.json"), folder / "compared.html")
     write(gather([folder / "runs"], title="Plain"), folder / "plain.html")
     return folder
@@ -126,12 +134,21 @@ def test_without_a_comparison_means_and_spread_over_seeds(plain: Page, folder: P
 
 
 def test_every_section_is_filled_and_nothing_is_loaded(compared: Page) -> None:
-    assert compared.each("main section", "!e.hidden && !e.querySelector('.empty')") == [True] * 9
+    assert compared.each("main section", "!e.hidden && !e.querySelector('.empty')") == [True] * 10
     plots = compared.each(".plot", "e.querySelectorAll('.trace').length")
     assert len(plots) == 8 and min(plots) >= 3
     assert compared.js("performance.getEntriesByType('resource').map(e => e.name)") == []
     assert not re.search(r"NaN|undefined|\[object", compared.js("document.querySelector('main').innerText"))
     assert "OutOfMemoryError: tried to allocate 2.00 GiB" in compared.texts("#failures")[0]
+
+
+def test_a_sequence_shows_what_later_tasks_did_to_earlier_ones(compared: Page) -> None:
+    assert column(compared, "sequence-0", "stage") == ["nothing", "ha_json", "sql"]
+    assert column(compared, "sequence-0", "task-0") == ["0.000", "0.750", "0.500"]
+    assert column(compared, "sequence-0", "perplexity") == ["20.00", "25.50", "–"]
+    tinted = compared.each("#sequence-0 tbody td.heat", "e.style.background.includes('/ 0.25')")
+    assert tinted == [False] * 4 + [True, False]
+    assert "backward transfer −0.250" in compared.texts("#sequences h3")[0]
 
 
 def test_direct_labels_name_every_method_once_in_a_plot(compared: Page) -> None:

@@ -71,6 +71,7 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
             "environments": environments.values,
             "configs": configs.values,
             "comparison": compared,
+            "sequences": read_sequences(folders, warnings),
             "samples": side_by_side(runs, paths, warnings),
             "warnings": warnings,
         }
@@ -78,7 +79,7 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
 
 
 def read_comparison(given: Path | None, folders: Iterable[Path]) -> dict[str, Any] | None:
-    """The comparison at the path given, else the only one in the folders, else None."""
+    """The comparison at the path given, else those in the folders, put together, else None."""
     files = (
         [given]
         if given
@@ -86,15 +87,42 @@ def read_comparison(given: Path | None, folders: Iterable[Path]) -> dict[str, An
     )
     if not files:
         return None
-    if len(files) > 1:
-        raise ReportError(f"several comparisons: {', '.join(map(str, files))}; choose one with --comparison")
+    read = [one_comparison(file) for file in files]
+    tasks: dict[str, Any] = {}
+    for one in read:
+        if twice := tasks.keys() & one["tasks"].keys():
+            raise ReportError(
+                f"several comparisons of {', '.join(sorted(twice))}: {', '.join(map(str, files))}; choose one with "
+                "--comparison"
+            )
+        tasks |= one["tasks"]
+    title, how = (dict.fromkeys(one.get(name, "") for one in read) for name in ("title", "how"))
+    return {**read[0], "title": " · ".join(filter(None, title)), "how": "\n\n".join(how), "tasks": tasks}
+
+
+def one_comparison(file: Path) -> dict[str, Any]:
     try:
-        compared = json.loads(files[0].read_text(encoding="utf-8"))
+        compared = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ReportError(f"{files[0]}: not a readable comparison ({error}); run experiments.compare again") from error
+        raise ReportError(f"{file}: not a readable comparison ({error}); run experiments.compare again") from error
     if not isinstance(compared, dict) or compared.get("format") != 1 or not isinstance(compared.get("tasks"), dict):
-        raise ReportError(f"{files[0]}: key 'format' is not 1 or 'tasks' is missing; run experiments.compare again")
+        raise ReportError(f"{file}: key 'format' is not 1 or 'tasks' is missing; run experiments.compare again")
     return compared
+
+
+def read_sequences(folders: Iterable[Path], warnings: list[str]) -> list[dict[str, Any]]:
+    """What experiments.sequence left in the folders: the scores on every task after each stage."""
+    found = []
+    for file in sorted({file for folder in folders if folder.is_dir() for file in folder.rglob("sequence.json")}):
+        try:
+            one = json.loads(file.read_text(encoding="utf-8"))
+            width = len(one["tasks"])
+            if not all(len(line) == width for line in (one["base"], one["metrics"], *one["matrix"])):
+                raise ValueError("its lines have different lengths")
+            found.append(one)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            warnings.append(f"{file}: not a readable sequence ({error}); run experiments.sequence again")
+    return found
 
 
 class Distinct:

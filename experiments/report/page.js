@@ -7,6 +7,7 @@ const SECTIONS = [ // [id, heading, what it holds, whether it shows one task and
   ["learning", "Learning curves", learning, true],
   ["rates", "Learning rates", rates, true],
   ["forgotten", "Forgetting", forgetting, true],
+  ["sequences", "Task after task", sequences, false],
   ["ledger", "Where time goes", ledger, true],
   ["samples", "Predictions", samples, true],
   ["failures", "Failed runs", failures, false],

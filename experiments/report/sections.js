@@ -78,6 +78,28 @@ function forgetting() {
   ];
 }
 
+// A line a stage: the score on every task after it; what is lost since its own training is tinted.
+function sequences() {
+  if (!content.sequences.length) return null;
+  const short = (task) => String(task).split(" ")[0];
+  return [
+    hint("One delta trained on one task after another. Each line: the score on every task after that stage. Backward transfer: what the later stages did to the earlier tasks, on average."),
+    ...content.sequences.map((one, number) => {
+      const stages = [{ name: "nothing", scores: one.base, perplexity: one.text_perplexity?.[0], at: -1 },
+        ...one.matrix.map((scores, i) => ({ name: short(one.tasks[i]), scores, perplexity: one.text_perplexity?.[i + 1], at: i }))];
+      const lost = (stage, j) => (stage.at > j ? one.matrix[j][j] - stage.scores[j] : 0);
+      const tint = (by) => `background:rgb(var(${by > 0 ? "--loss" : "--gain"}) / ${(Math.min(1, Math.abs(2 * by)) * 0.5).toFixed(3)})`;
+      const columns = [
+        { key: "stage", head: "after training on", text: true, always: true, of: (stage) => stage.at, cell: (stage) => stage.name },
+        ...one.tasks.map((task, j) => ({ key: `task-${j}`, head: short(task), unit: words(one.metrics[j]), class: "heat", of: (stage) => stage.scores[j], style: (stage) => tint(lost(stage, j)), cell: (stage) => round(stage.scores[j]) })),
+        { key: "perplexity", head: "general text", unit: "perplexity", of: (stage) => stage.perplexity, cell: (stage) => round(stage.perplexity, 2) },
+      ];
+      return [make("h3", {}, dot(one.method), one.method, " ", make("small", {}, `${one.model} · seed ${one.seed} · backward transfer ${signed(one.backward_transfer)}, forward ${signed(one.forward_transfer)}`)),
+        table(`sequence-${number}`, columns, stages, { caption: `Sequence of ${one.method} on ${one.model}` })];
+    }),
+  ];
+}
+
 function ledger() {
   const made = lines().filter(inPlace), [drawn, legend] = costs(made);
   if (!drawn) return [empty("No complete run fits the filters.")];
