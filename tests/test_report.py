@@ -15,7 +15,7 @@ from experiments.report import compact_tables, gather, write
 from experiments.report.content import flat
 from experiments.report.page import inert
 from experiments.report.samples import BUDGET, LONGEST
-from experiments.rows import ReportError
+from experiments.rows import ReportError, essentials
 from experiments.tables import ending
 from tests.made_up import UNTRAINED, made_up, put
 from tests.made_up_study import failed, study
@@ -119,6 +119,16 @@ def test_a_result_that_cannot_be_read_is_a_warning_and_the_others_are_shown(tmp_
     assert str(bad) in content["warnings"][0]
     with pytest.raises(ReportError, match=re.escape(str(bad))):
         gather([bad.parent])
+
+
+def test_a_run_and_its_small_copy_are_one(tmp_path: Path) -> None:
+    run = made_up(config={**made_up()["config"], "out": str(tmp_path), "log_every": 3})
+    place = put(tmp_path, run, "z").with_name("metrics.jsonl")
+    place.write_text('{"step": 1, "loss": 2.0}\n')
+    (tmp_path / "a.result.json").write_text(json.dumps(essentials(run)))
+    put(tmp_path, made_up(seed=8), "other")
+    runs = gather([tmp_path])["runs"]
+    assert sorted((r["seed"], r["curve"] is None) for r in runs) == [(7, False), (8, True)]
 
 
 def test_comparisons_that_cannot_be_used_are_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.report.lines import mark_chosen
 from experiments.report.samples import side_by_side
-from experiments.rows import ReportError, beside, find, read, row
+from experiments.rows import ReportError, beside, essentials, find, read, row
 
 POINTS = 24_000  # of all learning curves together, so that the page stays small however many runs there are
 FEWEST, MOST = 20, 150  # points of one curve
@@ -45,6 +45,7 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
             warnings.append(str(error))
     if not found:
         raise ReportError("\n".join(warnings))
+    found = once(found)
     compared = read_comparison(comparison, folders)
     points = min(MOST, max(FEWEST, POINTS // len(found)))
     environments, configs = Distinct(), Distinct()
@@ -76,6 +77,16 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
             "warnings": warnings,
         }
     )
+
+
+def once(found: Sequence[tuple[Path, dict[str, Any]]]) -> list[tuple[Path, dict[str, Any]]]:
+    """Each run once, though its small copy be there too; of the two the one with a learning curve."""
+    kept: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for path, result in found:
+        same = json.dumps(essentials(result), sort_keys=True)
+        if same not in kept or beside(path, "metrics.jsonl").is_file():
+            kept[same] = (path, result)
+    return list(kept.values())
 
 
 def read_comparison(given: Path | None, folders: Iterable[Path]) -> dict[str, Any] | None:
