@@ -243,7 +243,8 @@ class Comparison:
         for task, contest in self.contests.items():
             contest.pending = [f"{cell.method} seed {cell.arm.config.seed}" for cell in pending if cell.task == task]
         tasks = {task: compared(each, config.alpha, config.resamples) for task, each in self.contests.items()}
-        title = f"{config.model}: {', '.join(config.tasks)}, {config.steps} steps, {config.seeds} seeds"
+        seeds = "1 seed" if config.seeds == 1 else f"{config.seeds} seeds"
+        title = f"{config.model}: {', '.join(config.tasks)}, {config.steps} steps, {seeds}"
         if pending:
             title += f"; under way, {len(pending)} runs still to be tested"
         comparison = {"format": FORMAT, "title": title, "how": how(config), "tasks": tasks}

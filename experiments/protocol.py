@@ -76,6 +76,7 @@ def how(config: CompareConfig) -> str:
     """The protocol in words, with its numbers."""
     by = "lowest loss" if config.choose_by is ChooseBy.loss else "best main metric, of two equal ones the lower loss,"
     last = config.first_seed + config.seeds - 1
+    seeds = f"each of the seeds {config.first_seed} to {last}" if config.seeds > 1 else f"seed {config.first_seed}"
     budget = "" if config.budget is None else f" Sizes were solved for {config.budget:,} trainable parameters."
     at_once = f" {config.slots} runs at a time, which slow one another down." if config.slots > 1 else ""
     shared = f" Every run: {' '.join(config.shared)}." if config.shared else ""
@@ -83,7 +84,7 @@ def how(config: CompareConfig) -> str:
         f"Made by `python -m experiments.compare`. Every method had {config.trials} learning rates, a factor of "
         f"{config.factor:g} apart around its default, each run for {config.search_steps or config.steps} steps with "
         f"seed {config.search_seed}; the one with the {by} on the validation set was chosen. Then it ran for "
-        f"{config.steps} steps with each of the seeds {config.first_seed} to {last}, and these runs alone saw the test "
+        f"{config.steps} steps with {seeds}, and these runs alone saw the test "
         f"set. A rate that is best in short runs need not be best in longer ones.{budget}{shared}{at_once}"
     )
 
