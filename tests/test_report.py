@@ -121,6 +121,17 @@ def test_a_result_that_cannot_be_read_is_a_warning_and_the_others_are_shown(tmp_
         gather([bad.parent])
 
 
+def test_a_search_is_a_variant_of_its_own_and_not_shown_as_a_test(tmp_path: Path) -> None:
+    search = made_up(lr=0.3, seed=0, key="searched", quality={"exact_match": 0.875})
+    search["config"] |= {"eval": {"part": "val"}, "optim": {"steps": 5}}
+    put(tmp_path, search, "search")
+    put(tmp_path, made_up(lr=0.3, seed=1), "test")
+    runs = gather([tmp_path])["runs"]
+    assert {(run["split"], run["variant"], run["chosen"]) for run in runs} == {
+        ("validation", "search", False), ("test", "", True),
+    }  # fmt: skip
+
+
 def test_a_run_and_its_small_copy_are_one(tmp_path: Path) -> None:
     run = made_up(config={**made_up()["config"], "out": str(tmp_path), "log_every": 3})
     place = put(tmp_path, run, "z").with_name("metrics.jsonl")

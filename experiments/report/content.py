@@ -22,7 +22,7 @@ POINTS = 24_000  # of all learning curves together, so that the page stays small
 FEWEST, MOST = 20, 150  # points of one curve
 # Settings that change neither what is learned nor what it is tested on.
 NO_VARIANT = (
-    *("seed", "optim.lr", "optim.checkpoint_every", "eval.batch_size"),
+    *("seed", "optim.lr", "optim.checkpoint_every", "eval.batch_size", "eval.part"),
     *("out", "log_every", "threads", "device", "track"),
 )
 # Kept apart from the run's record: too large, or stored once for all runs.
@@ -192,10 +192,13 @@ def curve(file: Path, most: int, warnings: list[str]) -> dict[str, Any] | None:
 
 
 def name_variants(runs: Sequence[dict[str, Any]], configs: Sequence[dict[str, Any]]) -> None:
-    """Say in `variant` by what else than seed and learning rate a method's runs on one task and model differ."""
+    """Say in `variant` by what else than seed and learning rate a method's runs on one task and model differ.
+
+    Those of a search, which are scored on the validation set, are a variant of their own.
+    """
     same: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for run in runs:
-        same[run["task"], run["model"], run["method"]].append(run)
+        same[run["task"], run["model"], run["method"], run["split"]].append(run)
     for group in same.values():
         leaves = [configs[run["config"]] for run in group]
         names = dict.fromkeys(name for leaf in leaves for name in leaf)
@@ -210,7 +213,7 @@ def name_variants(runs: Sequence[dict[str, Any]], configs: Sequence[dict[str, An
         short = {name: end if last.count(end) == 1 else name for name, end in zip(differ, last)}
         for run, leaf in zip(group, leaves):
             said = [f"{short[name]}={leaf[name]}" for name in differ if leaf.get(name) is not None]
-            run["variant"] = ", ".join(said)
+            run["variant"] = ", ".join(["search", *said] if run["split"] == "validation" else said)
 
 
 def finite(value: Any) -> Any:

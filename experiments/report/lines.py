@@ -18,11 +18,15 @@ def mark_chosen(runs: Sequence[Run], compared: dict[str, Any] | None) -> None:
     """Set `chosen` of every run: whether its learning rate is the one its method is shown at.
 
     That is the comparison's choice where there is one. Else, of a method's rates, the one with the most complete
-    seeds, as whoever ran them chose it; among equals the one with the lowest mean validation loss.
+    seeds, as whoever ran them chose it; among equals the one with the lowest mean validation loss. A search's runs are
+    shown only where the method was not tested.
     """
     rates: dict[tuple[str, ...], dict[float | None, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    tested = {(run["task"], run["model"], run["method"]) for run in runs if run["split"] == "test"}
     for run in runs:
         run["chosen"] = False
+        if run["split"] == "validation" and (run["task"], run["model"], run["method"]) in tested:
+            continue
         rates[run["task"], run["model"], run["method"], run["variant"]][run["lr"]].append(run)
     for (task, model, method, _), by_rate in rates.items():
         decided = entry(compared, task, model, method)

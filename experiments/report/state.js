@@ -61,7 +61,7 @@ const COSTS = { // what a run costs: its number, its unit, and how an axis shows
   peak: { name: "peak memory of training", of: (run) => run.memory.training_peak_bytes, show: bytes, binary: true, trained: true },
   step: { name: "time of a training step", unit: "s", of: (run) => run.step_s, show: seconds, trained: true },
   bytes: { name: "bytes to store a task", of: (run) => run.bytes.delta || null, show: bytes, log: true, binary: true, trained: true },
-  forgot: { name: "forgetting", unit: "perplexity, after ÷ before", of: ratio, show: (x) => `× ${round(x, 2)}`, trained: true },
+  forgot: { name: "forgetting", unit: "perplexity, after ÷ before", log: true, of: ratio, show: (x) => `× ${round(x, 2)}`, trained: true },
   drift: { name: "forgetting", unit: "drift of features, 1 − cosine", of: (run) => run.forgetting?.feature_drift, show: round, trained: true },
 };
 

@@ -45,5 +45,5 @@ function compare(a, b, direction) {
 }
 
 const dot = (method) => make("span", { class: "dot", style: `background:${colour(method)}`, "aria-hidden": "true" });
-const method = (item) => [dot(item.method), item.method, item.variant ? make("span", { class: "variant" }, ` ${item.variant}`) : null];
+const method = (item) => [dot(item.method), item.method, item.variant ? make("span", { class: "variant" }, item.variant) : null];
 const empty = (text) => make("p", { class: "empty" }, text);
