@@ -58,7 +58,8 @@ def before(
     """
     wanted = config.forgetting
     given = general_texts(config)
-    unlearned(config, f"forgetting.text={wanted.text or 'general'}", [Example(text=text) for text in given], learned)
+    places = {_asked(example): example.place for example in learned} if config.data.check is Check.error else {}
+    unlearned(f"forgetting.text={wanted.text or 'general'}", [Example(text=text) for text in given], places)
     ids = [encoder.tokenizer(text)["input_ids"][:TEXT_TOKENS] for text in given]
     ids = [text for text in ids if len(text) > 1]  # a single token has nothing to be foreseen from
     if not ids:
@@ -74,17 +75,15 @@ def before(
         starts = ids[: wanted.n_kl]
         base.written = kept("written", starts, lambda file: keep_written(file, model, encoder, starts, device))
         for entry in wanted.tasks:
-            base.tasks[entry] = scored_by_base(config, kept, model, encoder, entry, device)
-            probed = base.tasks[entry][0].test[: wanted.n_examples]
-            unlearned(config, f"forgetting.tasks={entry}", probed, learned)
+            task = task_config(entry)
+            data = load_task(task, seed=task.seed)
+            unlearned(f"forgetting.tasks={entry}", data.test[: wanted.n_examples], places)
+            base.tasks[entry] = data, scored_by_base(config, kept, model, encoder, data, device)
     return base
 
 
-def unlearned(config: Config, name: str, probed: Sequence[Example], learned: Sequence[Example]) -> None:
-    """Raise TaskError where an example that is probed, with its answer, is one that is learned from."""
-    if config.data.check is not Check.error:
-        return
-    places = {_asked(example): example.place for example in learned}
+def unlearned(name: str, probed: Sequence[Example], places: dict[tuple[Any, ...], str]) -> None:
+    """Raise TaskError where an example that is probed, with its answer, is one that is learned from, at its place."""
     for i, example in enumerate(probed):
         if (place := places.get(_asked(example))) is not None:
             where = f" ({place})" if place else ""
@@ -100,14 +99,12 @@ def _asked(example: Example) -> tuple[Any, ...]:
 
 
 def scored_by_base(
-    config: Config, kept: Kept, model: nn.Module, encoder: Encoder, entry: str, device: torch.device
-) -> tuple[TaskData, list[float]]:
-    """Another task, and the base's score of each of its examples."""
-    task = task_config(entry)
-    data = load_task(task, seed=task.seed)
+    config: Config, kept: Kept, model: nn.Module, encoder: Encoder, data: TaskData, device: torch.device
+) -> list[float]:
+    """The base's score of each of another task's examples."""
     how = [config.optim.max_length, config.eval.batch_size, config.eval.max_new_tokens]
     what = [data.sha256, data.metric, config.forgetting.n_examples, *how]
-    return data, kept.numbers(f"task-{data.name}", what, lambda: scored(config, model, encoder, data, device))
+    return kept.numbers(f"task-{data.name}", what, lambda: scored(config, model, encoder, data, device))
 
 
 def after(
