@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, cast, get_args, get_origin, get_type_hints
@@ -17,7 +17,7 @@ from experiments import ROOT
 
 FORMAT = 2
 HEAD = ("method", "model", "task", "seed", "lr", "steps", "batch_size", "key", "environment", "config")  # always there
-NOT_IN_FILE = ("failure", "failure_kind", "file", "note")
+NOT_IN_FILE = ("failure", "failure_kind", "file")
 # The fields whose key in the file is not their own name.
 KEYS = {
     "train_loss": "loss.train_last",
@@ -97,7 +97,6 @@ class Row:
     environment: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     file: Path | None = None  # where it was read; `beside` finds the run's other files
-    note: str = ""  # what the reader must know beside the numbers; the table stars the row and says it below
 
     @property
     def score(self) -> float:
@@ -123,15 +122,6 @@ class Row:
     def total_s(self) -> float:
         """The run's wall clock."""
         return self.seconds["total"]
-
-    @property
-    def label(self) -> str:
-        """The method's name, starred where a note goes with it."""
-        return f"{self.method} *" if self.note else self.method
-
-    def noted(self, note: str) -> Row:
-        """The same row with a note."""
-        return replace(self, note=note)
 
 
 HINTS = get_type_hints(Row)
