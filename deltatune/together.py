@@ -6,7 +6,9 @@ very tensor that the first one brought.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 from deltatune.host import Host
 from deltatune.layout import blocks, frozen, readers
 
+Draws = tuple[Tensor, Tensor | None]
+
 
 class Together:
     """The hosts, and between the calls of one pass (x, the outputs not fetched yet)."""
@@ -22,15 +26,18 @@ class Together:
     def __init__(self, hosts: Sequence[nn.Module]):
         self.hosts = tuple(hosts)
         self.ready: tuple[Tensor, dict[int, Tensor]] | None = None
+        self.drawn: tuple[weakref.ref[Tensor], Draws, set[int]] | None = None  # x, the generators before, hosts served
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"hosts": self.hosts, "ready": None}
+        return {"hosts": self.hosts, "ready": None, "drawn": None}
 
     def output(self, host: nn.Module, x: Tensor) -> Tensor | None:
         """The host's output, or None where it is to be computed alone.
 
-        That is so without gradients, where little is gained; where somebody watches the calls or what is kept for the
-        backward (hooks, activation checkpointing); and where the hosts do not have one live delta each.
+        That is so where somebody watches the calls (hooks), and where the hosts do not have one live delta each.
+        Without gradients little is gained, and where somebody packs what is kept for the backward, activation
+        checkpointing may stop between two hosts when it computes them again: there each is computed at its own call,
+        but draws what the first one drew, so that checkpointing changes no dropout mask.
         """
         ready, self.ready = self.ready, None
         if ready is not None and ready[0] is x and id(host) in ready[1]:
@@ -39,20 +46,38 @@ class Together:
             return y
         if ready is not None:  # what was computed for the others was not wanted: the structure was misread
             self.hosts = ()
-        if not torch.is_grad_enabled() or saved_tensors_hooks():
+        one_by_one = not torch.is_grad_enabled() or saved_tensors_hooks()
+        if one_by_one and not host.training:
             return None
         if all(other is not host for other in self.hosts):  # a replica is not the host
             return None
         calls = [call for other in self.hosts if (call := only_call(other)) is not None]
         if len(calls) < len(self.hosts):
             return None
-        ys = type(calls[0][0]).together(x, calls)
+        together = type(calls[0][0]).together
+        if one_by_one:
+            with self.same_draws(host, x):
+                ys = together(x, [call for other, call in zip(self.hosts, calls) if other is host])
+            return None if ys is None else ys[0]
+        ys = together(x, calls)
         if ys is None:
             return None
         outputs = {id(other): y for other, y in zip(self.hosts, ys, strict=True)}
         y = outputs.pop(id(host))
         self.ready = (x, outputs)
         return y
+
+    @contextmanager
+    def same_draws(self, host: nn.Module, x: Tensor) -> Iterator[None]:
+        """A block that draws what the first host drew for this very x, if that was in the same pass."""
+        if self.drawn is None or self.drawn[0]() is not x or id(host) in self.drawn[2]:
+            self.drawn = (weakref.ref(x), draws(x.device), {id(host)})
+            yield
+        else:
+            self.drawn[2].add(id(host))
+            with torch.random.fork_rng([x.device] if x.is_cuda else []):
+                redraw(x.device, self.drawn[1])
+                yield
 
 
 def only_call(host: nn.Module) -> tuple[Any, Any, float] | None:
@@ -63,6 +88,17 @@ def only_call(host: nn.Module) -> tuple[Any, Any, float] | None:
     if len(live) != 1 or base is None or hooked(live[0][0]):
         return None
     return live[0][0], base, live[0][1]
+
+
+def draws(device: torch.device) -> Draws:
+    """Where torch's generators stand: the CPU's, and the device's own if it is a GPU."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def redraw(device: torch.device, at: Draws) -> None:
+    torch.set_rng_state(at[0])
+    if at[1] is not None:
+        torch.cuda.set_rng_state(at[1], device)
 
 
 def saved_tensors_hooks() -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5Model
 
 import deltatune as dt
@@ -83,6 +85,11 @@ def test_layers_that_read_one_tensor_drop_the_same_of_it(sizes: list[int]) -> No
     first, *others = [(host(x) - F.linear(x, host.weight, host.bias))[..., 0] for host in readers]
     for change in others:
         torch.testing.assert_close(first, change)
+    with torch.no_grad():
+        alone = [(host(x) - F.linear(x, host.weight, host.bias))[..., 0] for host in (*readers, readers[0])]
+    for change in alone[1:3]:
+        torch.testing.assert_close(alone[0], change)
+    assert not torch.equal(alone[0], alone[3])  # the next pass over the same x
     assert not torch.equal(first, (readers[0](x) - F.linear(x, readers[0].weight))[..., 0])  # the next call's is new
 
 
@@ -108,6 +115,35 @@ def test_alone_without_gradients_under_hooks_and_checkpointing(sizes: list[int])
     checkpoint_activations(model.train())
     gradients(model)
     assert set(sizes) == {1}
+
+
+def test_checkpointing_changes_no_mask(sizes: list[int]) -> None:
+    model = llama(dt.LoRA.on(rank=3, dropout=0.5)).train()
+    torch.manual_seed(3)
+    out, want = gradients(model)
+    stands = torch.get_rng_state()
+    checkpoint_activations(model)
+    torch.manual_seed(3)
+    again, got = gradients(model)
+    assert torch.equal(torch.get_rng_state(), stands)
+    assert set(sizes[8:]) == {1}
+    torch.testing.assert_close(again, out)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(gradients(model)[0], out)  # the next pass draws anew
+
+
+def test_reentrant_checkpointing_changes_no_mask() -> None:
+    """It runs the forward without gradients, and with them in the backward."""
+    model = llama(dt.LoRA.on(rank=3, dropout=0.5)).train()
+    feed_forward = model.model.layers[0].mlp  # type: ignore[union-attr]
+    x, found = torch.randn(4, 32, requires_grad=True), []
+    for run in (feed_forward, partial(checkpoint, feed_forward, use_reentrant=True)):
+        model.zero_grad()
+        torch.manual_seed(3)
+        out = run(x)
+        out.square().sum().backward()
+        found.append([out, *(p.grad for p in feed_forward.parameters() if p.requires_grad)])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 def test_alone_where_the_live_deltas_differ(sizes: list[int]) -> None:
