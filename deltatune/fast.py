@@ -16,8 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.backends.cuda import SDPAParams, can_use_flash_attention
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+aten: Any = torch.ops.aten
 LEVELS = 1 << 15  # of a dropout probability: 15 random bits an element
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -156,6 +158,32 @@ class Rescale(torch.autograd.Function):
         return dh, dg
 
 
+def returns_log_sum_exp(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether torch's flash attention, which tells it, takes these (B, H, T, D)."""
+    if not q.is_cuda:
+        return True
+    return q.shape[-1] % 8 == 0 and can_use_flash_attention(SDPAParams(q, k, v, None, 0.0, True, False))
+
+
+def causal_flash(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
+    """(o, log-sum-exp (B, H, T), what `causal_flash_backward` needs beside them)."""
+    if not q.is_cuda:
+        return *aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale), ()
+    o, lse, first, last, T, S, seed, offset, _ = aten._scaled_dot_product_flash_attention(
+        q, k, v, 0.0, True, scale=scale
+    )
+    return o, lse, (first, last, T, S, 0.0, True, seed, offset)
+
+
+def causal_flash_backward(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, rest: tuple[Any, ...], scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(dq, dk, dv); o and lse may be those of more keys than k, the gradients are then exactly this part's."""
+    if not q.is_cuda:
+        return aten._scaled_dot_product_flash_attention_for_cpu_backward(do, q, k, v, o, lse, 0.0, True, scale=scale)
+    return aten._scaled_dot_product_flash_attention_backward(do, q, k, v, o, lse, *rest, scale=scale)
+
+
 class PrefixedCausal(torch.autograd.Function):
     """Causal attention over [P; K], every query seeing all of P, without a mask; q, k, v (B, H, T, D), p (H, L, D).
 
@@ -166,7 +194,7 @@ class PrefixedCausal(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, scale: float) -> Tensor:
-        o, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
+        o, lse, ctx.rest = causal_flash(q, k, v, scale)
         scores = (q @ pk.transpose(-1, -2)).to(lse.dtype) * scale
         whole = torch.logaddexp(lse, scores.logsumexp(-1))
         o = o * (lse - whole).exp()[..., None].to(o.dtype) + (scores - whole[..., None]).exp().to(pv.dtype) @ pv
@@ -178,9 +206,7 @@ class PrefixedCausal(torch.autograd.Function):
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_order()
         q, k, v, pk, pv, o, whole = ctx.saved_tensors
-        dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            do, q, k, v, o, whole, 0.0, True, scale=ctx.scale
-        )
+        dq, dk, dv = causal_flash_backward(do, q, k, v, o, whole, ctx.rest, ctx.scale)
         scores = (q @ pk.transpose(-1, -2)).to(whole.dtype) * ctx.scale
         share = (scores - whole[..., None]).exp()
         mean = (do * o).sum(-1, keepdim=True, dtype=whole.dtype)

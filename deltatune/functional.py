@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor, nn
 
-from deltatune.fast import LoRALinears, PrefixedCausal, Rescale, attention_kernel
+from deltatune.fast import LoRALinears, PrefixedCausal, Rescale, attention_kernel, returns_log_sum_exp
 
 
 def like(parameter: Tensor, x: Tensor) -> Tensor:
@@ -152,10 +152,10 @@ def attend_prefixed(
     q (B, H, T, D), k and v (B, H or H_kv, S, D), pk and pv (H_kv, L, D) -> (B, H, T, D).
     """
     length = pk.shape[-2]
-    fast = path(q, k, v, trained=True) == "fast"
-    if fast and base is F.scaled_dot_product_attention and is_causal and attn_mask is None and not dropout_p:
+    way = "plain" if torch.compiler.is_compiling() else path(q, k, v, trained=True)
+    if way != "plain" and base is F.scaled_dot_product_attention and is_causal and attn_mask is None and not dropout_p:
         long, scale = q.shape[-2] >= 256, kwargs.get("scale") or 1 / math.sqrt(q.shape[-1])
-        if long and q.dim() == 4 and q.shape == k.shape == v.shape:
+        if long and q.dim() == 4 and q.shape == k.shape == v.shape and returns_log_sum_exp(q, k, v):
             return PrefixedCausal.apply(q, k, v, *(by_head(like(p, q), q.shape[1]) for p in (pk, pv)), scale)
     mask = allowed(attn_mask, is_causal, q, k)
     if mask is not None:
@@ -167,7 +167,7 @@ def attend_prefixed(
         p = by_head(like(p, to), to.shape[-3])
         return torch.cat([p.expand(*to.shape[:-3], *p.shape), to], -2)
 
-    with attention_kernel(q.shape[-2], q.device) if fast else nullcontext():
+    with attention_kernel(q.shape[-2], q.device) if way == "fast" else nullcontext():
         return base(q, prepend(pk, k), prepend(pv, v), attn_mask=mask, dropout_p=dropout_p, **kwargs)
 
 

@@ -39,7 +39,7 @@ TYPES = {
     torch.int32: "*i32",
 }
 UNMASKED = ("bwd_s", "linear_expand")
-DTYPES = {HALF: ["bfloat16"], SINGLE: ["float32"]}
+DTYPES = {HALF: ["bfloat16", "float16"], SINGLE: ["float32"]}
 
 
 class Job(NamedTuple):

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import deltatune as dt
 from deltatune import functional
-from deltatune.fast import LEVELS, LoRALinears, PrefixedCausal, Rescale, keep_mask, masked
+from deltatune.fast import LEVELS, LoRALinears, Rescale, keep_mask, masked
 
 SIZES = st.sampled_from([1, 2, 3, 7, 16, 33])
 
@@ -252,46 +252,3 @@ def test_dropout_is_for_training_and_drops_the_deltas_input_alone():
     mean = sum(model(x) - base for _ in range(200)) / 200
     assert not torch.equal(model(x), model(x))
     assert (mean - full).norm() < 0.15 * full.norm()
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("heads", [2, 4])
-def test_a_prefix_joined_by_log_sum_exp_is_the_masked_one(dtype, heads, monkeypatch):
-    """On 256 causal tokens the prefix attends apart; output and gradients against the mask in fp64."""
-    torch.manual_seed(0)
-    shapes = [(2, 4, 256, 8)] * 3 + [(heads, 5, 8)] * 2
-    exact = [torch.randn(s, dtype=torch.float64) for s in shapes]
-    if dtype is torch.bfloat16:
-        exact = [t.bfloat16().double() for t in exact]
-
-    def run(dtype):
-        leaves = [t.to(dtype) for t in exact]
-        # as a transformer has them: heads behind tokens in memory
-        leaves[:3] = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in leaves[:3]]
-        leaves = [t.requires_grad_() for t in leaves]
-        o = functional.attend_prefixed(F.scaled_dot_product_attention, *leaves, is_causal=True)
-        torch.manual_seed(1)
-        return [o, *torch.autograd.grad(o, leaves, torch.randn(o.shape, dtype=torch.float64).to(dtype))]
-
-    joined = []
-    monkeypatch.setattr(functional, "PrefixedCausal", Counted(joined))
-    ours = run(dtype)
-    assert joined == ["joined"]
-    with monkeypatch.context() as patch:
-        patch.setenv("DELTATUNE_KERNELS", "off")
-        masked_, want = run(dtype), run(torch.float64)
-    assert joined == ["joined"]
-    for mine, torchs, true in zip(ours, masked_, want, strict=True):
-        error, theirs = (mine.double() - true).norm(), (torchs.double() - true).norm()
-        assert error <= 1.5 * theirs + 4 * torch.finfo(dtype).eps * true.norm()
-
-
-class Counted:
-    """PrefixedCausal, noting its calls."""
-
-    def __init__(self, calls):
-        self.calls = calls
-
-    def apply(self, *args):
-        self.calls.append("joined")
-        return PrefixedCausal.apply(*args)
