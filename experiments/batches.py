@@ -176,6 +176,25 @@ def collate(rows: Sequence[Row], pad: int, device: torch.device) -> Batch:
     return Batch(inputs, padded(labels, IGNORED, device))
 
 
+def by_length(rows: Sequence[Row], pass_tokens: int = 256) -> list[list[Row]]:
+    """The rows in groups of like length, cut so that Σ (rows · longest + pass_tokens) over the groups is least.
+
+    pass_tokens: how many tokens a forward and backward of its own is held to cost; of SmolLM2 on one core, one that
+    takes 0.25 s beside 4 ms a token, it is 64. More keeps an ordinary batch, whose lengths are near, whole.
+    """
+    rows = sorted(rows, key=lambda row: row.n_tokens)
+    least, cuts = [0], [0]  # of the first i rows: their cost, and where their last group begins
+    for i, longest in enumerate((row.n_tokens for row in rows), 1):
+        costs = [least[j] + (i - j) * longest + pass_tokens for j in range(i)]
+        least.append(min(costs))
+        cuts.append(costs.index(least[-1]))
+    groups, stop = [], len(rows)
+    while stop:
+        groups.append(rows[cuts[stop] : stop])
+        stop = cuts[stop]
+    return groups
+
+
 def padded(lists: Sequence[Sequence[int]], value: int, device: torch.device, left: bool = False) -> Tensor:
     """(B, T): the lists, filled up with `value` to the longest."""
     longest = max(map(len, lists))

@@ -83,7 +83,7 @@ class OptimConfig:
     lr: float = MISSING
     steps: int = 60
     batch_size: int = 8  # examples an optimizer step
-    micro_batch: int | None = None  # examples a forward; None: the whole batch. The gradient is the same
+    micro_batch: int | None = None  # examples a forward; None: all, on a CPU those of like length. Same gradient
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01

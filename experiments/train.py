@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from deltatune.fast import attention_kernel
-from experiments.batches import Row, collate
+from experiments.batches import Row, by_length, collate
 from experiments.checkpoint import Checkpoints, State
 from experiments.config import OptimConfig
 from experiments.files import write_text
@@ -112,11 +112,16 @@ def accumulate(
 ) -> tuple[float, int]:
     """Gradients of the mean loss over all labelled tokens of the rows, in parts; that loss, and the real tokens.
 
-    Each part's summed loss is divided by the labels of the whole, so the parts' sizes do not matter.
+    Each part's summed loss is divided by the labels of the whole, so the parts' sizes do not matter. On a CPU, where
+    padding costs what tokens cost, a batch of very different lengths is cut in parts unless micro_batch says how.
     """
     size = optim.micro_batch or len(rows)
     with ledger("data"):
-        parts = [collate(rows[i : i + size], pad, device) for i in range(0, len(rows), size)]
+        if optim.micro_batch is None and device.type == "cpu":
+            chosen = by_length(rows)
+        else:
+            chosen = [rows[i : i + size] for i in range(0, len(rows), size)]
+        parts = [collate(part, pad, device) for part in chosen]
         n_labelled = sum(part.n_labelled for part in parts)
         n_tokens = sum(part.n_tokens for part in parts)
     loss = 0.0

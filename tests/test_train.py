@@ -8,11 +8,13 @@ import types
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import deltatune as dt
-from experiments.batches import IGNORED, Encoder, Option, Row, collate, indices, padded
+from experiments.batches import IGNORED, Encoder, Option, Row, by_length, collate, indices, padded
 from experiments.config import Decay
 from experiments.evaluate import mean_loss
 from experiments.ledger import Ledger
@@ -21,6 +23,7 @@ from experiments.optimizer import Optimizer, groups, learning_rate
 from experiments.prepare import checkpoint_activations
 from experiments.tasks import Example
 from experiments.train import accumulate
+from tests.cases import shaken
 from tests.small import CPU, END, PAD, VOCABULARY, Characters, llama, optim, some_rows
 
 
@@ -187,6 +190,38 @@ def test_accumulation_weighs_tokens_not_parts():
     means = [mean_loss(model, rows[i : i + 1], PAD, 1, CPU) for i in range(8)]
     assert abs(sum(means) / 8 - whole_loss) > 1e-3  # the mean of means, which it must not be
     assert mean_loss(model, rows, PAD, 3, CPU) == pytest.approx(whole_loss, rel=1e-5)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(0, 60))
+def test_rows_of_like_length_are_batched_at_the_least_cost(lengths, pass_tokens):
+    rows = [Row([i], [7] * (n - 1)) for i, n in enumerate(lengths)]
+    groups = by_length(rows, pass_tokens)
+    assert sorted(row.prompt for part in groups for row in part) == [[i] for i in range(len(rows))]
+
+    def cost(parts):
+        return sum(len(part) * max(part) + pass_tokens for part in parts)
+
+    def ways(left):
+        for i in range(1, len(left) + 1):
+            for rest in ways(left[i:]) if left[i:] else [[]]:
+                yield [left[:i], *rest]
+
+    assert cost([[row.n_tokens for row in part] for part in groups]) == min(map(cost, ways(sorted(lengths))))
+
+
+def test_a_long_row_is_computed_apart_and_changes_no_gradient():
+    rows = [*some_rows(), Row([3, 4], [5, 6, 7] * 130)]
+    assert [len(part) for part in by_length(rows)] == [1, len(rows) - 1]
+    assert len(by_length(some_rows())) == 1
+    model = llama()
+    dt.inject(model, dt.LoRA.on(rank=2))
+    shaken(model)
+    found = []
+    for micro in (None, len(rows)):
+        model.zero_grad()
+        loss, n_tokens = accumulate(model, rows, optim(micro_batch=micro), PAD, CPU, Ledger())
+        found.append([torch.tensor([loss, n_tokens]), *(p.grad for _, p in dt.parameters(model))])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-7)
 
 
 def test_gradient_checkpointing_changes_nothing():
