@@ -1,29 +1,28 @@
 """A training step of SmolLM2-135M on 8 x 64 tokens: milliseconds, tokens/s, peak memory; LoRA r16, alpha 32, on every
 linear layer, and prefix, IA3 and DoRA.
 
-    python -m benchmarks.bench_train_step [--scenarios bf16 half …] [--quick] [--no-memory]
+    python -m benchmarks.bench_train_step [--scenarios bf16 half …] [--quick]
 
 frozen: forward, and backward to the embeddings' output, the bound. peft: adapters in fp32 over the bf16 base, its
-default; peft matched: in bf16. Peak memory: a fresh process a provider, three steps, its rise over the loaded model.
+default; peft matched: in bf16. our loop: what a run of experiments does, which keeps freed memory and sends labelled
+rows alone through the head. Each provider has a process of its own and they take turns, a step each; peak memory is
+the rise over the loaded model while it is built and makes three steps.
 """  # fmt: skip
 
 from __future__ import annotations
 
-import argparse
-import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
+from benchmarks.apart import Apart, Told
 from benchmarks.command import Case, finish, parser, run, settle
-from benchmarks.memory import print_rise, process_rise_bytes
 from benchmarks.steps import MODELS, SCENARIOS, Scenario, base, batch, build, providers
-from benchmarks.timing import Timed, attempt
-from experiments.batches import Batch
+from benchmarks.timing import Timed
+from experiments.memory import keep_freed
 
 NAME = "bench_train_step"
 
@@ -34,51 +33,35 @@ def cases(options: Any) -> Iterator[Case]:
 
 
 def case(name: str, scenario: Scenario, options: Any) -> Case:
-    model = base(options.model, scenario, options.device)
-    given = batch(model, options.batch, options.tokens, scenario.labelled, options.seed)
     made: dict[str, Timed | str] = {}
     for provider in providers(scenario):
-        torch.manual_seed(options.seed)
-        made[provider] = attempt(partial(timed_step, provider, scenario, copy.deepcopy(model), given))
-    notes: dict[str, str] = {}
-    for provider, timed in made.items():
-        if isinstance(timed, Timed) and options.memory:
-            rise = process_rise_bytes(f"benchmarks.{NAME}", child_arguments(name, provider, options))
-            timed.peak_bytes = rise if isinstance(rise, int) else None
-            notes |= {} if isinstance(rise, int) else {provider: f"no peak memory: {rise}"}
+        made[provider] = timed_step(provider, scenario, options)
     shape = f"{options.model} {options.batch}x{options.tokens} {name}"
     about = (scenario.rank, scenario.dropout, scenario.dtype)
-    return Case(f"{scenario.method} step", shape, made, *about, median=True, notes=notes)
+    return Case(f"{scenario.method} step", shape, made, *about, median=True)
 
 
-def timed_step(provider: str, scenario: Scenario, model: nn.Module, given: Batch) -> Timed | str:
-    step = build(provider, scenario, model, given)
-    return step if isinstance(step, str) else Timed(step, tokens=given.n_tokens)
+def timed_step(provider: str, scenario: Scenario, options: Any) -> Timed | str:
+    asked = (options.model, options.device, options.batch, options.tokens, options.seed)
+    try:
+        process = Apart(partial(loaded, provider, scenario, *asked), options.device)
+    except Told as said:
+        return str(said)
+    return Timed(process.once, apart=True, tokens=options.batch * options.tokens, peak_bytes=process.rise_bytes)
 
 
-def child_arguments(name: str, provider: str, options: Any) -> list[str]:
-    threads = torch.get_num_threads()
-    fixed = [f"--{key}={getattr(options, key)}" for key in ("device", "model", "batch", "tokens", "seed")]
-    return [*fixed, f"--threads={threads}", f"--scenario={name}", f"--child={provider}"]
-
-
-def child(options: Any) -> int:
-    """Print how far memory rises in this process while one provider is built and steps."""
-    torch.set_num_threads(options.threads[0])
-    scenario = SCENARIOS[options.scenario]
-    model = base(options.model, scenario, options.device)
-    given = batch(model, options.batch, options.tokens, scenario.labelled, options.seed)
+def loaded(
+    provider: str, scenario: Scenario, name: str, device: torch.device, B: int, T: int, seed: int
+) -> Callable[[], Callable[[], Any] | str]:
+    """With the model in memory, what builds a provider's step on it."""
+    if provider.endswith("our loop"):
+        keep_freed()  # as a training run does
+    model = base(name, scenario, device)
+    given = batch(model, B, T, scenario.labelled, seed)
     with torch.no_grad():  # the weights' pages come into memory when they are first read
         model(input_ids=given.inputs["input_ids"][:1, :8])
-
-    def built() -> Any:
-        step = build(options.child, scenario, model, given)
-        if isinstance(step, str):
-            raise SystemExit(step)
-        return step
-
-    print_rise(built, options.device)
-    return 0
+    torch.manual_seed(seed)
+    return partial(build, provider, scenario, model, given)
 
 
 def add_step_options(parser: Any) -> None:
@@ -86,9 +69,6 @@ def add_step_options(parser: Any) -> None:
     parser.add_argument("--model", default="smollm2", choices=MODELS)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--no-memory", dest="memory", action="store_false", help="no fresh processes")
-    parser.add_argument("--scenario", help=argparse.SUPPRESS)  # these two: the benchmark calls itself with them
-    parser.add_argument("--child", help=argparse.SUPPRESS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,8 +76,6 @@ def main(argv: list[str] | None = None) -> int:
     add_step_options(made)
     made.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     options = settle(made.parse_args(argv))
-    if options.child:
-        return child(options)
     if options.quick:
         options.scenarios, options.batch, options.tokens = options.scenarios[:1], 2, 16
     return finish(run(NAME, cases, options))

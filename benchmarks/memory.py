@@ -1,10 +1,8 @@
-"""Bytes: what a call holds at its peak, what it keeps for the backward, and how far a fresh process grows."""
+"""Bytes: what a call holds at its peak, and what it keeps for the backward."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.profiler import profile
-
-from experiments.memory import Memory
-from experiments.record import ROOT
 
 
 def call_peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
@@ -77,32 +72,3 @@ def saved_for_backward(forward: Callable[[], Any], apart: Sequence[Tensor] = ())
     total = sum(kept.values())
     del out
     return total
-
-
-def process_rise_bytes(module: str, arguments: Sequence[str], timeout_s: float = 900) -> int | str:
-    """What `print_rise` printed in a fresh process of `python -m module …`, or the error it ended with."""
-    command = [sys.executable, "-m", module, *arguments]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=True)
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr or "").strip().splitlines()[-1:]
-        return f"failed: {' '.join(last)[:200]}"
-    except subprocess.TimeoutExpired:
-        return f"failed: no answer within {timeout_s:.0f} s"
-    return json.loads(done.stdout.strip().splitlines()[-1])["rise_bytes"]
-
-
-def print_rise(build: Callable[[], Callable[[], Any]], device: torch.device, steps: int = 3) -> None:
-    """Build and run some steps; print how far memory rose over the start as {"rise_bytes": …}."""
-    memory = Memory()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    start = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    memory.begin()
-    step = build()
-    for _ in range(steps):
-        step()
-    rise = memory.increase_bytes()
-    if device.type == "cuda":
-        rise = torch.cuda.max_memory_allocated(device) - start
-    print(json.dumps({"rise_bytes": rise}))

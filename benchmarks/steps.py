@@ -34,7 +34,7 @@ class Scenario:
     dropout: float = 0.0
     labelled: float = 1.0
     rank: int | None = 16
-    more: tuple[str, ...] = ("ours, our loop", "full")  # providers besides frozen, peft, peft matched and ours
+    more: tuple[str, ...] = ("ours, our loop", "full", "full, our loop")  # besides frozen, both peft and ours
 
 
 SCENARIOS = {
@@ -53,7 +53,7 @@ MODELS = ("smollm2", "smollm2-random", "tiny")
 def providers(scenario: Scenario) -> list[str]:
     """In the order in which they are timed; PEFT's two ways are one in fp32."""
     matched = ["peft matched"] if scenario.dtype != "fp32" else []
-    return ["frozen", "peft", *matched, "ours", *scenario.more]
+    return ["frozen", "frozen, our loop", "peft", *matched, "ours", *scenario.more]
 
 
 def base(name: str, scenario: Scenario, device: torch.device) -> nn.Module:
@@ -110,6 +110,8 @@ def our_loss(model: nn.Module, batch: Batch) -> Tensor:
 def build(provider: str, scenario: Scenario, model: nn.Module, batch: Batch) -> Callable[[], Tensor] | str:
     """The step of a provider on `model`, which it changes; or why there is none. A step returns its loss."""
     model.train()
+    loss_of = our_loss if provider.endswith("our loop") else own_loss
+    provider = provider.removesuffix(", our loop")
     if provider == "frozen":
         return frozen_step(model, batch)
     if provider.startswith("peft"):
@@ -117,9 +119,9 @@ def build(provider: str, scenario: Scenario, model: nn.Module, batch: Batch) -> 
             return NO_PEFT
         return trained_step(peft_model(model, scenario, widen=provider == "peft"), batch, own_loss)
     if provider == "full":
-        return trained_step(model.requires_grad_(), batch, own_loss)
+        return trained_step(model.requires_grad_(), batch, loss_of)
     dt.inject(model, our_rule(scenario), example=batch.inputs if provider == "ours from example" else None)
-    return trained_step(model.train(), batch, our_loss if provider.endswith("our loop") else own_loss)
+    return trained_step(model.train(), batch, loss_of)
 
 
 def frozen_step(model: nn.Module, batch: Batch) -> Callable[[], Tensor]:

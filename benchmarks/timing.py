@@ -20,10 +20,12 @@ FLUSH_BYTES = 256 << 20  # over the 50 MB of L2 of an H100
 
 @dataclass
 class Timed:
-    """What is timed of one provider, and what is known of it besides. before: what comes before each call, untimed."""
+    """What is timed of one provider, and what is known of it besides. before: what comes before each call, untimed;
+    apart: run is given a clock's name and tells its milliseconds itself (`apart.Apart`)."""
 
-    run: Callable[[], Any]
+    run: Callable[..., Any]
     before: Callable[[], Any] | None = None
+    apart: bool = False
     tokens: int | None = None
     flops: float | None = None
     moved_bytes: float | None = None
@@ -85,7 +87,7 @@ def measure(
         try:
             for _ in range(max(1, warmup)):
                 once(timed, clock)
-            if graphs and timed.before is None:
+            if graphs and timed.before is None and not timed.apart:
                 timed = Timed(graphed(timed.run))
             live[name] = timed
         except Exception as error:  # a provider that cannot run here is a row that says so
@@ -110,6 +112,8 @@ def measure(
 
 def once(timed: Timed, clock: str, flush: torch.Tensor | None = None) -> float:
     """Milliseconds of one call."""
+    if timed.apart:
+        return timed.run(clock)
     if timed.before is not None:
         timed.before()
     if clock in CLOCKS:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import gpu, memory, plots, providers, roofline, steps, tune
+from benchmarks.apart import Apart, Told
 from benchmarks.table import COLUMNS, Row, add_ratios, read_csv, write_csv
 from benchmarks.timing import Timed, measure
+from experiments.batches import Batch
 
 # PEFT still asks transformers by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -37,7 +40,7 @@ def run(name: str, out: Path, *arguments: str) -> list[dict[str, str]]:
 
 
 LAYER = ("--models", "toy", "--rows", "8", "--dtypes", "bf16")
-TINY = ("--model", "tiny", "--batch", "2", "--tokens", "8", "--no-memory")
+TINY = ("--model", "tiny", "--batch", "2", "--tokens", "8")
 RUNS = {
     "bench_lora_linear": (*LAYER, "--ranks", "4", "--dropouts", "0", "0.1", "--quick"),
     "bench_lora_group": (*LAYER, "--ranks", "4", "--dropouts", "0", "--ops", "both", "--quick"),
@@ -86,10 +89,8 @@ def test_what_is_absent_is_a_row_that_says_so(monkeypatch, tmp_path: Path) -> No
     for provider in ("peft", "peft matched", "peft compiled", "ours triton", "ours addmm"):
         assert rows[provider]["note"].startswith("absent") and rows[provider]["y50"] == ""
     assert "not installed" in rows["peft"]["note"] and rows["ours"]["y50"] and rows["ours"]["ratio_peft"] == ""
-    rows = {
-        row["provider"]: row for row in run("bench_train_step", tmp_path / "steps.csv", *TINY, "--scenarios", "fp32")
-    }
-    assert "not installed" in rows["peft"]["note"] and rows["ours"]["ratio_frozen"]
+    step = steps.build("peft", steps.SCENARIOS["fp32"], torch.nn.Linear(2, 2), Batch({}, torch.empty(0)))
+    assert isinstance(step, str) and "not installed" in step
 
 
 def test_rows_of_other_cases_take_no_part_in_a_ratio() -> None:
@@ -155,12 +156,26 @@ def test_bytes_of_a_call_and_of_its_graph() -> None:
     assert memory.saved_for_backward(lambda: (x * x) @ w, [w]) == x.untyped_storage().nbytes()
 
 
-def test_a_fresh_process_measures_one_provider(capsys) -> None:
-    from benchmarks.bench_train_step import main
+def grown(n: int) -> Callable[[], Callable[[], object]]:
+    return lambda: lambda: torch.zeros(n, dtype=torch.uint8).sum()
 
-    assert main(["--device=cpu", *TINY[:-1], "--scenario=fp32", "--child=ours"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rise_bytes"] >= 0
-    assert memory.process_rise_bytes("no_such_module", []) != 0
+
+def broken(message: str) -> None:
+    raise ValueError(message)
+
+
+def absent() -> Callable[[], str]:
+    return lambda: "absent: no such package"
+
+
+def test_a_call_in_a_process_of_its_own_tells_its_time_and_memory() -> None:
+    big, small = Apart(partial(grown, 200 << 20), CPU), Apart(partial(grown, 1 << 10), CPU)
+    assert big.rise_bytes >= 200 << 20 > 100 << 20 > small.rise_bytes
+    assert big.once("wall") > small.once("wall") > 0
+    with pytest.raises(Told, match=r"^failed: ValueError: so it is$"):
+        Apart(partial(broken, "so it is"), CPU)
+    with pytest.raises(Told, match=r"^absent: no such package$"):
+        Apart(absent, CPU)
 
 
 def test_without_a_gpu_its_commands_end_with_2(monkeypatch, capsys) -> None:

@@ -27,7 +27,8 @@ def tune(
     """{key: row} of the choices measured for each shape (M, N, K, R), also merged into the table at `to`.
 
     A row holds the fastest path, its tile, and the median µs of every candidate; ties go to torch, which is listed
-    first. Needs the GPU for itself.
+    first. Needs the GPU for itself. The grouped kernels ship one tile each and torch has none, so there is nothing to
+    choose.
     """
     device = torch.device(device)
     if device.type != "cuda":
