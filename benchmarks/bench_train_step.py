@@ -22,7 +22,7 @@ from benchmarks.apart import Apart, Told
 from benchmarks.command import Case, finish, parser, run, settle
 from benchmarks.steps import MODELS, SCENARIOS, Scenario, base, batch, build, providers
 from benchmarks.timing import Timed
-from experiments.memory import keep_freed
+from deltatune.fast import keep_freed
 
 NAME = "bench_train_step"
 

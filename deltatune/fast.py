@@ -9,6 +9,8 @@ Legend: x (M, K), W (N, K) frozen, b (N,), A (R, K), B (N, R), S = s · drop(x) 
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -21,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 aten: Any = torch.ops.aten
 LEVELS = 1 << 15  # of a dropout probability: 15 random bits an element
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -70,6 +73,19 @@ def attention_kernel(n_tokens: int, device: torch.device) -> AbstractContextMana
     """
     short = device.type == "cpu" and n_tokens <= 128 and torch.is_grad_enabled()
     return sdpa_kernel(SDPBackend.MATH) if short and not torch.compiler.is_compiling() else nullcontext()
+
+
+def keep_freed() -> None:
+    """Let glibc keep freed memory for the next tensor; by default it gives the blocks of a training step back to the
+    system and takes them again, page by page.
+
+    A step of SmolLM2-135M, bf16, 8 × 64 tokens on two cores: LoRA 1.65 s before, 1.38 s after, at the same peak; full
+    fine-tuning 1.95 s and 1.74 s, at a peak 7 % higher. It holds for the whole process, and cannot be undone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # another C library has none
+        mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def scaled_product(a: Tensor, b: Tensor, s: float) -> Tensor:

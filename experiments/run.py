@@ -22,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from deltatune.fast import keep_freed
 from experiments.checkpoint import seed_everything
 from experiments.config import Config, Device, check, register, run_name
 from experiments.failures import kind
@@ -29,7 +30,6 @@ from experiments.files import locked, write_json, write_text
 from experiments.head import head
 from experiments.ledger import Ledger
 from experiments.measure import CHECKPOINTS, measured
-from experiments.memory import keep_freed
 from experiments.record import environment
 from experiments.trackers import Trackers
 

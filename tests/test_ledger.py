@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import platform
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from experiments.ledger import PHASES, Ledger
-from experiments.memory import Memory, libc, release, resident_bytes
+from experiments.memory import Memory, release, resident_bytes
 from tests.runs import ROOT
 
 
@@ -123,11 +124,11 @@ def test_a_job_of_800_mb_does_not_show_in_one_that_it_starts():
     assert (10 << 20) <= increase < 30 << 20
 
 
-@pytest.mark.skipif(libc("mallopt") is None, reason="no glibc here")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc here")
 def test_freed_memory_is_kept_for_the_next_tensor():
     code = """
 import resource, sys, torch
-from experiments.memory import keep_freed
+from deltatune.fast import keep_freed
 if "keep" in sys.argv:
     keep_freed()
 def faults():
