@@ -103,7 +103,7 @@ def own_loss(model: nn.Module, batch: Batch) -> Tensor:
 def our_loss(model: nn.Module, batch: Batch) -> Tensor:
     """The same mean as the training loop computes it: its attention kernel, the labelled rows alone, in chunks."""
     ids = batch.inputs["input_ids"]
-    with attention_kernel(ids.shape[1], ids.device):
+    with attention_kernel(ids.shape[1], ids.device, next(model.parameters()).dtype):
         return loss_sum(model, batch) / (batch.labels[:, 1:] != IGNORED).sum()
 
 

@@ -167,7 +167,7 @@ def attend_prefixed(
         p = by_head(like(p, to), to.shape[-3])
         return torch.cat([p.expand(*to.shape[:-3], *p.shape), to], -2)
 
-    with attention_kernel(q.shape[-2], q.device) if way == "fast" else nullcontext():
+    with attention_kernel(q.shape[-2], q.device, q.dtype) if way == "fast" else nullcontext():
         return base(q, prepend(pk, k), prepend(pv, v), attn_mask=mask, dropout_p=dropout_p, **kwargs)
 
 

@@ -124,10 +124,11 @@ def accumulate(
         parts = [collate(part, pad, device) for part in chosen]
         n_labelled = sum(part.n_labelled for part in parts)
         n_tokens = sum(part.n_tokens for part in parts)
+    dtype = next(model.parameters()).dtype
     loss = 0.0
     for part in parts:
         # for every method alike
-        with ledger("forward", wait=True), attention_kernel(part.inputs["input_ids"].shape[1], device):
+        with ledger("forward", wait=True), attention_kernel(part.inputs["input_ids"].shape[1], device, dtype):
             share = loss_sum(model, part) / n_labelled
         with ledger("backward"):
             share.backward()
