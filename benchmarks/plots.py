@@ -64,16 +64,20 @@ def roofline_plot(rows: Rows, machine: Machine, path: Path) -> Path | None:
 
 
 def step_plot(rows: Rows, path: Path) -> Path | None:
-    """Milliseconds of a step: the frozen model's share below, what the method adds above it."""
+    """Milliseconds of a step: the frozen model's share below, in the same loop, what the method adds above it."""
+
+    def bound_of(row: dict[str, str]) -> tuple[str, str]:
+        return row["shape"], FROZEN + "".join(row["provider"].partition(",")[1:])  # "ours, our loop": that of the loop
+
     mine = [row for row in rows if row["op"].endswith("step") and row["best"]]
-    bound = {row["shape"]: float(row["best"]) for row in mine if row["provider"] == FROZEN}
-    mine = [row for row in mine if row["shape"] in bound and row["provider"] != FROZEN]
+    bound = {(row["shape"], row["provider"]): float(row["best"]) for row in mine if row["provider"].startswith(FROZEN)}
+    mine = [row for row in mine if bound_of(row) in bound and not row["provider"].startswith(FROZEN)]
     if not mine:
         return None
     labels = [f"{row['shape'].split()[-1]}: {row['provider']}" for row in mine]
     figure, axes = sheet(8, 1.5 + 0.28 * len(mine))
-    base = [min(bound[row["shape"]], float(row["best"])) for row in mine]
-    above = [max(0.0, float(row["best"]) - bound[row["shape"]]) for row in mine]
+    base = [min(bound[bound_of(row)], float(row["best"])) for row in mine]
+    above = [max(0.0, float(row["best"]) - bound[bound_of(row)]) for row in mine]
     axes.barh(labels, base, color="0.7", label="frozen forward and backward")
     axes.barh(labels, above, left=base, color="C0", label="above it")
     axes.invert_yaxis()
