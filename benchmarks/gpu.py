@@ -48,7 +48,7 @@ def steps(out: Path, slug: str) -> list[Step]:
     # Most of the suite's time on a GPU is compilation, which takes one core a worker.
     workers = ["-n", "8", "--dist", "worksteal"] if find_spec("xdist") is not None else []
     bf16, rank, layer = ("--dtypes", "bf16"), ("--ranks", "16"), ("--rows", "2048", "8192", "--dx", "on")
-    train = ("--model", "smollm2-random", "--batch", "16", "--tokens", "512")
+    train = ("--model", "smollm2-random", "--batch", "8", "--tokens", "512")  # eight processes share the card's memory
     return [
         Step(CORRECTNESS, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *tests], 420),
         Step("tune", [sys.executable, "-m", "benchmarks.tune"], 300),
@@ -63,7 +63,7 @@ def steps(out: Path, slug: str) -> list[Step]:
         bench("dropout", 60, *bf16, "--rows", "8192", "--dropouts", "0.1"),
         bench("dora", 60, *bf16, "--rows", "8192", "--dx", "on", "--ops", "both"),
         bench("adapter", 45, *bf16, "--rows", "8192", "--dx", "on", "--ops", "both"),
-        bench("prefix", 45, *bf16, "--model", "smollm2-random", "--batch", "16", "--tokens", "512"),
+        bench("prefix", 45, *bf16, *train),
         Step("plots", [sys.executable, "-m", "benchmarks.plots", "--results", str(out), "--device", "cuda"], 60),
     ]
 
