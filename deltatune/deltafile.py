@@ -102,14 +102,13 @@ def write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> int:
     ranks = {dtype: rank for rank, dtype in enumerate(DTYPES)}
     order = sorted(tensors, key=lambda key: (ranks[tensors[key].dtype], key))
     tensors = {key: tensors[key] for key in order}
-    start = len(header(tensors, about, dict.fromkeys(tensors, "0" * CHECKSUM)))
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb", buffering=0) as f, ThreadPoolExecutor(2) as beside:
             data = {key: raw(t) for key, t in tensors.items()}
             halves = [dict(list(tensors.items())[i::2]) for i in range(2)]
             sums = [beside.submit(checked, half, data, path) for half in halves]
-            f.seek(start)
+            f.seek(len(header(tensors, about, dict.fromkeys(tensors, "0" * CHECKSUM))))
             parts = list(data.values())
             for i in range(0, len(parts), 512):  # a call takes at most 1,024
                 written(f, parts[i : i + 512])

@@ -159,18 +159,16 @@ def delta_dtype(host: nn.Module) -> torch.dtype:
 def modules(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """(path, module) of the model itself, never of deltas in it; each module once."""
     seen: set[int] = set()
-
-    def walk(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    waiting = [(prefix, model)]  # not recursive: a value yielded through every level of a model takes twice the time
+    while waiting:
+        path, module = waiting.pop()
         if id(module) in seen or isinstance(module, DeltaModule):
-            return
+            continue
         seen.add(id(module))
         yield path, module
-        is_host = hasattr(type(module), "original_class")
-        for name, child in module.named_children():
-            if not (is_host and name == "deltas"):
-                yield from walk(f"{path}.{name}" if path else name, child)
-
-    return walk(prefix, model)
+        hidden = "deltas" if hasattr(type(module), "original_class") else None
+        below = [(name, child) for name, child in module._modules.items() if child is not None and name != hidden]
+        waiting += [(f"{path}.{name}" if path else name, child) for name, child in reversed(below)]
 
 
 def is_linear(module: nn.Module) -> bool:
