@@ -57,7 +57,7 @@ class Together:
         together = type(calls[0][0]).together
         if one_by_one:
             with self.same_draws(host, x):
-                ys = together(x, [call for other, call in zip(self.hosts, calls) if other is host])
+                ys = together(x, [calls[self.hosts.index(host)]])
             return None if ys is None else ys[0]
         ys = together(x, calls)
         if ys is None:

@@ -115,11 +115,11 @@ def accumulate(
     Each part's summed loss is divided by the labels of the whole, so the parts' sizes do not matter. On a CPU, where
     padding costs what tokens cost, a batch of very different lengths is cut in parts unless micro_batch says how.
     """
-    size = optim.micro_batch or len(rows)
     with ledger("data"):
         if optim.micro_batch is None and device.type == "cpu":
             chosen = by_length(rows)
         else:
+            size = optim.micro_batch or len(rows)
             chosen = [rows[i : i + size] for i in range(0, len(rows), size)]
         parts = [collate(part, pad, device) for part in chosen]
         n_labelled = sum(part.n_labelled for part in parts)
