@@ -24,7 +24,7 @@ from benchmarks.memory import call_peak_bytes
 from benchmarks.providers import lora_layers
 from benchmarks.shapes import Shape, shapes
 from benchmarks.timing import Timed
-from deltatune.fast import drawn_seed, keep_mask, masked
+from deltatune.fast import drawn_seed, dropped, zeroed
 
 NAME = "bench_dropout"
 
@@ -42,8 +42,7 @@ def mask_case(shape: Shape, M: int, p: float, dtype: str, options: Any) -> Case:
     x = draw(options.seed, options.device, DTYPES[dtype], M, shape.K)
 
     def ours() -> Tensor:
-        keep, _ = keep_mask(x.shape, p, drawn_seed(), x.dtype)
-        return masked(x, keep, out=keep)
+        return zeroed(x, dropped(x.numel(), p, drawn_seed()))
 
     calls = {"peft": lambda: F.dropout(x, p), "ours": ours}
     made = {name: Timed(call, peak_bytes=call_peak_bytes(call, x.device)) for name, call in calls.items()}

@@ -25,7 +25,7 @@ from benchmarks.memory import call_peak_bytes
 from benchmarks.providers import plainly
 from benchmarks.steps import LENGTH, SCENARIOS
 from benchmarks.timing import Timed, attempt
-from deltatune.functional import attend_gated, attend_prefixed
+from deltatune.attention import attend_gated, attend_prefixed
 
 NAME = "bench_prefix"
 HEADS = {"smollm2": (9, 3, 64), "llama8b": (32, 8, 128), "tiny": (4, 2, 16)}  # H, H_kv, D

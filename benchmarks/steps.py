@@ -1,7 +1,7 @@
 """One training step, forward, backward and AdamW, by every provider on a copy of one model.
 
 Legend: B rows, T tokens. Every provider gets the same ids, mask and labels, and the model's own loss; but "our loop"
-is what `experiments.train` does: the same loss through the labelled rows alone, and its choice of attention kernel.
+is what `experiments.train` does: the same loss through the labelled rows alone, and its attention.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 import deltatune as dt
 from benchmarks.command import DTYPES
 from benchmarks.providers import NO_PEFT
-from deltatune.fast import attention_kernel
+from deltatune.attention import fast_attention
 from experiments.batches import IGNORED, Batch
 from experiments.loss import loss_sum
 from experiments.models import load_model
@@ -101,9 +101,8 @@ def own_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def our_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """The same mean as the training loop computes it: its attention kernel, the labelled rows alone, in chunks."""
-    ids = batch.inputs["input_ids"]
-    with attention_kernel(ids.shape[1], ids.device, next(model.parameters()).dtype):
+    """The same mean as the training loop computes it: its attention, the labelled rows alone, in chunks."""
+    with fast_attention():
         return loss_sum(model, batch) / (batch.labels[:, 1:] != IGNORED).sum()
 
 
@@ -113,7 +112,7 @@ def build(provider: str, scenario: Scenario, model: nn.Module, batch: Batch) -> 
     loss_of = our_loss if provider.endswith("our loop") else own_loss
     provider = provider.removesuffix(", our loop")
     if provider == "frozen":
-        return frozen_step(model, batch)
+        return frozen_step(model, batch, loss_of)
     if provider.startswith("peft"):
         if find_spec("peft") is None:
             return NO_PEFT
@@ -124,7 +123,7 @@ def build(provider: str, scenario: Scenario, model: nn.Module, batch: Batch) -> 
     return trained_step(model.train(), batch, loss_of)
 
 
-def frozen_step(model: nn.Module, batch: Batch) -> Callable[[], Tensor]:
+def frozen_step(model: nn.Module, batch: Batch, loss_of: Callable[[nn.Module, Batch], Tensor]) -> Callable[[], Tensor]:
     """Forward, and backward to the embeddings' output: the bound of what trains inside a frozen model."""
     model.requires_grad_(False)
     embedding = model.get_input_embeddings()  # type: ignore[operator]
@@ -132,7 +131,7 @@ def frozen_step(model: nn.Module, batch: Batch) -> Callable[[], Tensor]:
 
     def step() -> Tensor:
         embeds = embedding(batch.inputs["input_ids"]).requires_grad_()
-        loss = model(inputs_embeds=embeds, **rest, labels=batch.labels, use_cache=False).loss
+        loss = loss_of(model, Batch({"inputs_embeds": embeds, **rest}, batch.labels))
         loss.backward()
         return loss.detach()
 

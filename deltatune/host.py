@@ -14,10 +14,10 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from deltatune.attention import SDPA
 from deltatune.core import DeltaError, DeltaModule, NotReached, Opaque, Stacked
 from deltatune.layout import frozen, modules, original, own_parameters
 
@@ -32,7 +32,7 @@ class Intercept(TorchFunctionMode):
         self.host = host
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.scaled_dot_product_attention:
+        if func is SDPA:
             func = self.host.attention(func)
         return func(*args, **(kwargs or {}))
 

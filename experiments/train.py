@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from deltatune.fast import attention_kernel
+from deltatune.attention import fast_attention
 from experiments.batches import Row, by_length, collate
 from experiments.checkpoint import Checkpoints, State
 from experiments.config import OptimConfig
@@ -124,13 +124,12 @@ def accumulate(
         parts = [collate(part, pad, device) for part in chosen]
         n_labelled = sum(part.n_labelled for part in parts)
         n_tokens = sum(part.n_tokens for part in parts)
-    dtype = next(model.parameters()).dtype
     loss = 0.0
-    for part in parts:
-        # for every method alike
-        with ledger("forward", wait=True), attention_kernel(part.inputs["input_ids"].shape[1], device, dtype):
-            share = loss_sum(model, part) / n_labelled
-        with ledger("backward"):
-            share.backward()
-            loss += share.item()  # waits for the device
+    with fast_attention():  # for every method alike
+        for part in parts:
+            with ledger("forward", wait=True):
+                share = loss_sum(model, part) / n_labelled
+            with ledger("backward"):
+                share.backward()
+                loss += share.item()  # waits for the device
     return loss, n_tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import deltatune as dt
 from deltatune import functional
-from deltatune.fast import LEVELS, LoRALinears, Rescale, keep_mask, masked
+from deltatune.fast import LoRALinears, Rescale, dropped, zeroed
 
 SIZES = st.sampled_from([1, 2, 3, 7, 16, 33])
 
@@ -70,11 +71,10 @@ def test_dropout_multiplies_by_the_mask_of_its_seed_in_both_directions():
     p = 0.3
     torch.manual_seed(11)
     seed = int(torch.randint(2**63 - 1, ()))
-    keep, rate = keep_mask(x.shape, p, seed, torch.float64)
+    keep = zeroed(torch.ones_like(x), dropped(x.numel(), p, seed))
 
     def by_hand(x, W, b, A, B):
-        dropped = x * (keep != 0) / rate
-        return F.linear(x, W, b) + 0.7 * dropped @ A.t() @ B.t()
+        return F.linear(x, W, b) + 0.7 * (x * keep / (1 - p)) @ A.t() @ B.t()
 
     def ours(x, W, b, A, B):
         torch.manual_seed(11)
@@ -86,26 +86,33 @@ def test_dropout_multiplies_by_the_mask_of_its_seed_in_both_directions():
         torch.testing.assert_close(mine, true)
 
 
-@pytest.mark.parametrize("p", [1e-6, 0.05, 0.1, 0.5, 0.999, 0.999999])
-def test_the_share_that_is_kept(p):
-    n = 100_003  # no multiple of four
-    keep, rate = keep_mask(torch.Size((n,)), p, 3, torch.bfloat16)
-    assert set(keep.unique().tolist()) <= {0, -1} and rate > 0 and abs(rate - (1 - p)) <= 1 / LEVELS
-    assert abs((keep != 0).double().mean() - rate) <= 4 * math.sqrt(rate * (1 - rate) / n)
-    assert torch.equal(keep, keep_mask(torch.Size((n,)), p, 3, torch.bfloat16)[0])
-    assert p < 0.01 or not torch.equal(keep, keep_mask(torch.Size((n,)), p, 4, torch.bfloat16)[0])
-    pairs = (keep[1:] != 0) & (keep[:-1] != 0)  # neighbours share 64 random bits and must not know of each other
-    assert abs(pairs.double().mean() - rate**2) <= 6 * math.sqrt(rate**2 * (1 - rate**2) / n)
+@pytest.mark.parametrize("p", [0.001, 0.05, 0.1, 0.5, 0.999, 0.999999])
+def test_each_element_is_dropped_with_probability_p_whatever_its_neighbours_are(p):
+    n = 100_003
+
+    def mask(seed):
+        return zeroed(torch.ones(n, dtype=torch.bfloat16), dropped(n, p, seed)) == 0
+
+    gone = mask(3)
+    assert torch.equal(gone, mask(3)) and (p > 0.9 or not torch.equal(gone, mask(4)))
+    for rate, seen in ((p, gone), (p**2, gone[1:] & gone[:-1]), (p**2, gone & mask(4)), (p, gone[: n // 8])):
+        assert abs(seen.double().mean() - rate) <= 6 * math.sqrt(rate * (1 - rate) / len(seen)) + 1 / len(seen)
+
+
+def test_a_large_tensor_is_dropped_to_its_ends():
+    n = 1 << 33  # above 32 bits; only places are drawn
+    places = dropped(n, 1e-5, 0)
+    assert 0 <= places.min() < n * 1e-3 and n * 0.999 < places.max() < n
+    assert abs((places < n // 2).mean() - 0.5) < 0.01
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_a_mask_keeps_bits_or_gives_zero(dtype):
-    x = torch.tensor([1.5, -2.0, math.inf, math.nan, -0.0], dtype=dtype)
-    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
-    none = masked(x, nothing := torch.zeros(5, dtype=kind), out=nothing)
-    assert torch.equal(none, torch.zeros(5, dtype=dtype))
-    every = masked(x, torch.full((5,), -1, dtype=kind), out=x)
-    assert torch.equal(every.isnan(), x.isnan()) and torch.equal(every[:3], x[:3])
+def test_what_is_dropped_is_zero_and_the_rest_keeps_its_bits(dtype):
+    x = torch.tensor([[1.5, math.nan, -2.0], [math.inf, math.nan, -0.0]], dtype=dtype).t()
+    out = zeroed(x, np.array([0, 1, 1, 2]))
+    assert out.shape == x.shape and out.is_contiguous()
+    assert torch.equal(out[:1], torch.zeros(1, 2, dtype=dtype)) and out[1, 0] == 0 and out[1, 1].isnan()
+    assert torch.equal(out[2], x[2]) and torch.equal(x[0].isfinite(), torch.tensor([True, False]))
 
 
 def test_checkpointing_draws_the_mask_again():

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from deltatune import fast, functional
-from deltatune.fast import PrefixedCausal
+from deltatune import attention
+from deltatune.attention import PrefixedCausal
 from tests.kernel_cases import DEVICE
 
 DTYPES = [torch.bfloat16, torch.float16] if DEVICE == "cuda" else [torch.bfloat16, torch.float32, torch.float64]
@@ -29,12 +29,12 @@ def test_a_prefix_joined_by_log_sum_exp_is_the_masked_one(dtype, heads, monkeypa
         # as a transformer has them: heads behind tokens in memory
         leaves[:3] = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in leaves[:3]]
         leaves = [t.requires_grad_() for t in leaves]
-        o = functional.attend_prefixed(F.scaled_dot_product_attention, *leaves, is_causal=True)
+        o = attention.attend_prefixed(F.scaled_dot_product_attention, *leaves, is_causal=True)
         torch.manual_seed(1)
         return [o, *torch.autograd.grad(o, leaves, torch.randn(o.shape, dtype=torch.float64).to(DEVICE, dtype))]
 
     joined = []
-    monkeypatch.setattr(functional, "PrefixedCausal", Counted(joined))
+    monkeypatch.setattr(attention, "PrefixedCausal", Counted(joined))
     ours = run(dtype)
     assert joined == ["joined"]
     with monkeypatch.context() as patch:
@@ -48,12 +48,12 @@ def test_a_prefix_joined_by_log_sum_exp_is_the_masked_one(dtype, heads, monkeypa
 
 def test_a_gpus_kernel_is_called_as_its_schema_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a card: torch checks the calls' arguments and gives the shapes; the numbers are those of the CPU's."""
-    monkeypatch.setattr(fast, "can_use_flash_attention", lambda params: True)
+    monkeypatch.setattr(attention, "can_use_flash_attention", lambda params: True)
     with FakeTensorMode(), torch.no_grad():
         q, k, v, odd = (torch.empty(2, 4, 256, D, dtype=torch.bfloat16, device="cuda") for D in (64, 64, 64, 60))
-        assert fast.returns_log_sum_exp(q, k, v) and not fast.returns_log_sum_exp(odd, odd, odd)
-        o, lse, rest = fast.causal_flash(q, k, v, 0.125)
-        found = fast.causal_flash_backward(o, q, k, v, o, lse, rest, 0.125)
+        assert attention.returns_log_sum_exp(q, k, v) and not attention.returns_log_sum_exp(odd, odd, odd)
+        o, lse, rest = attention.causal_flash(q, k, v, 0.125)
+        found = attention.causal_flash_backward(o, q, k, v, o, lse, rest, 0.125)
     assert (lse.shape, lse.dtype) == (q.shape[:3], torch.float32)
     assert [(g.shape, g.dtype) for g in (o, *found)] == [(q.shape, q.dtype)] * 4
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import deltatune as dt
-from deltatune.functional import attend_gated, attend_prefixed
+from deltatune.attention import attend_gated, attend_prefixed
 from deltatune.host import deltas
 from tests.cases import shaken
 from tests.hosts import GPT2, Bert, Llama, ids, pad_ids

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deltatune.attention import attend_gated, attend_prefixed
 from deltatune.core import DeltaError, DeltaModule, NotReached
-from deltatune.functional import attend_gated, attend_prefixed
 from deltatune.layout import attention_shape, blocks, delta_dtype, device_of
 
 
