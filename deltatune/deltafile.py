@@ -75,15 +75,20 @@ def checked(tensors: dict[str, Tensor], data: dict[str, memoryview], path: Path)
     return {key: checksum(t, data[key]) for key, t in tensors.items()}
 
 
-def header(tensors: dict[str, Tensor], about: dict[str, Any], checksums: dict[str, str]) -> bytes:
-    """A safetensors file up to its data: the length, and the JSON that the data of these tensors follow in order."""
-    about = {**about, "tensors": checksums}
-    about["checksum"] = hashlib.sha256(canonical(about).encode()).hexdigest()
-    entries: dict[str, Any] = {"__metadata__": {"deltatune": canonical(about)}}
-    at = 0
+def listed(tensors: dict[str, Tensor]) -> str:
+    """What a safetensors header says of these tensors, whose data follow it in order."""
+    entries, at = {}, 0
     for key, t in tensors.items():
         entries[key] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [at, at := at + t.nbytes]}
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(entries, separators=(",", ":"), ensure_ascii=False)
+
+
+def header(entries: str, about: dict[str, Any], checksums: dict[str, str]) -> bytes:
+    """A safetensors file up to its data: the length, and the JSON of the metadata and of the tensors' `entries`."""
+    about = {**about, "tensors": checksums}
+    about["checksum"] = hashlib.sha256(canonical(about).encode()).hexdigest()
+    metadata = json.dumps({"__metadata__": {"deltatune": canonical(about)}}, separators=(",", ":"))
+    text = (metadata if entries == "{}" else f"{metadata[:-1]},{entries[1:]}").encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 
@@ -108,14 +113,15 @@ def write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> int:
             data = {key: raw(t) for key, t in tensors.items()}
             halves = [dict(list(tensors.items())[i::2]) for i in range(2)]
             sums = [beside.submit(checked, half, data, path) for half in halves]
-            f.seek(len(header(tensors, about, dict.fromkeys(tensors, "0" * CHECKSUM))))
+            entries = listed(tensors)
+            f.seek(len(header(entries, about, dict.fromkeys(tensors, "0" * CHECKSUM))))
             parts = list(data.values())
             for i in range(0, len(parts), 512):  # a call takes at most 1,024
                 written(f, parts[i : i + 512])
             size = f.tell()
             checksums = sums[0].result() | sums[1].result()
             f.seek(0)
-            written(f, [memoryview(header(tensors, about, checksums))])
+            written(f, [memoryview(header(entries, about, checksums))])
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)

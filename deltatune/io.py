@@ -31,18 +31,15 @@ def fingerprint(model: nn.Module, skip: set[str] | None = None) -> dict[str, str
         if any(isinstance(d, Head) for ds in host.deltas.values() for d in cast("list[nn.Module]", ds)):
             skipped |= {join(path, n) for n in own_parameters(host)}
     structure, samples = [], []
-    for path, module in modules(model):
-        for name, p in module._parameters.items():
-            full = join(path, name)
-            if p is not None and full not in skipped:
-                structure.append(f"{full}{list(p.shape)}")
-                if p.numel() and p.is_floating_point():
-                    flat = p.detach().reshape(-1)
-                    step = max(1, p.numel() // SAMPLES)
-                    samples.append(flat[::step][:SAMPLES].to(torch.bfloat16))
-                elif p.numel():
-                    samples.append(p.detach().reshape(-1)[:SAMPLES].to(torch.bfloat16))
-    values = torch.cat([s.cpu() for s in samples]).view(torch.int16).numpy().tobytes() if samples else b""
+    with torch.no_grad():
+        for path, module in modules(model):
+            for name, p in module._parameters.items():
+                full = join(path, name)
+                if p is not None and full not in skipped:
+                    structure.append(f"{full}{list(p.shape)}")
+                    step = max(1, p.numel() // SAMPLES) if p.is_floating_point() else 1
+                    samples.append(p.reshape(-1)[: SAMPLES * step : step].to(torch.bfloat16).cpu())
+    values = torch.cat(samples).view(torch.int16).numpy().tobytes() if samples else b""
     return {
         "structure": hashlib.sha256("\n".join(structure).encode()).hexdigest()[:32],
         "values": hashlib.sha256(values).hexdigest()[:32],
