@@ -54,24 +54,27 @@ class Host(nn.Module):
     strengths: dict[str, float]
     together: Any = None  # `together.Together`, where other hosts read the same tensor
 
-    def live(self, site: str) -> Live:
-        return [
-            (delta, self.strengths[name])
-            for name, stack in self.deltas.items()
-            for delta in cast("list[DeltaModule]", stack)
-            if delta.site == site and self.strengths[name] != 0
-        ]
+    def live(self) -> dict[str, Live]:
+        """The live deltas by site."""
+        found: dict[str, Live] = {"module": [], "parameters": [], "attention": []}
+        for name, stack in self.deltas.items():
+            strength = self.strengths[name]
+            if strength != 0:
+                for delta in cast("list[DeltaModule]", stack):
+                    found[delta.site].append((delta, strength))
+        return found
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        for name, stack in self.deltas.items():
-            if self.strengths[name] == 0:
+        if 0 in self.strengths.values():
+            for name, stack in self.deltas.items():
                 for delta in cast("list[DeltaModule]", stack):
-                    if type(delta).inactive is not DeltaModule.inactive:
+                    if self.strengths[name] == 0 and type(delta).inactive is not DeltaModule.inactive:
                         delta.inactive(*args, *kwargs.values())
-        if not self.live("attention"):
-            return self.inner(super().forward, args, kwargs)
+        live = self.live()
+        if not live["attention"]:
+            return self.inner(live, super().forward, args, kwargs)
         with Intercept(self):
-            out = self.inner(super().forward, args, kwargs)
+            out = self.inner(live, super().forward, args, kwargs)
         if not torch.compiler.is_compiling() and not self.__dict__.pop("reached", False):
             raise NotReached(
                 f"{self.original_class.__name__} attended without scaled_dot_product_attention, so its attention "
@@ -83,21 +86,21 @@ class Host(nn.Module):
         """The host's attention function with its live attention deltas around it."""
         if not torch.compiler.is_compiling():
             self.__dict__["reached"] = True
-        return around(call, self.live("attention"))
+        return around(call, self.live()["attention"])
 
-    def inner(self, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def inner(self, live: dict[str, Live], run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The host's own forward `run` with its parameter deltas inside and its module deltas around it."""
-        parameters, module = self.live("parameters"), self.live("module")
+        parameters, module = live["parameters"], live["module"]
         if not parameters and not module:
             return run(*args, **kwargs)
+        if self.together is not None and len(args) == 1 and not kwargs and not torch.compiler.is_compiling():
+            h = self.together.output(self, args[0])
+            if h is not None:
+                return h
         own = changed_parameters(self, parameters)
         linear = frozen(self, own)
         if linear is not None:
             (x,) = (*args, *kwargs.values())
-            if self.together is not None and not torch.compiler.is_compiling():
-                h = self.together.output(self, x)
-                if h is not None:
-                    return h
             return around(linear, module)(x)
         with replaced(self, own) if parameters else nullcontext():
             return around_hidden(run, module, self.first_input, args, kwargs) if module else run(*args, **kwargs)

@@ -82,12 +82,13 @@ class Together:
 
 def only_call(host: nn.Module) -> tuple[Any, Any, float] | None:
     """(delta, base, strength) of a host that has this one live delta around its linear map, and no hooks."""
-    if not isinstance(host, Host) or hooked(host) or host.live("parameters"):
+    if not isinstance(host, Host) or hooked(host):
         return None
-    live, base = host.live("module"), frozen(host, host._parameters)
-    if len(live) != 1 or base is None or hooked(live[0][0]):
+    live, base = host.live(), frozen(host, host._parameters)
+    module = live["module"]
+    if live["parameters"] or len(module) != 1 or base is None or hooked(module[0][0]):
         return None
-    return live[0][0], base, live[0][1]
+    return module[0][0], base, module[0][1]
 
 
 def draws(device: torch.device) -> Draws:

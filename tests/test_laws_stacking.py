@@ -165,8 +165,8 @@ def test_gradients_of_the_call_are_those_of_the_fold(stack: Stack) -> None:
     host = model[0]  # type: ignore[index]
     ours = dict(dt.parameters(model))
     called = model(x)
-    term = frozen(host, changed_parameters(host, host.live("parameters")))
-    for delta, strength in host.live("module"):
+    term = frozen(host, changed_parameters(host, host.live()["parameters"]))
+    for delta, strength in host.live()["module"]:
         term = Stacked(delta, term, strength)  # type: ignore[arg-type]
     assert term is not None
     folded = term.folded()(x)

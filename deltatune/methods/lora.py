@@ -75,15 +75,15 @@ class LoRA(DeltaModule):
         """
         if not all(type(delta) is LoRA and base.op is F.linear for delta, base, _ in calls):
             return None
-        ways = {path(x, base.weight, base.bias) for _, base, _ in calls}
+        way = path(x, *(t for _, base, _ in calls for t in (base.weight, base.bias)))
         rates: set[Any] = {delta.dropout if delta.training else 0.0 for delta, _, _ in calls}
-        if len(ways) > 1 or "plain" in ways or len(rates) > 1:
+        if way == "plain" or len(rates) > 1:
             return None
         layers = [
             LoRALayer(base.weight, base.bias, delta.A, delta.B, strength * delta.scale)  # type: ignore[attr-defined]
             for delta, base, strength in calls
         ]
-        return lora_linears(x, layers, rates.pop(), ways.pop())
+        return lora_linears(x, layers, rates.pop(), way)
 
     def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:
         return at._replace(weight=at.weight + strength * self.scale * (self.B @ self.A).to(at.weight.dtype))
