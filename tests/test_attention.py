@@ -120,9 +120,11 @@ def test_whatever_it_is_not_for_goes_to_torch(calls: list[Any], monkeypatch: pyt
     attend(*(t[0] for t in (q, k, v)))
     attend(q[:1], k, v)  # broadcast over rows
     attend(q, k, v, dropout_p=0.5)
+    attend(q, k, v, attn_mask=torch.ones(7, 7).bool(), is_causal=True)
     attend(q, k, v, attn_mask=torch.zeros(7, 7).requires_grad_())
     attend(q.new_zeros(2, 2, 0, 8), k, v)
     attend(*(torch.randn(1, 1, SHORT + 1, 4).requires_grad_() for _ in range(3)))
+    attend(torch.randn(2, 2, SHORT + 1, 8).requires_grad_(), k, v)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         attend(q, k, v)
     monkeypatch.setenv("DELTATUNE_KERNELS", "off")
