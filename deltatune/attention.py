@@ -84,17 +84,13 @@ def attend_short(
     """
     if q.device.type != "cpu" or not torch.is_grad_enabled() or q.dtype not in (torch.bfloat16, torch.float32):
         return None
-    if (
-        not q.dim() == k.dim() == v.dim() == 4
-        or max(q.shape[2], k.shape[2]) > SHORT
-        or (is_causal and mask is not None)
-    ):
+    if q.dim() != 4 or k.dim() != 4 or v.dim() != 4 or max(q.shape[2], k.shape[2]) > SHORT:
         return None
     if k.shape[:3] != v.shape[:3] or k.shape[0] != q.shape[0] or not k.shape[1] or q.shape[1] % k.shape[1]:
         return None
-    if torch.compiler.is_compiling() or (mask is not None and mask.requires_grad) or 0 in q.shape + k.shape + v.shape:
+    if (mask is not None and (is_causal or mask.requires_grad)) or 0 in q.shape + k.shape + v.shape:
         return None
-    if path(q, k, v, trained=True) != "fast":
+    if torch.compiler.is_compiling() or path(q, k, v, trained=True) != "fast":
         return None
     bias = allowed(mask, is_causal, q, k)
     if bias is not None and bias.dtype is torch.bool:
@@ -249,7 +245,8 @@ def attend_gated(
     """Attention with the prefix's share gated: attn(K) + g·λ·(attn(P) − attn(K)); gate g (H_kv,) or a number.
 
     λ = sigmoid(lse(P) − lse(K)) is the softmax mass on the prefix (He et al. 2022, eq. 7), so g = 1 is attention over
-    [P; K] exactly and g = 0 the base exactly. Shapes as in `attend_prefixed`.
+    [P; K] exactly and g = 0 the base exactly (to rounding where `ShortAttention` stands for it). Shapes as in
+    `attend_prefixed`.
     """
     factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     heads, wide = q.shape[-3], torch.promote_types(q.dtype, torch.float32)

@@ -147,3 +147,26 @@ print(faults() - before)
         for word in ("keep", "not")
     )
     assert given_back > 10 * 9_700 and kept < given_back / 4
+
+
+def test_the_first_gib_of_kept_memory_is_asked_for_in_huge_pages():
+    """The kernel's flag "hg" on a mapping says so; whether it has such pages to give is its own affair."""
+    if platform.libc_ver()[0] != "glibc" or not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        pytest.skip("no glibc, or a kernel without huge pages")
+    code = """
+from deltatune.fast import keep_freed
+def asked():
+    size = total = 0
+    for line in open("/proc/self/smaps"):
+        if line.startswith("Size:"):
+            size = int(line.split()[1])
+        elif line.startswith("VmFlags:") and "hg" in line.split():
+            total += size
+    return total >> 10
+before = asked()
+keep_freed()
+keep_freed()  # twice is once
+print(asked() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 900 <= int(done.stdout) <= 1200  # MiB
