@@ -12,6 +12,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "deltatune"
 
 FLOORS = {
     "deltatune.kernels": 0,
+    "deltatune.attention": 1,
     "deltatune.core": 1,
     "deltatune.fast": 1,
     "deltatune.functional": 1,
@@ -32,6 +33,8 @@ FLOORS = {
 # Imports inside a floor that are meant: the algebra and the hand-written backwards are the ground of floor 1, the
 # class swap that of floor 3, inject that of floor 4 (load and diff put deltas in as it does), and DoRA is a LoRA.
 SIDEWAYS = {
+    ("deltatune.attention", "deltatune.fast"),
+    ("deltatune.attention", "deltatune.functional"),
     ("deltatune.functional", "deltatune.core"),
     ("deltatune.functional", "deltatune.fast"),
     ("deltatune.loss", "deltatune.fast"),
