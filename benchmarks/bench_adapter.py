@@ -22,6 +22,7 @@ from benchmarks.bench_lora_linear import add_layer_options, settle_layers
 from benchmarks.command import DTYPES, Case, finish, parser, run
 from benchmarks.layers import draw, exact_results, timed_layers
 from benchmarks.providers import Layer, holder, only_delta, plain_layer
+from benchmarks.roofline import adapter_limit
 from benchmarks.shapes import Shape, shapes
 
 NAME = "bench_adapter"
@@ -100,7 +101,8 @@ def layer_cases(shape: Shape, M: int, width: int, dtype: str, dx: bool, options:
     theirs = layers.pop("adapterhub")  # which starts from values of its own, and so has no error to state
     for op in options.ops:
         made = timed_layers(layers, op, x, dY, exact=exact) | timed_layers({"adapterhub": theirs}, op, x, dY)
-        yield Case(op, f"{shape.at(M)} width {width}", made, None, None, dtype, dx)
+        limit = adapter_limit(op, K, N, width, dx)
+        yield Case(op, f"{shape.at(M)} width {width}", made, None, None, dtype, dx, limit, limited=("ours", "eager"))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -110,10 +110,9 @@ def low_rank_rows(ids: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
 def dora_norm(W: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
     """The row norms of W + s·BA without building it, (N,) in fp32 (fp64 for fp64).
 
-    ‖W + sBA‖² = ‖W‖² + 2s · rowsum((W Aᵀ) ⊙ B) + s² · rowsum((B A Aᵀ) ⊙ B), row by row.
+    ‖W + sBA‖² = ‖W‖² + rowsum((2s W Aᵀ + s² B A Aᵀ) ⊙ B), row by row.
     """
     wide = A.dtype
     squares = torch.linalg.vector_norm(W, dim=1, dtype=wide) ** 2
-    cross = (F.linear(W, like(A, W)).to(wide) * B).sum(1)
-    delta = (B @ (A @ A.T) * B).sum(1)
-    return (squares + 2 * s * cross + s * s * delta).clamp_min(0).sqrt()
+    rows = torch.addmm(F.linear(W, like(A, W)).to(wide), B, A @ A.T, beta=2 * s, alpha=s * s)
+    return (squares + (rows * B).sum(1)).clamp_min(0).sqrt()

@@ -125,6 +125,9 @@ def test_the_roofline_by_hand() -> None:
     assert roofline.limit("both", 3, 5, 1) == pytest.approx(roofline.lora_limit(3, 5, 1)) == pytest.approx(1.8)
     assert roofline.limit("both", 3, 5, 1, dx=False) == 144 / 60
     assert roofline.limit("bwd", 3, 5, 1, dx=False) is None
+    assert [roofline.adapter_limit(op, 3, 5, 1) for op in ("fwd", "bwd", "both")] == pytest.approx([5 / 3, 7 / 3, 2])
+    assert roofline.adapter_limit("both", 3, 5, 1, dx=False) == pytest.approx(8 / 3)
+    assert roofline.adapter_limit("bwd", 3, 5, 1, dx=False) is None
     moved = {path: roofline.moved(path, *sizes) for path in ("frozen", "peft", "addmm", "split", "floor")}
     assert moved == {"frozen": 62, "peft": 198, "addmm": 142, "split": 84, "floor": 68}
     assert roofline.moved("peft", *sizes, dropout=True) == 228

@@ -61,8 +61,9 @@ def apart(model: nn.Module) -> nn.Module:
     return model
 
 
-def test_query_key_value_and_gate_up_are_one_product_each(sizes: list[int]) -> None:
-    model = llama()
+@pytest.mark.parametrize("method", [dt.LoRA, dt.DoRA])
+def test_query_key_value_and_gate_up_are_one_product_each(sizes: list[int], method: type[dt.LoRA]) -> None:
+    model = llama(method.on(rank=3))
     out, got = gradients(model)
     assert sizes == [3, 1, 2, 1] * 2
     again, want = gradients(apart(model))
@@ -160,6 +161,21 @@ def test_alone_where_the_live_deltas_differ(sizes: list[int]) -> None:
     assert sizes == [1] * 4
     dt.eject(model)
     assert not any("together" in vars(m) for m in model.modules())
+
+
+def test_alone_where_the_methods_differ(sizes: list[int]) -> None:
+    """A subclass may compute something else, so it is not taken for what it inherits from."""
+
+    class TwiceLoRA(dt.LoRA):
+        def forward(self, base, x, *args, strength=1.0, **kwargs):
+            return super().forward(base, x, *args, strength=2 * strength, **kwargs)
+
+    model = llama(TwiceLoRA.on("*.q_proj|*.k_proj|*.v_proj", rank=3), dt.LoRA.on("*.gate_proj", rank=3))
+    dt.inject(model, dt.DoRA.on("*.up_proj", rank=3), name="other")
+    out, _ = gradients(model)
+    assert sizes == [1] * 10
+    with torch.no_grad():
+        torch.testing.assert_close(apart(model)(input_ids=IDS).logits, out)
 
 
 def test_another_tensor_is_never_served(sizes: list[int]) -> None:

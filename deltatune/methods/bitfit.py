@@ -81,5 +81,5 @@ class BitFit(DeltaModule):
         return own
 
     def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:
-        bias = strength * self.bias
+        bias = self.bias if strength == 1 else strength * self.bias
         return at._replace(bias=bias if at.bias is None else at.bias + bias.to(at.bias.dtype))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deltatune.core import DeltaError, Frozen
+from deltatune.core import DeltaError, DeltaModule, Frozen
 from deltatune.functional import dora_norm, rescaled
 from deltatune.layout import delta_dtype, frozen, is_linear, term
-from deltatune.methods.lora import LoRA
+from deltatune.methods.lora import LoRA, all_at_once
 
 
 class DoRA(LoRA):
@@ -34,13 +34,22 @@ class DoRA(LoRA):
     def rescale(self, at: Frozen, strength: float) -> Tensor:
         """c − 1 (N,), c being what the rows of W + a s B A are multiplied by. (In bf16, c itself has 0.4 % steps.)"""
         norm = dora_norm(at.weight.detach(), self.A.detach(), self.B.detach(), strength * self.scale)
-        return strength * (self.m / norm.clamp_min(torch.finfo(norm.dtype).tiny) - 1)
+        less_one = self.m / norm.clamp_min(torch.finfo(norm.dtype).tiny) - 1
+        return less_one if strength == 1 else strength * less_one
 
     def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any) -> Tensor:
         at = term(base).folded()
-        h = super().forward(at._replace(bias=None), x, strength=strength)
+        return self.rescaled(super().forward(at._replace(bias=None), x, strength=strength), at, strength)
+
+    def rescaled(self, h: Tensor, at: Frozen, strength: float) -> Tensor:
+        """c ⊙ h + b."""
         h = rescaled(h, self.rescale(at, strength))
         return h if at.bias is None else h + at.bias.to(h.dtype)
+
+    @classmethod
+    def together(cls, x: Tensor, calls: Sequence[tuple[DeltaModule, Frozen, float]]) -> Sequence[Tensor] | None:
+        hs = all_at_once(DoRA, x, [(delta, base._replace(bias=None), a) for delta, base, a in calls])
+        return hs and [delta.rescaled(h, *call) for h, (delta, *call) in zip(hs, calls)]  # type: ignore[operator]
 
     def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:
         wide = super().fold(at, strength).weight
