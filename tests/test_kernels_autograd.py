@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from deltatune.kernels import lora_linear
+from deltatune.kernels import lora_linear, lora_linear_routed, lora_linear_stacked
+from deltatune.kernels.launch import tf32
 from tests.kernel_cases import DEVICE, SCALE, Layer, close, error, gradients, layer, mask_of, reference
 
 # "addmm" is made of the pieces of the other two
@@ -63,9 +64,11 @@ def strided(t: Tensor) -> Tensor:
 @pytest.mark.parametrize("path", PATHS)
 def test_non_contiguous_operands(path: str) -> None:
     at = layer(30, 24, 40, 4)
+    assert at.b is not None
     odd = at._replace(
         x=strided(at.x).requires_grad_(), W=strided(at.W), A=strided(at.A).requires_grad_(),
         B=strided(at.B).requires_grad_(), dY=strided(at.dY),
+        b=at.b.detach().repeat_interleave(2)[::2].requires_grad_(),
     )  # fmt: skip
     assert not any(t.is_contiguous() for t in (odd.x, odd.W, odd.A, odd.B, odd.dY))
     close(gradients(call(odd, 0.3, path), odd), reference(at, mask_of(at.x, 0.3, 5)), torch.float32)
@@ -114,6 +117,37 @@ def test_inputs_stay_as_they_are_and_the_graph_can_be_used_again(path: str) -> N
     second = torch.autograd.grad(y, wanted, at.dY)
     assert all(torch.equal(one, two) for one, two in zip(first, second))
     assert all(torch.equal(was, now) for was, now in zip(before, (t for t in at if t is not None)))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_output_may_be_changed_in_place(path: str) -> None:
+    at = layer(30, 24, 40, 4)
+    at = at._replace(x=at.x.detach().view(3, 10, 40).requires_grad_())
+    outputs = (
+        call(at, 0.3, path),
+        *lora_linear_stacked(at.x, [at.W] * 2, [at.b] * 2, [at.A] * 2, [at.B] * 2, [SCALE] * 2, path=path),
+        lora_linear_routed(at.x, at.W, at.b, [at.A], [at.B], [SCALE], torch.zeros(30, device=DEVICE).int(), path=path),
+    )
+    for y in outputs:
+        was = y.detach().clone()
+        y.mul_(2)[..., 0] = 0
+        assert torch.equal(y[..., 1:], 2 * was[..., 1:])
+        (db,) = torch.autograd.grad(y.sum(), at.b, retain_graph=True)
+        assert db[0] == 0 and bool((db[1:] == 60).all())
+
+
+def test_torchs_newer_setting_for_tf32_is_read() -> None:
+    """Once it is set, torch's older one may not be asked."""
+    at, matmul = layer(30, 24, 40, 4), torch.backends.cuda.matmul
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this torch has the older setting alone")
+    before = matmul.fp32_precision
+    try:
+        for said, read in (("tf32", True), ("ieee", False)):
+            matmul.fp32_precision = said
+            assert tf32() is read and call(at).shape == (30, 24)
+    finally:
+        matmul.fp32_precision = before
 
 
 def test_double_backward_raises() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from deltatune.kernels import dispatch, measure
+from deltatune.kernels import dispatch, lora_linear, measure, steps
 from deltatune.kernels.dispatch import Choice, bucket, choose, key
 from deltatune.kernels.tiles import TILES, Tile, tiles
 
@@ -19,21 +19,22 @@ SHAPE = (8192, 4096, 4096, 16)
 HALF = torch.bfloat16
 
 
-def test_what_ships_is_an_empty_table() -> None:
-    """Nothing was measured yet; when that changes, every row must name a path and a tile that ships."""
+def test_every_row_that_ships_names_a_path_a_card_and_its_times() -> None:
     for name, row in dispatch.table().items():
         assert row["path"] in dispatch.PATHS and row["device"] and row["us"], name
     assert json.loads(dispatch.TABLE.read_text(encoding="utf-8"))["measured"] == dispatch.table()
 
 
 @pytest.mark.parametrize("kernel", ["linear_expand", "bwd_dx"])
-def test_an_unmeasured_big_product_is_cublas(kernel: str) -> None:
+def test_an_unmeasured_big_product_is_cublas(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "table", dict)
     assert choose(kernel, 90, HALF, *SHAPE).path == "addmm"
     assert choose(kernel, 90, HALF, *SHAPE, masked=True).path == "addmm"
 
 
 @pytest.mark.parametrize("kernel", ["shrink", "bwd_a", "add_low_rank"])
-def test_an_unmeasured_skinny_product_is_ours_only_for_its_mask(kernel: str) -> None:
+def test_an_unmeasured_skinny_product_is_ours_only_for_its_mask(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "table", dict)
     assert choose(kernel, 90, HALF, *SHAPE).path == "plain"
     assert choose(kernel, 90, HALF, *SHAPE, masked=True) == Choice("triton", tiles(kernel, 90, HALF)[0])
 
@@ -48,6 +49,15 @@ def test_a_measured_choice_is_taken_for_near_shapes(monkeypatch: pytest.MonkeyPa
     assert choose("bwd_dx", 90, torch.float16, *SHAPE).path == "addmm"
     assert choose("bwd_dx", 90, HALF, 1024, 4096, 4096, 16).path == "addmm"
     assert choose("bwd_dx", 90, HALF, *SHAPE, path="plain").path == "plain"
+
+
+def test_a_layers_dropout_changes_nothing_for_steps_without_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(steps, "choose", lambda *args: asked.append((args[0], args[7])) or Choice("plain", None))
+    x, W, A, B = torch.ones(2, 4, requires_grad=True), torch.ones(3, 4), torch.ones(1, 4), torch.ones(3, 1)
+    lora_linear(x, W, None, A.requires_grad_(), B.requires_grad_(), 1.0, p=0.5).sum().backward()
+    masked = ("shrink", "bwd_dx", "add_low_rank", "bwd_a")
+    assert sorted(asked) == sorted([("linear_expand", False), ("bwd_s", False), *((kernel, True) for kernel in masked)])
 
 
 def test_where_no_kernel_runs_torch_does() -> None:

@@ -3,8 +3,8 @@
 Legend: x (..., K), W (N, K), b (N,), A (R, K), B (N, R).
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -44,10 +44,15 @@ def check_factors(call: str, W: Tensor, A: Tensor, B: Tensor) -> None:
         raise ValueError(f"{call}: rank 0; without a low-rank term call F.linear")
 
 
-def without_autocast(x: Tensor) -> torch.autocast | nullcontext[None]:
-    """Our operands are cast already: autocast would round fp32 sums, and cost a context even where it is off."""
+@contextmanager
+def launching(x: Tensor) -> Iterator[None]:
+    """A block that launches kernels on x's device, as Triton takes the current one, and without autocast.
+
+    Our operands are cast already: autocast would round fp32 sums, and costs a context even where it is off.
+    """
     on = torch.is_autocast_enabled(x.device.type)
-    return torch.autocast(x.device.type, enabled=False) if on else nullcontext()
+    with torch.cuda.device_of(x), torch.autocast(x.device.type, enabled=False) if on else nullcontext():
+        yield
 
 
 def check_lengths(call: str, **lists: Sequence[object]) -> None:

@@ -21,6 +21,11 @@ def matrix(x: Tensor) -> Tensor:
     return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
 
 
+def shaped(y: Tensor, lead: torch.Size) -> Tensor:
+    """(M, C) -> (..., C) as a tensor of its own: autograd allows no in-place change of a view that a Function made."""
+    return torch.ops.aten._unsafe_view(y, [*lead, y.shape[1]])
+
+
 def rank_block(R: int) -> int:
     """The block that holds a rank: a power of two, at least 16 (tl.dot's least reduction), at most 64 (then a loop)."""
     return min(max(16, triton.next_power_of_2(R)), WIDEST_RANK_BLOCK)
@@ -31,6 +36,12 @@ def interpreted() -> bool:
     return bool(knobs.runtime.interpret)
 
 
+def tf32() -> bool:
+    """Whether torch multiplies fp32 matrices as TF32, by its newer setting; once that is set the older raises."""
+    matmul = torch.backends.cuda.matmul
+    return matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
+
+
 def settings(x: Tensor, tile: Tile, **constants: Any) -> dict[str, Any]:
     """A kernel's constants, the tile's warps and stages, and how tl.dot reads x's dtype.
 
@@ -38,7 +49,7 @@ def settings(x: Tensor, tile: Tile, **constants: Any) -> dict[str, Any]:
     """
     return {
         **constants,
-        "PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
+        "PRECISION": "tf32" if tf32() else "ieee",
         "num_warps": tile.warps,
         "num_stages": tile.stages,
         "UPCAST": interpreted() and x.dtype == torch.bfloat16,

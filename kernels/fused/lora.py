@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import steps
-from .check import check_factors, check_layer, without_autocast
-from .launch import matrix
+from .check import check_factors, check_layer, launching
+from .launch import matrix, shaped
 from .mask import draw_seed, threshold
 from .steps import Drop
 
@@ -43,10 +43,10 @@ def forward(
     rows, drop = matrix(x), Drop(seed, p)
     if rows.shape[0] == 0:
         return x.new_empty(*x.shape[:-1], len(W)), x.new_empty(0, len(A))
-    with without_autocast(x):
+    with launching(x):
         S = steps.low(rows, like(A, x), len(W), drop, path)
-        y = steps.output(rows, W, b, S, like(B, x), scale, drop, path)
-    return y.view(*x.shape[:-1], len(W)), S
+        y = steps.output(rows, W, b, S, like(B, x), scale, path)
+    return shaped(y, x.shape[:-1]), S
 
 
 def backward(
@@ -64,7 +64,7 @@ def backward(
             torch.zeros_like(A) if need_a else None,
             torch.zeros_like(B) if need_b else None,
         )
-    with without_autocast(rows):
+    with launching(rows):
         if need_bias:
             db = rows.sum(0)
         dS, dB = steps.low_gradients(
@@ -72,7 +72,7 @@ def backward(
             path, deterministic,
         )  # fmt: skip
         if dS is not None and need_x:
-            dx = steps.input_gradient(rows, W, dS, like(A, rows), drop, path).view(*dY.shape[:-1], W.shape[1])
+            dx = shaped(steps.input_gradient(rows, W, dS, like(A, rows), drop, path), dY.shape[:-1])
         if dS is not None and need_a and x is not None:
             dA = steps.factor_gradient(dS, matrix(x), len(W), drop, path).to(A.dtype)
     return dx, db, dA, None if dB is None else dB.to(B.dtype)

@@ -89,7 +89,7 @@ def candidates(
     A, B = torch.randn(R, K, device=device, dtype=dtype), torch.randn(N, R, device=device, dtype=dtype)
     torch_way: dict[str, Callable[[], Any]] = {
         "shrink": lambda: steps.low(x, A, N, drop, "plain"),
-        "linear_expand": lambda: steps.output(x, W, None, S, B, 1.0, drop, "addmm"),
+        "linear_expand": lambda: steps.output(x, W, None, S, B, 1.0, "addmm"),
         "bwd_s": lambda: steps.low_gradients(dY, S, B, 1.0, K, drop, "plain", True),
         "bwd_dx": lambda: steps.input_gradient(dY, W, S, A, drop, "addmm"),
         "bwd_a": lambda: steps.factor_gradient(S, x, N, drop, "plain"),

@@ -88,7 +88,7 @@ def product(
     y = x.new_empty(M, N)
     grid = (triton.cdiv(M, tile.m) * triton.cdiv(N, tile.n),)
     product_kernel[grid](
-        x, w, low, p, bias, y, seed,
+        x, w, low, p, None if bias is None else bias.contiguous(), y, seed,
         M, N, K, R, x.stride(0), w.stride(0), w.stride(1), low.stride(0), p.stride(0), p.stride(1), factor, t,
         **settings(
             x, tile,

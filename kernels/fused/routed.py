@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import grouped
-from .check import check_factors, check_layer, check_lengths, without_autocast
+from .check import check_factors, check_layer, check_lengths, launching
 from .dispatch import arch_of, choose
-from .launch import matrix
+from .launch import matrix, shaped
 from .mask import draw_seed, keep, threshold
 from .routes import Pack, Routes, pack, routes
 from .tiles import Tile
@@ -122,11 +122,11 @@ def forward(
     rows = matrix(x)
     if rows.shape[0] == 0:
         return x.new_empty(*x.shape[:-1], len(W)), x.new_empty(0, max(len(A) for A in As))
-    with without_autocast(x):
+    with launching(x):
         group = Group(rows, index, seed, [len(A) for A in As], scales, ps, path)
         S = group.shrink(rows, pack_rows(As, x), group.pack.rescale, seed)
         y = group.expand(F.linear(rows, W, b), S, pack_rows([B.T for B in Bs], x), group.pack.scale, None)
-    return y.view(*x.shape[:-1], len(W)), S
+    return shaped(y, x.shape[:-1]), S
 
 
 def backward(
@@ -141,7 +141,7 @@ def backward(
         of = [dY.new_empty(*lead, W.shape[1]), dY.new_empty(len(W)), *As, *Bs]
         needs = [need_x, need_bias, *need_as, *need_bs]
         return [torch.zeros_like(t) if need else None for t, need in zip(of, needs)]
-    with without_autocast(rows):
+    with launching(rows):
         group = Group(rows, index, seed, [len(A) for A in As], scales, ps, path)
         stops = [sum(group.ranks[: g + 1]) for g in range(G)]
         own = [slice(stop - rank, stop) for stop, rank in zip(stops, group.ranks)]
@@ -151,7 +151,7 @@ def backward(
             dS = group.shrink(rows, pack_rows([B.T for B in Bs], rows), group.pack.scale, None)
             if need_x:
                 dx = group.expand(rows @ W, dS, pack_rows(As, rows), group.pack.rescale, seed)
-                found[0] = dx.view(*lead, W.shape[1])
+                found[0] = shaped(dx, lead)
             if x is not None and any(need_as):
                 dA = group.outer(dS, matrix(x), group.pack.rescale, seed)
                 for g in range(G):

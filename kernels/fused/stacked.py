@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import steps
-from .check import check_factors, check_layer, check_lengths, without_autocast
-from .launch import matrix
+from .check import check_factors, check_layer, check_lengths, launching
+from .launch import matrix, shaped
 from .lora import like
 from .mask import draw_seed, threshold
 from .steps import Drop
@@ -57,10 +57,10 @@ def forward(
     rows, drop, lead = matrix(x), Drop(seed, p), x.shape[:-1]
     if rows.shape[0] == 0:
         return [x.new_empty(*lead, len(W)) for W in Ws], x.new_empty(0, sum(len(A) for A in As))
-    with without_autocast(x):
+    with launching(x):
         S = steps.low(rows, torch.cat([like(A, x) for A in As]), sum(len(W) for W in Ws), drop, path)
         ys = [
-            steps.output(rows, W, b, S[:, start:stop], like(B, x), s, drop, path).view(*lead, len(W))
+            shaped(steps.output(rows, W, b, S[:, start:stop], like(B, x), s, path), lead)
             for W, b, B, s, (start, stop) in zip(Ws, bs, Bs, scales, bounds(As))
         ]
     return ys, S
@@ -79,7 +79,7 @@ def backward(
         like_all = [dYs[0].new_empty(*lead, K), *(dY.new_empty(dY.shape[-1]) for dY in dYs), *As, *Bs]
         needs = [need_x, *need_biases, *need_as, *need_bs]
         return [torch.zeros_like(t) if need else None for t, need in zip(like_all, needs)]
-    with without_autocast(dYs[0]):
+    with launching(dYs[0]):
         low = []
         for i, (start, stop) in enumerate(bounds(As)):
             if need_biases[i]:
@@ -96,7 +96,7 @@ def backward(
                 dx = steps.input_gradient(rows[0], Ws[0], dS, A, drop, path)
                 for dY, W in zip(rows[1:], Ws[1:]):
                     dx.addmm_(dY, W)
-                found[0] = dx.view(*lead, K)
+                found[0] = shaped(dx, lead)
             if x is not None and any(need_as):
                 dA = steps.factor_gradient(dS, matrix(x), sum(len(W) for W in Ws), drop, path)
                 for i, (start, stop) in enumerate(bounds(As)):

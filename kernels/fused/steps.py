@@ -27,6 +27,9 @@ class Drop:
         return torch.where(keep(self.seed, x.shape[0], x.shape[1], self.t), x * rescale(self.t), 0)
 
 
+UNMASKED = Drop(None, 0.0)  # of steps that no mask takes part in, whatever the layer's dropout
+
+
 def way(kernel: str, x: Tensor, N: int, K: int, R: int, drop: Drop, path: str | None) -> Choice:
     return choose(kernel, arch_of(x.device), x.dtype, x.shape[0], N, K, R, drop.seed is not None, path)
 
@@ -39,11 +42,9 @@ def low(x: Tensor, A: Tensor, N: int, drop: Drop, path: str | None) -> Tensor:
     return shrink.shrink(x, A, to.tile, drop.seed, drop.t)
 
 
-def output(
-    x: Tensor, W: Tensor, b: Tensor | None, S: Tensor, B: Tensor, s: float, drop: Drop, path: str | None
-) -> Tensor:
+def output(x: Tensor, W: Tensor, b: Tensor | None, S: Tensor, B: Tensor, s: float, path: str | None) -> Tensor:
     """y = x Wᵀ + b + s · S Bᵀ -> (M, N)."""
-    to = way("linear_expand", x, W.shape[0], W.shape[1], B.shape[1], drop, path)
+    to = way("linear_expand", x, W.shape[0], W.shape[1], B.shape[1], UNMASKED, path)
     if to.tile is None or to.path != "triton":
         return F.linear(x, W, b).addmm_(S, B.T, alpha=s)
     return products.linear_expand(x, W, b, S, B, s, to.tile)
@@ -56,8 +57,7 @@ def low_gradients(
     given = S if S is not None else B
     if given is None:
         return None, None
-    # no mask takes part here, so a path that leaves to torch what torch can do leaves this
-    to = way("bwd_s", dY, dY.shape[1], K, given.shape[1], Drop(None, 0.0), path)
+    to = way("bwd_s", dY, dY.shape[1], K, given.shape[1], UNMASKED, path)
     if to.tile is None or to.path != "triton":
         return (None if B is None else (dY @ B) * s), (None if S is None else (dY.T @ S) * s)
     return backward.bwd_s(dY, S, B, s, to.tile, deterministic)
