@@ -55,7 +55,7 @@ def test_fifty_steps_learn_what_peft_learns(monkeypatch: pytest.MonkeyPatch) -> 
             p.copy_(factors[f"{path}.lora_{which}.default.weight"])
     assert len(factors) == len(list(dt.parameters(ours))) == 28
     want, found = learn(theirs.train(), 50), learn(ours.train(), 50)
-    assert want[-1] < 0.8 * want[0]
+    assert want[-1] < 0.9 * want[0]
     torch.testing.assert_close(found, want, rtol=2e-3, atol=0)
 
 
