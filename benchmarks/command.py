@@ -47,7 +47,9 @@ def parser(name: str, description: str, repeats: int = 20, threads: Sequence[int
     made.add_argument("--warmup", type=int, default=2)
     made.add_argument("--threads", type=int, nargs="+", default=threads, help="on a CPU; one: process time")
     made.add_argument("--graphs", action="store_true", help="on a GPU: time CUDA graphs, without Python's share")
-    made.add_argument("--compile", action="store_true", help="torch.compile(peft) on a CPU too")
+    made.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="torch.compile(peft) too (on a GPU the default)"
+    )
     made.add_argument("--seed", type=int, default=0)
     made.add_argument(
         "--out", type=Path, help="the CSV (benchmarks/results/<name>-<device>.csv; --quick: in runs/benchmarks)"
@@ -60,6 +62,8 @@ def settle(options: Any) -> Any:
     options.device = torch.device(options.device)
     if options.device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("--device cuda: torch finds no CUDA device here; use --device cpu")
+    if options.compile is None:
+        options.compile = options.device.type == "cuda"
     if options.quick:
         options.repeats = min(options.repeats, 3)
         options.warmup = 1
