@@ -236,9 +236,9 @@ def test_compile_with_frozen_parts(frozen: str) -> None:
 def test_opcheck(p: float, needs: list[bool]) -> None:
     """Schema, fake and autograd registration of both ops agree with what they do."""
     at = layer(10, 12, 16, 4)
-    ops, seed = torch.ops.deltatune, torch.tensor(3) if p else None
+    ops, seed = torch.ops.deltatune, torch.tensor(3, device=DEVICE) if p else None
     torch.library.opcheck(ops.lora_linear.default, (*at[:5], seed, SCALE, p, True, "plain"))
-    S = torch.randn(10, 4)
+    S = torch.randn(10, 4, device=DEVICE)
     given = [t if t is None else t.detach() for t in (at.dY, at.x, at.W, at.A, at.B)]
     torch.library.opcheck(ops.lora_linear_backward.default, (*given, S, seed, SCALE, p, True, "plain", needs))
 

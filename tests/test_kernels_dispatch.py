@@ -14,6 +14,7 @@ import torch
 from deltatune.kernels import dispatch, lora_linear, measure, steps
 from deltatune.kernels.dispatch import Choice, bucket, choose, key
 from deltatune.kernels.tiles import TILES, Tile, tiles
+from tests.kernel_cases import DEVICE
 
 SHAPE = (8192, 4096, 4096, 16)
 HALF = torch.bfloat16
@@ -107,7 +108,7 @@ def test_tune_writes_the_fastest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_every_candidate_of_tune_runs() -> None:
-    device = torch.device("cpu")
+    device = torch.device(DEVICE)
     for kernel in ("shrink", "linear_expand", "bwd_s", "bwd_dx", "bwd_a"):
         ways = list(measure.candidates(kernel, 90, (4, 5, 6, 2), torch.float32, device, measure.Drop(None, 0.0)))
         assert [path for path, _, _ in ways] == [

@@ -55,9 +55,10 @@ def pack(ranks: tuple[int, ...], scales: tuple[float, ...], ps: tuple[float, ...
 def routes(index: Tensor, G: int, BM: int) -> Routes:
     """Sort the rows and cut them into blocks; index (M,) integers in [-1, G)."""
     fits = ((index >= -1) & (index < G)).all()
+    wrong = f"lora_linear_routed: index must name one of {G} adapters, or -1 for none; it holds others"
     if index.device.type == "cpu" and not fits:
-        raise ValueError(f"lora_linear_routed: index must name one of {G} adapters, or -1 for none; it holds others")
-    torch._assert_async(fits)  # pyright: ignore[reportPrivateImportUsage] - on a GPU the same, without waiting for it
+        raise ValueError(wrong)
+    torch._assert_async(fits, wrong)  # pyright: ignore[reportPrivateImportUsage] - on a GPU, without waiting for it
     M, device = len(index), index.device
     adapter = torch.where(index < 0, G, index).long()
     counts = torch.zeros(G + 1, dtype=torch.int64, device=device).scatter_add_(0, adapter, torch.ones_like(adapter))[:G]
