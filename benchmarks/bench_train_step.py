@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.apart import Apart, Told
 from benchmarks.command import Case, finish, parser, run, settle
-from benchmarks.steps import MODELS, SCENARIOS, Scenario, base, batch, build, providers
+from benchmarks.steps import MODELS, OUR_LOOP, SCENARIOS, Scenario, base, batch, build, providers
 from benchmarks.timing import Timed
 from deltatune.fast import keep_freed
 
@@ -54,7 +54,7 @@ def loaded(
     provider: str, scenario: Scenario, name: str, device: torch.device, B: int, T: int, seed: int
 ) -> Callable[[], Callable[[], Any] | str]:
     """With the model in memory, what builds a provider's step on it."""
-    if provider.endswith("our loop"):
+    if provider.endswith(OUR_LOOP):
         keep_freed()  # as a training run does
     model = base(name, scenario, device)
     given = batch(model, B, T, scenario.labelled, seed)

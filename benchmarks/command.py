@@ -76,6 +76,8 @@ def run(name: str, cases: Callable[[Any], Iterable[Case]], options: Any) -> list
     """All rows of a benchmark, with their ratios; the CSV written, the table printed."""
     rows: list[Row] = []
     about = provenance(options)
+    folder = Path("runs", "benchmarks") if options.quick else RESULTS  # a first look does not replace a measurement
+    path = options.out or folder / f"{name.removeprefix('bench_')}-{device_slug(options.device)}.csv"
     before = torch.get_num_threads()
     try:
         for threads in options.threads:
@@ -83,11 +85,11 @@ def run(name: str, cases: Callable[[Any], Iterable[Case]], options: Any) -> list
             for case in cases(options):
                 print(f"{name}: {case.op} {case.shape} {case.dtype}, {threads} threads", file=sys.stderr, flush=True)
                 rows += case_rows(name, case, options, about | {"threads": threads})
+                del case  # and with it its processes, before the next case starts its own
+                add_ratios(rows)
+                write_csv(rows, path)  # after every case: a run that is cut off keeps what it has
     finally:
         torch.set_num_threads(before)
-    add_ratios(rows)
-    folder = Path("runs", "benchmarks") if options.quick else RESULTS  # a first look does not replace a measurement
-    path = write_csv(rows, options.out or folder / f"{name.removeprefix('bench_')}-{device_slug(options.device)}.csv")
     show(rows, f"{name}, {about['device']}, torch {torch.__version__}, seed {options.seed}")
     print(path)
     return rows

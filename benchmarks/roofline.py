@@ -44,7 +44,7 @@ def limit(op: str, K: int, N: int, R: int, dx: bool = True) -> float | None:
 
 
 def adapter_limit(op: str, K: int, N: int, width: int, dx: bool = True) -> float | None:
-    """The same of a serial bottleneck behind the layer: h W₁ᵀ and a W₂ᵀ forward; dY W₂, dW₂, dW₁ and, with dX, du W₁."""
+    """The same of a serial bottleneck behind it: h W₁ᵀ and a W₂ᵀ forward; dY W₂, dW₂, dW₁ and, with dX, du W₁."""
     frozen = frozen_flops(op, 1, K, N, dx)
     extra = 2 * N * width * (2 * ("fwd" in PARTS[op]) + (3 + dx) * ("bwd" in PARTS[op]))
     return 1 + extra / frozen if frozen else None

@@ -34,7 +34,7 @@ class Scenario:
     dropout: float = 0.0
     labelled: float = 1.0
     rank: int | None = 16
-    more: tuple[str, ...] = ("ours, our loop", "full", "full, our loop")  # besides frozen, both peft and ours
+    more: tuple[str, ...] = ("full", "full, our loop")  # besides frozen, peft and ours, each in both loops
 
 
 SCENARIOS = {
@@ -42,18 +42,19 @@ SCENARIOS = {
     "bf16-dropout": Scenario(dropout=0.05),
     "fp32": Scenario(dtype="fp32"),
     "half": Scenario(labelled=0.5),
-    "dora": Scenario("dora", more=("ours, our loop",)),
+    "dora": Scenario("dora", more=()),
     "prefix": Scenario("prefix", rank=None, more=("ours from example",)),
-    "ia3": Scenario("ia3", rank=None, more=("ours, our loop",)),
+    "ia3": Scenario("ia3", rank=None, more=()),
 }
 LENGTH = 16  # of a prefix
+OUR_LOOP = ", our loop"
 MODELS = ("smollm2", "smollm2-random", "tiny")
 
 
 def providers(scenario: Scenario) -> list[str]:
     """In the order in which they are timed; PEFT's two ways are one in fp32."""
-    matched = ["peft matched"] if scenario.dtype != "fp32" else []
-    return ["frozen", "frozen, our loop", "peft", *matched, "ours", *scenario.more]
+    each = ["frozen", "peft", *(["peft matched"] if scenario.dtype != "fp32" else []), "ours"]
+    return [*(provider + loop for provider in each for loop in ("", OUR_LOOP)), *scenario.more]
 
 
 def base(name: str, scenario: Scenario, device: torch.device) -> nn.Module:
@@ -109,14 +110,14 @@ def our_loss(model: nn.Module, batch: Batch) -> Tensor:
 def build(provider: str, scenario: Scenario, model: nn.Module, batch: Batch) -> Callable[[], Tensor] | str:
     """The step of a provider on `model`, which it changes; or why there is none. A step returns its loss."""
     model.train()
-    loss_of = our_loss if provider.endswith("our loop") else own_loss
-    provider = provider.removesuffix(", our loop")
+    loss_of = our_loss if provider.endswith(OUR_LOOP) else own_loss
+    provider = provider.removesuffix(OUR_LOOP)
     if provider == "frozen":
         return frozen_step(model, batch, loss_of)
     if provider.startswith("peft"):
         if find_spec("peft") is None:
             return NO_PEFT
-        return trained_step(peft_model(model, scenario, widen=provider == "peft"), batch, own_loss)
+        return trained_step(peft_model(model, scenario, widen=provider == "peft"), batch, loss_of)
     if provider == "full":
         return trained_step(model.requires_grad_(), batch, loss_of)
     dt.inject(model, our_rule(scenario), example=batch.inputs if provider == "ours from example" else None)

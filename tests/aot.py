@@ -85,7 +85,7 @@ def launch(job: Job) -> Recorder:
         "bwd_a": (backward, "bwd_a_kernel", lambda: backward.bwd_a(S, x, tile, seed, t)),
         "linear_expand": (products, "product_kernel", lambda: products.linear_expand(x, W, b, S, B, 2.0, tile)),
         "bwd_dx": (products, "product_kernel", lambda: products.bwd_dx(dY, W, S, A, tile, seed, t)),
-        "add_low_rank": (products, "add_low_rank_kernel", lambda: products.add_low_rank(x, S, A, tile, seed, t)),
+        "low_rank": (products, "low_rank_kernel", lambda: products.low_rank(S, A, tile, seed, t)),
         "gather_shrink": (
             grouped, "gather_shrink_kernel",
             lambda: grouped.gather_shrink(x, packed, numbers, of, to, R, tile, seed),

@@ -33,7 +33,7 @@ def test_an_unmeasured_big_product_is_cublas(kernel: str, monkeypatch: pytest.Mo
     assert choose(kernel, 90, HALF, *SHAPE, masked=True).path == "addmm"
 
 
-@pytest.mark.parametrize("kernel", ["shrink", "bwd_a", "add_low_rank"])
+@pytest.mark.parametrize("kernel", ["shrink", "bwd_a", "low_rank"])
 def test_an_unmeasured_skinny_product_is_ours_only_for_its_mask(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "table", dict)
     assert choose(kernel, 90, HALF, *SHAPE).path == "plain"
@@ -57,7 +57,7 @@ def test_a_layers_dropout_changes_nothing_for_steps_without_a_mask(monkeypatch: 
     monkeypatch.setattr(steps, "choose", lambda *args: asked.append((args[0], args[7])) or Choice("plain", None))
     x, W, A, B = torch.ones(2, 4, requires_grad=True), torch.ones(3, 4), torch.ones(1, 4), torch.ones(3, 1)
     lora_linear(x, W, None, A.requires_grad_(), B.requires_grad_(), 1.0, p=0.5).sum().backward()
-    masked = ("shrink", "bwd_dx", "add_low_rank", "bwd_a")
+    masked = ("shrink", "bwd_dx", "low_rank", "bwd_a")
     assert sorted(asked) == sorted([("linear_expand", False), ("bwd_s", False), *((kernel, True) for kernel in masked)])
 
 

@@ -39,7 +39,7 @@ def interpreted() -> bool:
 def tf32() -> bool:
     """Whether torch multiplies fp32 matrices as TF32, by its newer setting; once that is set the older raises."""
     matmul = torch.backends.cuda.matmul
-    return matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
+    return bool(matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32)
 
 
 def settings(x: Tensor, tile: Tile, **constants: Any) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def bwd_dx(dY: Tensor, W: Tensor, dS: Tensor, A: Tensor, tile: Tile, seed: Tenso
 
 
 @triton.jit(do_not_specialize=["threshold"])
-def add_low_rank_kernel(
+def low_rank_kernel(
     low, p, y, seed, M, N, R, low_row, factor, threshold,
     BM: tl.constexpr, BN: tl.constexpr, BR: tl.constexpr,
     MASKED: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
@@ -130,15 +130,14 @@ def add_low_rank_kernel(
     acc *= factor
     if MASKED:
         acc = masked(acc, tl.load(seed), rm, column, threshold, BM, BN)
-    at = y + wide_rm[:, None] * N + rn[None, :]
-    was = tl.load(at, mask=in_m & in_n, other=0.0).to(tl.float32)
-    tl.store(at, (was + acc).to(y.dtype.element_ty), mask=in_m & in_n)
+    tl.store(y + wide_rm[:, None] * N + rn[None, :], acc.to(y.dtype.element_ty), mask=in_m & in_n)
 
 
-def add_low_rank(y: Tensor, low: Tensor, p: Tensor, tile: Tile, seed: Tensor | None = None, t: int = 0) -> Tensor:
-    """Y += keep ⊙ (L P) / (1-p), in place; Y (M, N) contiguous, L (M, R), P (R, N) contiguous."""
-    M, N, R = *y.shape, low.shape[1]
-    add_low_rank_kernel[triton.cdiv(M, tile.m), triton.cdiv(N, tile.n)](
+def low_rank(low: Tensor, p: Tensor, tile: Tile, seed: Tensor | None = None, t: int = 0) -> Tensor:
+    """Y = keep ⊙ (L P) / (1-p); L (M, R), P (R, N) contiguous -> (M, N)."""
+    M, N, R = low.shape[0], p.shape[1], low.shape[1]
+    y = low.new_empty(M, N)
+    low_rank_kernel[triton.cdiv(M, tile.m), triton.cdiv(N, tile.n)](
         low, p, y, seed, M, N, R, low.stride(0), rescale(t) if seed is not None else 1.0, t,
         **settings(y, tile, BM=tile.m, BN=tile.n, BR=min(rank_block(R), 32), MASKED=seed is not None),
     )  # fmt: skip

@@ -7,8 +7,8 @@ card's. Which row is fastest cannot be known without a GPU: `tune` measures, `di
     bwd_s                   m rows of dY a step, n columns
     bwd_a                   m rows of x a step, n columns
     linear_expand, bwd_dx   m x n of the output, k the step of the big product
-    add_low_rank            m x n of the output
-    gather_shrink, gather_expand, gather_outer    as shrink, add_low_rank and bwd_a, on rows of one adapter
+    low_rank            m x n of the output
+    gather_shrink, gather_expand, gather_outer    as shrink, low_rank and bwd_a, on rows of one adapter
 """
 
 from typing import NamedTuple
@@ -41,7 +41,7 @@ SKINNY = {
         HALF: [Tile(64, 128, 0, 4, 3), Tile(32, 256, 0, 8, 3)],
         SINGLE: [Tile(16, 64, 0, 8, 2)],
     },
-    "add_low_rank": {
+    "low_rank": {
         HALF: [Tile(64, 128, 0, 4, 1), Tile(32, 128, 0, 4, 1)],
         SINGLE: [Tile(32, 64, 0, 4, 1)],
     },
