@@ -152,9 +152,8 @@ def test_torchs_newer_setting_for_tf32_is_read() -> None:
 
 def test_double_backward_raises() -> None:
     at = layer(8, 24, 40, 4)
-    (dx,) = torch.autograd.grad(call(at).square().sum(), at.x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        dx.sum().backward()
+    with pytest.raises(RuntimeError, match="not differentiable"):
+        torch.autograd.grad(call(at).square().sum(), at.x, create_graph=True)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ from tests.kernel_cases import DEVICE
 
 SHAPE = (8192, 4096, 4096, 16)
 HALF = torch.bfloat16
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """No choice is remembered from one test's table to another's."""
+    choose.cache_clear()
+    yield
+    choose.cache_clear()
 
 
 def test_every_row_that_ships_names_a_path_a_card_and_its_times() -> None:
@@ -105,6 +114,12 @@ def test_tune_writes_the_fastest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert written["measured"] == found
     with pytest.raises(ValueError, match="not on cpu"):
         measure.tune([SHAPE], device="cpu", to=path)
+
+
+def test_ours_has_to_win_by_what_its_launch_costs() -> None:
+    assert measure.fastest({"plain": 100.0, "triton a": 100.0 - measure.MARGIN_US - 1, "triton b": 95.0}) == "triton a"
+    assert measure.fastest({"addmm": 100.0, "triton a": 90.0}) == "addmm"
+    assert measure.fastest({"triton a": 9.0, "triton b": 8.0}) == "triton b"
 
 
 def test_every_candidate_of_tune_runs() -> None:

@@ -4,10 +4,12 @@ Legend: x (..., K), W (N, K), b (N,), A (R, K), B (N, R).
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
+
+NOTHING = nullcontext()
 
 
 def check_layer(call: str, x: Tensor, W: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -44,15 +46,27 @@ def check_factors(call: str, W: Tensor, A: Tensor, B: Tensor) -> None:
         raise ValueError(f"{call}: rank 0; without a low-rank term call F.linear")
 
 
-@contextmanager
-def launching(x: Tensor) -> Iterator[None]:
+def launching(x: Tensor) -> AbstractContextManager[None]:
     """A block that launches kernels on x's device, as Triton takes the current one, and without autocast.
 
-    Our operands are cast already: autocast would round fp32 sums, and costs a context even where it is off.
+    Our operands are cast already: autocast would round fp32 sums. Contexts are entered only where they change anything.
     """
-    on = torch.is_autocast_enabled(x.device.type)
-    with torch.cuda.device_of(x), torch.autocast(x.device.type, enabled=False) if on else nullcontext():
+    here = not x.is_cuda or x.get_device() == torch.cuda.current_device()
+    return NOTHING if here and not torch.is_autocast_enabled(x.device.type) else elsewhere(x)
+
+
+@contextmanager
+def elsewhere(x: Tensor) -> Iterator[None]:
+    with torch.cuda.device_of(x), torch.autocast(x.device.type, enabled=False):
         yield
+
+
+def refuse_second_order() -> None:
+    """Raise in a backward that is itself recorded; cheaper than once_differentiable, which every call would pay for."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "these kernels' backward is not differentiable (create_graph=True); use path='plain' or torch"
+        )
 
 
 def check_lengths(call: str, **lists: Sequence[object]) -> None:

@@ -49,6 +49,7 @@ def bucket(size: int) -> int:
     return low if size * size <= 2 * low * low else 2 * low
 
 
+@lru_cache(maxsize=4096)  # asked five times a layer and step
 def choose(
     kernel: str, arch: int, dtype: torch.dtype, M: int, N: int, K: int, R: int,
     masked: bool = False, path: str | None = None,

@@ -17,13 +17,13 @@ WIDEST_RANK_BLOCK = 64
 
 def matrix(x: Tensor) -> Tensor:
     """x (..., C) -> (M, C) with unit column stride; a view where the strides allow one."""
-    x = x.reshape(-1, x.shape[-1])
+    x = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
     return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
 
 
 def shaped(y: Tensor, lead: torch.Size) -> Tensor:
     """(M, C) -> (..., C) as a tensor of its own: autograd allows no in-place change of a view that a Function made."""
-    return torch.ops.aten._unsafe_view(y, [*lead, y.shape[1]])
+    return y if len(lead) == 1 else torch.ops.aten._unsafe_view(y, [*lead, y.shape[1]])
 
 
 def rank_block(R: int) -> int:

@@ -8,10 +8,9 @@ Legend: x (..., K) with M rows in all, W (N, K) frozen, b (N,), A (R, K), B (N, 
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import steps
-from .check import check_factors, check_layer, launching
+from .check import check_factors, check_layer, launching, refuse_second_order
 from .launch import matrix, shaped
 from .mask import draw_seed, threshold
 from .steps import Drop
@@ -32,7 +31,7 @@ def lora_linear(
     seed = draw_seed(x) if threshold(p) else None
     if torch.compiler.is_compiling():
         return lora_linear_op(x, W, b, A, B, seed, float(scale), float(p), deterministic, path)[0]
-    return LoraLinear.apply(x, W, b, A, B, seed, float(scale), float(p), deterministic, path)
+    return LoraLinear.apply(x, W, b, A, B, seed, (float(scale), float(p), deterministic, path))
 
 
 def forward(
@@ -80,26 +79,27 @@ def backward(
 
 def like(master: Tensor, x: Tensor) -> Tensor:
     """A factor as the kernels read it: in x's dtype, rows one after the other."""
-    return master.to(x.dtype).contiguous()
+    return (master if master.dtype == x.dtype else master.to(x.dtype)).contiguous()
 
 
 class LoraLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, W, b, A, B, seed, scale, p, deterministic, path):
+    def forward(ctx, x, W, b, A, B, seed, rest):
+        scale, p, _, path = ctx.rest = rest
+        A, B = like(A, x), like(B, x)  # kept as they are cast; autograd casts their gradients back
         y, S = forward(x, W, b, A, B, seed, scale, p, path)
         _, _, _, need_a, need_b, *_ = ctx.needs_input_grad
         ctx.save_for_backward(x if need_a else None, W, A, B, S if need_b else None, seed)
-        ctx.rest = scale, p, deterministic, path
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, dY):  # pyright: ignore[reportIncompatibleMethodOverride]
+        refuse_second_order()
         x, W, A, B, S, seed = ctx.saved_tensors
-        scale, p, deterministic, path = ctx.rest
-        needs = [ctx.needs_input_grad[i] for i in (0, 2, 3, 4)]
-        dx, db, dA, dB = backward(dY, x, W, A, B, S, seed, scale, p, deterministic, path, needs)
-        return dx, None, db, dA, dB, None, None, None, None, None
+        need_x, _, need_bias, need_a, need_b, *_ = ctx.needs_input_grad
+        needs = [need_x, need_bias, need_a, need_b]
+        dx, db, dA, dB = backward(dY, x, W, A, B, S, seed, *ctx.rest, needs)
+        return dx, None, db, dA, dB, None, None
 
 
 @torch.library.custom_op("deltatune::lora_linear", mutates_args=())

@@ -11,10 +11,9 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import steps
-from .check import check_factors, check_layer, check_lengths, launching
+from .check import check_factors, check_layer, check_lengths, launching, refuse_second_order
 from .launch import matrix, shaped
 from .lora import like
 from .mask import draw_seed, threshold
@@ -40,7 +39,7 @@ def lora_linear_stacked(
             x, Ws, given, list(As), list(Bs), seed, biased, scales, float(p), deterministic, path
         )
         return tuple(found[:-1])
-    return StackedLoraLinear.apply(x, seed, scales, float(p), deterministic, path, *Ws, *bs, *As, *Bs)
+    return StackedLoraLinear.apply(x, seed, (scales, float(p), deterministic, path), *Ws, *bs, *As, *Bs)
 
 
 def bounds(As: Sequence[Tensor]) -> list[tuple[int, int]]:
@@ -107,31 +106,32 @@ def backward(
 
 class StackedLoraLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, seed, scales, p, deterministic, path, *tensors):
+    def forward(ctx, x, seed, rest, *tensors):
+        scales, p, _, path = ctx.rest = rest
         n = len(scales)
         Ws, bs, As, Bs = (tensors[i * n : (i + 1) * n] for i in range(4))
+        As, Bs = [like(A, x) for A in As], [like(B, x) for B in Bs]
         ys, S = forward(x, Ws, bs, As, Bs, seed, scales, p, path)
-        need = ctx.needs_input_grad[6:]
+        need = ctx.needs_input_grad[3:]
         ctx.save_for_backward(
             x if any(need[2 * n : 3 * n]) else None, S if any(need[3 * n :]) else None, seed, *Ws, *As, *Bs
         )
-        ctx.rest = scales, p, deterministic, path
         return tuple(ys)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, *dYs):
+        refuse_second_order()
         scales, p, deterministic, path = ctx.rest
         n = len(scales)
         x, S, seed, *tensors = ctx.saved_tensors
         Ws, As, Bs = (tensors[i * n : (i + 1) * n] for i in range(3))
-        need = ctx.needs_input_grad[6:]
+        need = ctx.needs_input_grad[3:]
         need_biases, need_as, need_bs = (need[i * n : (i + 1) * n] for i in (1, 2, 3))
         dx, *rest = backward(
             dYs, x, Ws, As, Bs, S, seed, scales, p, deterministic, path, ctx.needs_input_grad[0],
             need_biases, need_as, need_bs,
         )  # fmt: skip
-        return dx, *[None] * 5, *[None] * n, *rest
+        return dx, None, None, *[None] * n, *rest
 
 
 @torch.library.custom_op("deltatune::lora_linear_stacked", mutates_args=())

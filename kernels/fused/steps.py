@@ -62,7 +62,12 @@ def low_gradients(
         return None, None
     to = way("bwd_s", dY, dY.shape[1], K, given.shape[1], UNMASKED, path)
     if to.tile is None or to.path != "triton":
-        return (None if B is None else (dY @ B) * s), (None if S is None else (dY.T @ S) * s)
+        dS, dB = None if B is None else dY @ B, None if S is None else dY.T @ S
+        if s != 1:
+            for gradient in (dS, dB):
+                if gradient is not None:
+                    gradient.mul_(s)
+        return dS, dB
     return backward.bwd_s(dY, S, B, s, to.tile, deterministic)
 
 
