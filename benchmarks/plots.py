@@ -17,12 +17,15 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.command import DTYPES, RESULTS
+from benchmarks.command import DTYPES, RESULTS, device_slug
 from benchmarks.roofline import Machine, measured
 from benchmarks.table import FROZEN, read_csv
 
 Rows = Sequence[dict[str, str]]
-COLOURS = {"frozen": "0.5", "full": "C7", "peft": "C3", "peft matched": "C1", "peft compiled": "C6", "ours": "C0"}
+COLOURS = {
+    "frozen": "0.5", "full": "0.75", "peft": "C3", "peft matched": "C1", "peft compiled": "C6", "eager": "C1",
+    "ours": "C0", "ours plain": "C9", "ours triton": "C2", "ours addmm": "C8", "ours stacked": "C4",
+}  # fmt: skip
 
 
 def ratio_plot(rows: Rows, path: Path) -> Path | None:
@@ -36,7 +39,8 @@ def ratio_plot(rows: Rows, path: Path) -> Path | None:
         points = [(cases.index(named(row)), float(row["ratio_frozen"])) for row in mine if row["provider"] == provider]
         axes.plot(*zip(*points), "o", color=COLOURS.get(provider), label=provider, markersize=5, alpha=0.85)
     limits = {cases.index(named(row)): float(row["limit"]) for row in mine if row["limit"]}
-    axes.plot(list(limits), list(limits.values()), "k_", markersize=14, label="limit by operations")
+    if limits:
+        axes.plot(list(limits), list(limits.values()), "k_", markersize=14, label="limit by operations")
     axes.axhline(1, color="0.5", linewidth=1)
     axes.set_xticks(range(len(cases)), cases, rotation=60, ha="right", fontsize=7)
     axes.set(ylabel="time / frozen layer", title=f"forward and backward, {mine[0]['device']}")
@@ -112,9 +116,10 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument("--dtype", choices=DTYPES, default="bf16")
     made.add_argument("--peaks", type=float, nargs=2, metavar=("TFLOPS", "GB_S"), help="instead of measuring them")
     options = made.parse_args(argv)
-    files = sorted(options.results.glob("*.csv"))
+    slug = device_slug(torch.device(options.device))  # another device's rows do not belong under this one's roofs
+    files = sorted(options.results.glob(f"*-{slug}.csv"))
     if not files:
-        print(f"benchmarks.plots: no CSV in {options.results}; run a benchmark first", file=sys.stderr)
+        print(f"benchmarks.plots: no *-{slug}.csv in {options.results}; run a benchmark first", file=sys.stderr)
         return 1
     machine = Machine(*options.peaks) if options.peaks else None
     for file in files:

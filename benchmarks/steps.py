@@ -22,7 +22,6 @@ from benchmarks.providers import NO_PEFT
 from deltatune.attention import fast_attention
 from experiments.batches import IGNORED, Batch
 from experiments.loss import loss_sum
-from experiments.models import load_model
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,8 @@ def base(name: str, scenario: Scenario, device: torch.device) -> nn.Module:
     """The model of `experiments.models`, or "smollm2-random": SmolLM2-135M's sizes, random weights, no download."""
     if name == "smollm2-random":
         return random_smollm2(device, DTYPES[scenario.dtype])
+    from experiments.models import load_model  # which knows where downloads lie; random weights need none
+
     disable_progress_bar()
     return load_model(SimpleNamespace(name=name, path=None), dtype=DTYPES[scenario.dtype], device=device).model
 

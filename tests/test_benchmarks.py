@@ -186,6 +186,10 @@ def test_without_a_gpu_its_commands_end_with_2(monkeypatch, capsys) -> None:
     for command in (gpu, tune):
         assert command.main([]) == 2
         assert "no CUDA device" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "NEEDED", ("torch", "no_such.part", "no_such_package"))
+    assert gpu.main([]) == 2
+    assert "not importable here: no_such.part, no_such_package; in the checkout: pip" in capsys.readouterr().err
 
 
 def test_the_gpu_command_reports_a_failing_step_and_goes_on(tmp_path: Path, capsys) -> None:
@@ -208,7 +212,11 @@ def test_the_gpu_command_reports_a_failing_step_and_goes_on(tmp_path: Path, caps
     state = gpu.run(todo, tmp_path / "gpu.json", 10, False, "c1")  # another commit, and no time
     assert gpu.report(state, [s.name for s in todo]) == 1 and "no time left" in capsys.readouterr().out
     names = [s.name for s in gpu.steps(tmp_path, "card")]
-    assert names[:2] == ["correctness", "tune"] and names[-1] == "plots" and len(set(names)) == len(names)
+    assert (
+        names[:2] == ["correctness", "tune"]
+        and names[-2:] == ["plots", "compilation"]
+        and len(set(names)) == len(names)
+    )
 
 
 def test_every_step_on_a_gpu_is_a_command_that_parses(tmp_path: Path, monkeypatch) -> None:
@@ -231,9 +239,9 @@ def test_pictures_of_what_the_csv_holds(tmp_path: Path) -> None:
         Row("train_step", name, "lora step", "m 8x64 bf16", best=ms) for name, ms in (("frozen", 3.0), ("ours", 4.0))
     ]
     add_ratios(rows)
-    write_csv(rows, tmp_path / "both.csv")
+    write_csv(rows, tmp_path / "both-cpu.csv")
     assert plots.main(["--results", str(tmp_path), "--peaks", "2", "100"]) == 0
     assert {path.name for path in tmp_path.glob("*.png")} == {
-        f"both.{kind}.png" for kind in ("ratio", "step", "roofline")
+        f"both-cpu.{kind}.png" for kind in ("ratio", "step", "roofline")
     }
     assert plots.main(["--results", str(tmp_path / "empty")]) == 1
