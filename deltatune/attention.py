@@ -63,7 +63,7 @@ class ShortAttention(torch.autograd.Function):
         lse = scores.amax(-1) - p.amax(-1).clamp_min(1e-30).log() if tell else None
         p = p.to(q.dtype).view(len(q), -1, S)
         ctx.save_for_backward(q, k, v, p)
-        return aten._unsafe_view(torch.bmm(p, v), (*shape[:3], v.shape[-1])), lse  # as in `LoRALinears`
+        return torch.bmm(p, v).resize_(*shape[:3], v.shape[-1]), lse  # no view, as in `LoRALinears`
 
     @staticmethod
     def backward(ctx: Any, do: Tensor, dlse: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -121,8 +121,9 @@ class LoRALinears(torch.autograd.Function):
         for W, b, B, own in zip(Ws, bs, Bs, by_layer(S, Bs)):
             y = F.linear(rows, W, b)
             y.addmm_(own, B.t())
-            # a view made here could not be changed in place, as by nn.ReLU(inplace=True); this costs 1 µs more
-            ys.append(torch.ops.aten._unsafe_view(y, (*x.shape[:-1], len(W))))
+            # autograd lets nobody change a view made here in place, as nn.ReLU(inplace=True) does; this is none, and
+            # as quick (a layer's call 32 µs; 38 by aten._unsafe_view)
+            ys.append(y.resize_(*x.shape[:-1], len(W)))
         wants_A, wants_B = any(ctx.needs_input_grad[5::4]), any(ctx.needs_input_grad[6::4])
         ctx.save_for_backward(x if wants_A else None, S if wants_B else None, a, *Ws, *Bs)
         return tuple(ys)
