@@ -7,6 +7,7 @@ o (B, H, T, D); p (B, H, T, S) the softmax of the scores, lse (B, H, T) their lo
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ from deltatune.functional import like, path
 aten: Any = torch.ops.aten
 SDPA = F.scaled_dot_product_attention  # torch's own, also where `attend` stands in for it
 SHORT = 128  # queries and keys, up to which p is worth keeping
+displaced: list[Any] = []  # by each open block of `fast_attention`: whichever closes last puts back the first
+installing = threading.Lock()
 
 
 def allowed(mask: Tensor | None, is_causal: bool, q: Tensor, k: Tensor) -> Tensor | None:
@@ -60,7 +63,7 @@ class ShortAttention(torch.autograd.Function):
         lse = scores.amax(-1) - p.amax(-1).clamp_min(1e-30).log() if tell else None
         p = p.to(q.dtype).view(len(q), -1, S)
         ctx.save_for_backward(q, k, v, p)
-        return torch.bmm(p, v).view(*shape[:3], v.shape[-1]), lse
+        return torch.bmm(p, v).resize_(*shape[:3], v.shape[-1]), lse  # no view, as in `LoRALinears`
 
     @staticmethod
     def backward(ctx: Any, do: Tensor, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -126,18 +129,20 @@ def fast_attention() -> Iterator[None]:
 
     The backward belongs inside too: activation checkpointing computes the forward again there.
     """
-    before = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = attend  # type: ignore[assignment]
+    with installing:
+        displaced.append(F.scaled_dot_product_attention)
+        F.scaled_dot_product_attention = attend  # type: ignore[assignment]
     try:
         yield
     finally:
-        F.scaled_dot_product_attention = before
+        with installing:
+            F.scaled_dot_product_attention = displaced.pop()
 
 
 def returns_log_sum_exp(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether torch's flash attention, which tells it, takes these (B, H, T, D)."""
+    """Whether torch's flash attention, which tells it, takes these (B, H, T, D); the CPU's takes D as dense unasked."""
     if not q.is_cuda:
-        return True
+        return q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
     return q.shape[-1] % 8 == 0 and can_use_flash_attention(SDPAParams(q, k, v, None, 0.0, True, False))
 
 
@@ -262,7 +267,10 @@ def attend_gated(
         scores = (q @ keys.transpose(-1, -2)).to(wide) * factor
         mask = allowed(attn_mask, is_causal, q, k)
         if mask is not None:
-            scores = scores.masked_fill(~mask, -math.inf) if mask.dtype is torch.bool else scores + mask
+            if mask.dtype is torch.bool:
+                scores = scores.masked_fill(~mask, -math.inf)
+            else:  # the gradient of a row of -inf alone is no number, and nothing masks it for q and k
+                scores = (scores + mask).clamp_min(torch.finfo(wide).min)
         lse = scores.logsumexp(-1)
     pk, pv = by_head(like(pk, q), heads), by_head(like(pv, q), heads)
     prefix_scores = (q @ pk.transpose(-1, -2)).to(wide) * factor

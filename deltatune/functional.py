@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from deltatune.fast import LoRALinears, Rescale
 
@@ -28,8 +29,9 @@ def like(parameter: Tensor, x: Tensor) -> Tensor:
 def path(x: Tensor, *others: Tensor | None, trained: bool = False) -> str:
     """How to compute on x beside these other tensors, frozen unless trained: "plain", "fast" or "triton".
 
-    Plain is whatever needs torch's own differentiation: a base that is trained too, autocast, functorch, tensor
-    subclasses, mixed dtypes, torch.compile off CUDA; and everything with DELTATUNE_KERNELS=off.
+    Plain is whatever needs torch's own differentiation: a base that is trained too, autocast, functorch, forward-mode
+    AD, torch.jit.trace, tensor subclasses, mixed dtypes, torch.compile off CUDA; and everything with
+    DELTATUNE_KERNELS=off.
     """
     if not x.is_cuda and (torch.compiler.is_compiling() or x.device.type != "cpu"):
         return "plain"
@@ -40,7 +42,7 @@ def path(x: Tensor, *others: Tensor | None, trained: bool = False) -> str:
     wants = not trained and any(t is not None and t.requires_grad for t in others)
     if wants or torch.is_autocast_enabled(x.device.type) or torch._C._are_functorch_transforms_active():
         return "plain"
-    if switched_off():
+    if switched_off() or forward_ad._current_level >= 0 or torch._C._get_tracing_state() is not None:
         return "plain"
     if not x.is_cuda:
         return "fast"

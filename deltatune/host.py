@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from deltatune.attention import SDPA
 from deltatune.core import DeltaError, DeltaModule, NotReached, Opaque, Stacked
-from deltatune.layout import frozen, modules, original, own_parameters
+from deltatune.layout import frozen, linear_map, modules, original, own_parameters
 
 Live = list[tuple[DeltaModule, float]]
+swapping = threading.RLock()  # held while parameters stand replaced: every thread runs the one module that holds them
 
 
 class Intercept(TorchFunctionMode):
@@ -29,10 +31,12 @@ class Intercept(TorchFunctionMode):
 
     def __init__(self, host: Host):
         super().__init__()
-        self.host = host
+        self.host, self.reached = host, False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is SDPA:
+            if not torch.compiler.is_compiling():
+                self.reached = True
             func = self.host.attention(func)
         return func(*args, **(kwargs or {}))
 
@@ -73,9 +77,9 @@ class Host(nn.Module):
         live = self.live()
         if not live["attention"]:
             return self.inner(live, super().forward, args, kwargs)
-        with Intercept(self):
+        with Intercept(self) as held:
             out = self.inner(live, super().forward, args, kwargs)
-        if not torch.compiler.is_compiling() and not self.__dict__.pop("reached", False):
+        if not torch.compiler.is_compiling() and not held.reached:
             raise NotReached(
                 f"{self.original_class.__name__} attended without scaled_dot_product_attention, so its attention "
                 "deltas had no effect; choose the module that calls it, or load with attn_implementation='sdpa'"
@@ -84,8 +88,10 @@ class Host(nn.Module):
 
     def attention(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """The host's attention function with its live attention deltas around it."""
-        if not torch.compiler.is_compiling():
-            self.__dict__["reached"] = True
+        if not torch.compiler.is_compiling():  # by `hf.eager`, which calls no function of torch's
+            for mode in _get_current_function_mode_stack():
+                if isinstance(mode, Intercept) and mode.host is self:
+                    mode.reached = True
         return around(call, self.live()["attention"])
 
     def inner(self, live: dict[str, Live], run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -97,12 +103,14 @@ class Host(nn.Module):
             h = self.together.output(self, args[0])
             if h is not None:
                 return h
-        own = changed_parameters(self, parameters)
-        linear = frozen(self, own)
-        if linear is not None:
+        if not parameters or linear_map(self) is not None:
+            linear = frozen(self, changed_parameters(own_parameters(self), parameters))
+            if linear is None:
+                return around_hidden(run, module, self.first_input, args, kwargs)
             (x,) = (*args, *kwargs.values())
             return around(linear, module)(x)
-        with replaced(self, own) if parameters else nullcontext():
+        lock = nullcontext() if torch.compiler.is_compiling() else swapping  # dynamo cannot trace a lock
+        with lock, replaced(self, changed_parameters(own_parameters(self), parameters)):
             return around_hidden(run, module, self.first_input, args, kwargs) if module else run(*args, **kwargs)
 
     def _get_name(self) -> str:
@@ -112,9 +120,8 @@ class Host(nn.Module):
         return _rebuild, (self.original_class,), self.__dict__
 
 
-def changed_parameters(host: nn.Module, live: Live) -> dict[str, Any]:
-    """The host's own parameters after its parameter deltas, innermost first."""
-    own: dict[str, Any] = own_parameters(host)
+def changed_parameters(own: dict[str, Any], live: Live) -> dict[str, Any]:
+    """A host's own parameters after its parameter deltas, innermost first."""
     for delta, strength in live:
         own = delta(functools.partial(dict, own), strength=strength)
     return own
@@ -122,7 +129,10 @@ def changed_parameters(host: nn.Module, live: Live) -> dict[str, Any]:
 
 @contextmanager
 def replaced(module: nn.Module, values: dict[str, Any]) -> Iterator[None]:
-    """The module's own parameters replaced by these tensors inside the block; identities and key order kept."""
+    """The module's own parameters replaced by these tensors inside the block; identities and key order kept.
+
+    Hold `swapping` where it is entered and where it is left.
+    """
     before = own_parameters(module)
     try:
         put(module, values)

@@ -23,13 +23,19 @@ def linear_cross_entropy(h: Tensor, W: Tensor, t: Tensor, b: Tensor | None = Non
     head `chunk` at a time (by default as many as make 32 MiB of fp32 logits), and each chunk's gradient is made while
     its logits exist, so that memory is M·D + chunk·V, not 4·M·V. Give it the labelled rows alone. A head that is
     trained gets its gradient too. Raises ValueError where shapes do not fit; a target outside 0 ≤ t < V is an
-    IndexError of torch.
+    IndexError of torch. Under autocast h, W and b are cast as F.linear casts them.
     """
     if h.dim() != 2 or W.shape[1:] != h.shape[1:] or t.shape != h.shape[:1]:
         raise ValueError(
             f"linear_cross_entropy takes h (M, D), W (V, D), t (M,), not {list(h.shape)}, {list(W.shape)}, "
             f"{list(t.shape)}; pick the labelled rows first: hidden[labels != -100]"
         )
+    device = h.device.type
+    if torch.is_autocast_enabled(device) and h.dtype is not torch.float64:  # which autocast leaves alone
+        dtype = torch.get_autocast_dtype(device)
+        h, W, b = h.to(dtype), W.to(dtype), None if b is None else b.to(dtype)
+        with torch.autocast(device, enabled=False):
+            return linear_cross_entropy(h, W, t, b, chunk)
     return LinearCrossEntropy.apply(h, W, b, t, chunk or max(1, CHUNK_BYTES // (4 * W.shape[0])))
 
 

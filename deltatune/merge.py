@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, NoMatch, NotFoldable, Stacked
-from deltatune.host import Host, changed_parameters, deltas, detach, hosts, names, put, replaced
+from deltatune.host import Host, changed_parameters, deltas, detach, hosts, names, put, replaced, swapping
 from deltatune.inject import Plan, check_name, close_fast_path, describe, known, put_in
 from deltatune.layout import delta_dtype, frozen, modules, own_parameters, stored, unreachable
 from deltatune.methods.full import Full
@@ -80,8 +80,7 @@ def fold_host(
     path: str, host: Host, wide: dict[str, Any], mine: list[tuple[str, DeltaModule, float]]
 ) -> dict[str, Any]:
     """One host's parameters with its deltas inside: parameter deltas first, then the stack around the linear map."""
-    with replaced(host, wide):
-        own = changed_parameters(host, [(d, s) for _, d, s in mine if d.site == "parameters"])
+    own = changed_parameters(wide, [(d, s) for _, d, s in mine if d.site == "parameters"])
     around = [(d, s) for _, d, s in mine if d.site == "module"]
     if not around:
         return own
@@ -116,10 +115,11 @@ def merge(model: nn.Module, *given: str) -> None:
     a delta without a form as weights, NoMatch for a name that is not there, DeltaError for one that is switched off.
     """
     chosen = chosen_names(model, given)
-    result = folded(model, chosen)
-    added = [h for h, new in result if h._parameters.get("bias") is None and new.get("bias") is not None]
-    for host, new in result:
-        put(host, new)
+    with swapping:  # no host of another thread may put back later what it found before
+        result = folded(model, chosen)
+        added = [h for h, new in result if h._parameters.get("bias") is None and new.get("bias") is not None]
+        for host, new in result:
+            put(host, new)
     for _, host in hosts(model):
         for name in chosen:
             detach(host, name)
@@ -139,16 +139,17 @@ def merged(model: nn.Module, *given: str) -> Iterator[None]:
     Raises as `merge` does, before anything is changed.
     """
     chosen = chosen_names(model, given)
-    result = folded(model, chosen)
     before = [(h, h.strengths) for _, h in hosts(model)]
-    with ExitStack() as stack:
-        for host, new in result:
-            stack.enter_context(replaced(host, new))
-        for host, _ in before:
-            host.strengths = {n: 0.0 if n in chosen else s for n, s in host.strengths.items()}
-        try:
-            yield
-        finally:
+    stack = ExitStack()
+    try:
+        with swapping:
+            for host, new in folded(model, chosen):
+                stack.enter_context(replaced(host, new))
+            for host, _ in before:
+                host.strengths = {n: 0.0 if n in chosen else s for n, s in host.strengths.items()}
+        yield
+    finally:
+        with swapping, stack:
             for host, kept in before:
                 host.strengths = kept
 

@@ -6,6 +6,7 @@ very tensor that the first one brought.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,16 +21,28 @@ from deltatune.layout import blocks, frozen, readers
 Draws = tuple[Tensor, Tensor | None]
 
 
+class Passing(threading.local):
+    """What one thread keeps between the calls of a pass."""
+
+    ready: tuple[Tensor, int, dict[int, Tensor]] | None = None  # x, its version, the outputs not fetched yet
+    drawn: tuple[weakref.ref[Tensor], Draws, set[int]] | None = None  # x, the generators before, hosts served
+
+
 class Together:
-    """The hosts, and between the calls of one pass (x, the outputs not fetched yet)."""
+    """The hosts, and what each thread keeps between their calls.
+
+    Their outputs come from one node of autograd's graph: a backward from one of them gives the other hosts' factors
+    gradients of zero, not None, and a second one needs retain_graph=True.
+    """
 
     def __init__(self, hosts: Sequence[nn.Module]):
-        self.hosts = tuple(hosts)
-        self.ready: tuple[Tensor, dict[int, Tensor]] | None = None
-        self.drawn: tuple[weakref.ref[Tensor], Draws, set[int]] | None = None  # x, the generators before, hosts served
+        self.hosts, self.here = tuple(hosts), Passing()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"hosts": self.hosts, "ready": None, "drawn": None}
+        return {"hosts": self.hosts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.hosts, self.here = state["hosts"], Passing()
 
     def output(self, host: nn.Module, x: Tensor) -> Tensor | None:
         """The host's output, or None where it is to be computed alone.
@@ -39,44 +52,46 @@ class Together:
         checkpointing may stop between two hosts when it computes them again: there each is computed at its own call,
         but draws what the first one drew, so that checkpointing changes no dropout mask.
         """
-        ready, self.ready = self.ready, None
-        if ready is not None and ready[0] is x and id(host) in ready[1]:
-            y = ready[1].pop(id(host))
-            self.ready = ready if ready[1] else None
-            return y
+        hosts, here = self.hosts, self.here  # another thread may find the structure misread
+        one_by_one = not torch.is_grad_enabled() or saved_tensors_hooks() or x.is_inference()
+        ready, here.ready = here.ready, None
+        if ready is not None and ready[0] is x and ready[1] == x._version and id(host) in ready[2]:
+            y = ready[2].pop(id(host))
+            here.ready = ready if ready[2] else None
+            return None if one_by_one else y  # computed with gradients, where it is called without
         if ready is not None:  # what was computed for the others was not wanted: the structure was misread
-            self.hosts = ()
-        one_by_one = not torch.is_grad_enabled() or saved_tensors_hooks()
+            hosts = self.hosts = ()
         if one_by_one and not host.training:
             return None
-        if all(other is not host for other in self.hosts):  # a replica is not the host
+        if all(other is not host for other in hosts):  # a replica is not the host
             return None
-        calls = [call for other in self.hosts if (call := only_call(other)) is not None]
-        if len(calls) < len(self.hosts):
+        calls = [call for other in hosts if (call := only_call(other)) is not None]
+        if len(calls) < len(hosts):
             return None
         together = type(calls[0][0]).together
         if one_by_one:
             with self.same_draws(host, x):
-                ys = together(x, [calls[self.hosts.index(host)]])
+                ys = together(x, [calls[hosts.index(host)]])
             return None if ys is None else ys[0]
         ys = together(x, calls)
         if ys is None:
             return None
-        outputs = {id(other): y for other, y in zip(self.hosts, ys, strict=True)}
+        outputs = {id(other): y for other, y in zip(hosts, ys, strict=True)}
         y = outputs.pop(id(host))
-        self.ready = (x, outputs)
+        here.ready = (x, x._version, outputs)
         return y
 
     @contextmanager
     def same_draws(self, host: nn.Module, x: Tensor) -> Iterator[None]:
         """A block that draws what the first host drew for this very x, if that was in the same pass."""
-        if self.drawn is None or self.drawn[0]() is not x or id(host) in self.drawn[2]:
-            self.drawn = (weakref.ref(x), draws(x.device), {id(host)})
+        drawn = self.here.drawn
+        if drawn is None or drawn[0]() is not x or id(host) in drawn[2]:
+            self.here.drawn = (weakref.ref(x), draws(x.device), {id(host)})
             yield
         else:
-            self.drawn[2].add(id(host))
+            drawn[2].add(id(host))
             with torch.random.fork_rng([x.device] if x.is_cuda else []):
-                redraw(x.device, self.drawn[1])
+                redraw(x.device, drawn[1])
                 yield
 
 

@@ -150,6 +150,23 @@ def test_inside_the_block_modules_get_it_and_outside_torchs_own(calls: list[Any]
     assert F.scaled_dot_product_attention is SDPA
 
 
+def test_blocks_of_two_threads_close_in_any_order() -> None:
+    first, second = fast_attention(), fast_attention()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert F.scaled_dot_product_attention is attend
+    second.__exit__(None, None, None)
+    assert F.scaled_dot_product_attention is SDPA
+
+
+def test_the_output_may_be_changed_in_place() -> None:
+    q, k, v = (t.requires_grad_() for t in case(G=6))
+    o = attend(q, k, v)
+    o *= 2
+    torch.testing.assert_close(torch.autograd.grad(o.sum(), q), torch.autograd.grad(2 * SDPA(q, k, v).sum(), q))
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_checkpointing_inside_the_block_computes_the_same_again(use_reentrant: bool, calls: list[Any]) -> None:
     q, k, v = (t.requires_grad_() for t in case(G=6))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import deltatune as dt
@@ -193,6 +194,34 @@ def test_any_leading_shape(shape, transposed):
     assert torch.equal(x, before) and leaves[0].grad.shape == shape
 
 
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 1, 5), (0, 5)])
+def test_a_rescaled_row_or_rows(shape):
+    h, g = torch.randn(shape, requires_grad=True), torch.randn(5, requires_grad=True)
+    got = torch.autograd.grad(functional.rescaled(h, g).square().sum(), (h, g))
+    want = torch.autograd.grad((h + h * g).square().sum(), (h, g))
+    for mine, true in zip(got, want, strict=True):
+        torch.testing.assert_close(mine, true)
+
+
+@pytest.mark.parametrize("shape", [(12,), (3, 12), (2, 3, 12)])
+def test_the_output_may_be_changed_in_place(shape, monkeypatch):
+    model = nn.Sequential(nn.Linear(12, 12), nn.ReLU(inplace=True), nn.Linear(12, 9))
+    dt.inject(model, dt.LoRA.on("0|2", rank=3))
+    ours, x = [p for _, p in dt.parameters(model)], torch.randn(shape)
+    for p in ours:
+        nn.init.normal_(p)
+
+    def grads():
+        y = model(x)
+        y += 1
+        return torch.autograd.grad(y.square().sum(), ours)
+
+    got = grads()
+    monkeypatch.setenv("DELTATUNE_KERNELS", "off")
+    for mine, true in zip(got, grads(), strict=True):
+        torch.testing.assert_close(mine, true, rtol=1e-4, atol=1e-4)
+
+
 def test_a_second_derivative_is_refused():
     x, W, b, A, B = factors(3, 4, 5, 2)
     for compute, args in (
@@ -248,6 +277,25 @@ def test_the_switch_and_what_is_plain_by_itself(monkeypatch):
 
     for call in (vmapped, autocast, trained_base):
         assert ways(monkeypatch, call)[-1] == "plain"
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # by torch's own formulas
+def test_forward_mode_is_plain(monkeypatch):
+    model, x = layer(), torch.randn(5, 12)
+
+    def tangent():
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(model(forward_ad.make_dual(x, x))).tangent
+
+    torch.testing.assert_close(tangent(), model(x) - model(torch.zeros_like(x)))
+    assert ways(monkeypatch, tangent) == ["plain"] and ways(monkeypatch, lambda: model(x)) == ["fast"]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_it_is_traced_as_the_plain_layer(tmp_path):
+    model, x = layer(), torch.randn(5, 12)
+    torch.jit.save(torch.jit.trace(model, x), tmp_path / "traced.pt")
+    torch.testing.assert_close(torch.jit.load(tmp_path / "traced.pt")(x), model(x))
 
 
 def test_dropout_is_for_training_and_drops_the_deltas_input_alone():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import transformers
@@ -67,6 +70,20 @@ def test_an_example_starts_deltas_from_its_real_tokens_alone(host: Host, rule: d
         for (_, want), (name, got) in zip(dt.parameters(model), dt.parameters(other)):
             assert_close(got.detach(), want.detach(), host.reduction)
             assert name.endswith((".k", ".v", ".P"))
+
+
+@pytest.mark.parametrize("host", [pytest.param(h, id=h.name) for h in (LLAMA, EAGER)])
+def test_threads_that_run_one_model_all_reach_its_prefix(host: Host) -> None:
+    model = host.model()
+    dt.inject(model, dt.Prefix.on(length=2))
+    shaken(model)
+    for name, module in model.named_modules():
+        if name.endswith("o_proj"):  # after attention, and still in the host
+            module.register_forward_hook(lambda *_: time.sleep(0.005))
+    want = run(host, model)
+    with ThreadPoolExecutor(4) as threads:
+        for out in threads.map(lambda _: run(host, model), range(8)):
+            assert torch.equal(out, want)
 
 
 class ByHand(nn.Module):

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 import deltatune as dt
 from deltatune.core import Stacked
 from deltatune.host import changed_parameters, names
-from deltatune.layout import frozen
+from deltatune.layout import frozen, own_parameters
 from tests.cases import shaken
 
 pytestmark = pytest.mark.law
@@ -165,7 +165,7 @@ def test_gradients_of_the_call_are_those_of_the_fold(stack: Stack) -> None:
     host = model[0]  # type: ignore[index]
     ours = dict(dt.parameters(model))
     called = model(x)
-    term = frozen(host, changed_parameters(host, host.live()["parameters"]))
+    term = frozen(host, changed_parameters(own_parameters(host), host.live()["parameters"]))
     for delta, strength in host.live()["module"]:
         term = Stacked(delta, term, strength)  # type: ignore[arg-type]
     assert term is not None

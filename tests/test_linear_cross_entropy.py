@@ -52,6 +52,33 @@ def test_bf16_is_as_near_to_fp64_as_the_plain_form():
         assert (mine - true).norm() <= 1.3 * (torchs - true).norm() + 1e-6 * true.norm()
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_computes_it_in_its_own_dtype(dtype, bias):
+    """As torch's: h, W and b as they come, the loss in fp32, each gradient in its leaf's dtype."""
+    tensors, t = draw(64, 32, 50, bias)
+    tensors[0] = tensors[0].to(dtype)
+    exact = results(plain, tensors, t, torch.float64, 0)
+
+    def cast(compute):
+        leaves = [p.clone().requires_grad_() for p in tensors if p is not None]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = compute(*leaves[:2], leaves[2] if bias else None, t, 16)
+        grads = torch.autograd.grad(loss * 0.5, leaves)
+        assert loss.dtype is torch.float32 and [g.dtype for g in grads] == [p.dtype for p in leaves]
+        return [loss.double(), *(g.double() for g in grads)]
+
+    for mine, torchs, true in zip(cast(ours), cast(plain), exact):
+        assert (mine - true).norm() <= 1.3 * (torchs - true).norm() + 1e-6 * true.norm()
+
+
+def test_autocast_leaves_fp64_alone():
+    tensors, t = draw(5, 4, 7, True)
+    want = results(ours, tensors, t, torch.float64, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(torch.equal(a, b) for a, b in zip(results(ours, tensors, t, torch.float64, 2), want))
+
+
 def test_no_row_gives_zero():
     h = torch.zeros(0, 4, requires_grad=True)
     loss = linear_cross_entropy(h, torch.zeros(3, 4), torch.zeros(0, dtype=torch.long))

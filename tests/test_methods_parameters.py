@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,32 @@ def test_bitfit_merged_says_that_a_config_without_biases_would_drop_them() -> No
     dt.inject(model, dt.BitFit.on())
     with pytest.warns(UserWarning, match=r"14 merged biases .* save_pretrained and from_pretrained would drop"):
         dt.merge(model)
+
+
+class SlowNorm(nn.LayerNorm):
+    """Long enough for another thread to come in between."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        time.sleep(0.005)
+        return super().forward(input)
+
+
+def test_threads_that_run_one_model_see_and_leave_its_parameters_right() -> None:
+    """A host that is no linear map is called with its parameters replaced, which are every thread's."""
+    model, x = nn.Sequential(SlowNorm(6)), torch.randn(2, 6)
+    before = dict(model[0]._parameters)
+    dt.inject(model, dt.BitFit.on("0"))
+    shaken(model)
+    with ThreadPoolExecutor(4) as threads, torch.no_grad():
+        want = model(x)
+        assert all(torch.equal(out, want) for out in threads.map(model, [x] * 12))
+        for future in [threads.submit(model, x) for _ in range(8)]:
+            with dt.merged(model):  # comes and goes while they run
+                time.sleep(0.002)
+            future.result()
+        assert torch.equal(model(x), want)
+    dt.eject(model)
+    assert all(p is before[n] for n, p in model[0]._parameters.items())
 
 
 def test_full_changes_every_parameter_by_its_delta() -> None:

@@ -125,14 +125,25 @@ def test_a_gate_of_one_is_concatenation_and_of_zero_the_base(mask: str, qkv: tup
     assert torch.equal(attend_gated(attend, q, k, v, pk, pv, 0.0, **given), attend(q, k, v, **given))
 
 
-@pytest.mark.parametrize("kind", ["bool", "float"])
+def test_a_long_causal_prefix_reads_any_layout() -> None:
+    """The fused kernel takes the head size as dense, whatever the strides say."""
+    pk, pv = normal(H, L, C), normal(H, L, C)
+    q, k, v = (normal(1, H, C, 256).mT for _ in range(3))
+    for strided in ((q, k, v), (q, k.contiguous(), v.contiguous()), (q.contiguous(), k.contiguous(), v)):
+        got = attend_prefixed(F.scaled_dot_product_attention, *strided, pk, pv, is_causal=True)
+        seen = torch.zeros(256, 256).double().masked_fill(torch.ones(256, 256).triu(1).bool(), -math.inf)
+        near(got, by_hand(q, with_prefix(pk, k), with_prefix(pv, v), F.pad(seen, (L, 0))), 1000)
+
+
+@pytest.mark.parametrize("kind", ["bool", "float", "infinite"])
 def test_a_query_that_sees_no_key_sees_the_prefix(kind: str) -> None:
     """Padding on the left hides every key from a padding query: with a prefix, λ = 1, and gradients exist."""
     q, k, v = (normal(1, 2, 3, C).requires_grad_() for _ in range(3))
     pk, pv = (normal(2, L, C).requires_grad_() for _ in range(2))
     mask = torch.tensor([[0, 0, 0], [0, 1, 0], [0, 1, 1]]).bool()
-    if kind == "float":
-        mask = torch.zeros(3, 3, dtype=torch.float64).masked_fill(~mask, torch.finfo(torch.float64).min)
+    if kind != "bool":
+        hidden = torch.finfo(torch.float64).min if kind == "float" else -math.inf
+        mask = torch.zeros(3, 3, dtype=torch.float64).masked_fill(~mask, hidden)
     attend, wanted = F.scaled_dot_product_attention, (q, k, v, pk, pv)
     whole = attend_prefixed(attend, q, k, v, pk, pv, attn_mask=mask)
     gated = attend_gated(attend, q, k, v, pk, pv, 1.0, attn_mask=mask)

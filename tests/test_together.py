@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from functools import partial
 
 import pytest
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5Model
 
 import deltatune as dt
-from deltatune import fast
+from deltatune import fast, together
 from deltatune.host import hosts
 from experiments.prepare import checkpoint_activations
 from tests.cases import shaken
@@ -176,6 +177,71 @@ def test_alone_where_the_methods_differ(sizes: list[int]) -> None:
     assert sizes == [1] * 10
     with torch.no_grad():
         torch.testing.assert_close(apart(model)(input_ids=IDS).logits, out)
+
+
+def attention() -> list[nn.Module]:
+    """Query, key and value of one layer."""
+    part = llama().model.layers[0].self_attn  # type: ignore[union-attr]
+    return [part.q_proj, part.k_proj, part.v_proj]
+
+
+def test_threads_keep_what_they_computed_apart(sizes: list[int]) -> None:
+    q, k, v = attention()
+    x, y = torch.randn(4, 32), torch.randn(4, 32)
+    q(x)
+    thread = threading.Thread(target=lambda: [host(y) for host in (q, k, v)])
+    thread.start()
+    thread.join()
+    k(x), v(x)
+    assert sizes == [3, 3]
+
+
+def test_a_thread_that_gives_up_does_not_disturb_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = attention()
+    x = torch.randn(4, 32)
+    want = q(x), k(x), v(x)
+
+    def given_up_meanwhile(host):
+        host.together.hosts = ()
+        return only_call(host)
+
+    only_call = together.only_call
+    monkeypatch.setattr(together, "only_call", given_up_meanwhile)
+    torch.testing.assert_close((q(x), k(x), v(x)), want)
+
+
+def test_without_gradients_one_is_computed_alone_in_every_pass(sizes: list[int]) -> None:
+    q, k, v = attention()
+    for _ in range(2):
+        x = torch.randn(4, 32)
+        q(x)
+        with torch.no_grad():
+            assert not k(x).requires_grad
+        assert v(x).requires_grad
+    assert sizes == [3, 1] * 2
+
+
+def test_a_tensor_that_was_changed_in_place_is_another(sizes: list[int]) -> None:
+    q, k, v = attention()
+    x = torch.randn(4, 32)
+    q(x)
+    x.add_(1)
+    got = k(x), v(x)
+    assert sizes == [3, 1, 1]
+    torch.testing.assert_close(got, (k(x.clone()), v(x.clone())))
+    q(x), k(x), v(x)  # and the next pass is not computed in vain
+    assert sizes[5:] == [1, 1, 1]
+
+
+def test_inference_tensors_count_no_changes(sizes: list[int]) -> None:
+    hosts = attention()
+    with torch.inference_mode():
+        x = torch.randn(4, 32)
+        want = [host(x) for host in hosts]
+    for host in hosts:
+        host.requires_grad_(False)
+    torch.testing.assert_close([host(x) for host in hosts], want)
+    assert sizes == [1] * 6
 
 
 def test_another_tensor_is_never_served(sizes: list[int]) -> None:
