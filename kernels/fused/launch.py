@@ -22,8 +22,8 @@ def matrix(x: Tensor) -> Tensor:
 
 
 def shaped(y: Tensor, lead: torch.Size) -> Tensor:
-    """(M, C) -> (..., C) as a tensor of its own: autograd allows no in-place change of a view that a Function made."""
-    return y if len(lead) == 1 else torch.ops.aten._unsafe_view(y, [*lead, y.shape[1]])
+    """(M, C) -> (..., C), y itself: autograd allows no in-place change of a view that a Function made."""
+    return y if len(lead) == 1 else y.resize_(*lead, y.shape[1])
 
 
 def rank_block(R: int) -> int:

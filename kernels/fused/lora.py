@@ -98,7 +98,8 @@ class LoraLinear(torch.autograd.Function):
         x, W, A, B, S, seed = ctx.saved_tensors
         need_x, _, need_bias, need_a, need_b, *_ = ctx.needs_input_grad
         needs = [need_x, need_bias, need_a, need_b]
-        dx, db, dA, dB = backward(dY, x, W, A, B, S, seed, *ctx.rest, needs)
+        scale, p, deterministic, path = ctx.rest
+        dx, db, dA, dB = backward(dY, x, W, A, B, S, seed, scale, p, deterministic, path, needs)
         return dx, None, db, dA, dB, None, None
 
 
