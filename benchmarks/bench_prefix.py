@@ -66,7 +66,8 @@ def attention_case(name: str, dtype: str, options: Any) -> Case:
         "ours": both(lambda: attend_gated(base, q, k, v, pk, pv, gate, **how), pk, pv, gate),
         "ours from example": both(lambda: attend_prefixed(base, q, k, v, pk, pv, **how), pk, pv),
     }
-    return Case("attention", f"{name} {B}x{H}/{few}x{T}x{D} prefix {LENGTH}", made, dtype=dtype, dx=True)
+    notes = {"peft": "its way, not its code: keys and values in front, in torch's attention"}
+    return Case("attention", f"{name} {B}x{H}/{few}x{T}x{D} prefix {LENGTH}", made, dtype=dtype, dx=True, notes=notes)
 
 
 def main(argv: list[str] | None = None) -> int:

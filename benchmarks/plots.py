@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.command import DTYPES, RESULTS, device_slug
 from benchmarks.roofline import Machine, measured
-from benchmarks.table import FROZEN, read_csv
+from benchmarks.table import FROZEN, PEFT, read_csv
 
 Rows = Sequence[dict[str, str]]
 COLOURS = {
@@ -68,22 +68,31 @@ def roofline_plot(rows: Rows, machine: Machine, path: Path) -> Path | None:
 
 
 def step_plot(rows: Rows, path: Path) -> Path | None:
-    """Milliseconds of a step: the frozen model's share below, in the same loop, what the method adds above it."""
+    """Milliseconds of a step: the frozen model's share below, in the same loop, what the method adds above it.
+
+    Every provider in our loop, where it was timed there, and PEFT as it comes.
+    """
 
     def bound_of(row: dict[str, str]) -> tuple[str, str]:
         return row["shape"], FROZEN + "".join(row["provider"].partition(",")[1:])  # "ours, our loop": that of the loop
 
     mine = [row for row in rows if row["op"].endswith("step") and row["best"]]
     bound = {(row["shape"], row["provider"]): float(row["best"]) for row in mine if row["provider"].startswith(FROZEN)}
-    mine = [row for row in mine if bound_of(row) in bound and not row["provider"].startswith(FROZEN)]
+    timed = {(row["shape"], row["provider"]) for row in mine}
+    mine = [
+        row for row in mine
+        if bound_of(row) in bound and not row["provider"].startswith(FROZEN)
+        and (row["provider"] == PEFT or (row["shape"], f"{row['provider']}, our loop") not in timed)
+    ]  # fmt: skip
     if not mine:
         return None
     labels = [f"{row['shape'].split()[-1]}: {row['provider']}" for row in mine]
-    figure, axes = sheet(8, 1.5 + 0.28 * len(mine))
+    figure, axes = sheet(8, 1.5 + 0.22 * len(mine))
     base = [min(bound[bound_of(row)], float(row["best"])) for row in mine]
     above = [max(0.0, float(row["best"]) - bound[bound_of(row)]) for row in mine]
     axes.barh(labels, base, color="0.7", label="frozen forward and backward")
     axes.barh(labels, above, left=base, color="C0", label="above it")
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     model = mine[0]["shape"].rpartition(" ")[0]
     axes.set(xlabel="ms a step", title=f"{model}, {mine[0]['threads']} threads, {mine[0]['device']}")
@@ -92,7 +101,8 @@ def step_plot(rows: Rows, path: Path) -> Path | None:
 
 def named(row: dict[str, str]) -> str:
     parts = [row["shape"], f"r{row['rank']}" if row["rank"] else "", f"p{row['dropout']}" if row["dropout"] else ""]
-    parts += [row["dtype"], "no dX" if row["dx"] == "False" else "", f"{row['threads']} threads"]
+    parts += [row["dtype"], "no dX" if row["dx"] == "False" else ""]
+    parts += [f"{row['threads']} threads" if row["clock"] != "cuda" else ""]
     return " ".join(part for part in parts if part)
 
 
@@ -104,7 +114,7 @@ def sheet(width: float, height: float) -> tuple[Figure, Axes]:
 
 def saved(figure: Figure, axes: Axes, path: Path) -> Path:
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=4)
     figure.savefig(path)
     return path
 
@@ -112,11 +122,14 @@ def saved(figure: Figure, axes: Axes, path: Path) -> Path:
 def main(argv: list[str] | None = None) -> int:
     made = argparse.ArgumentParser("python -m benchmarks.plots", description=__doc__)
     made.add_argument("--results", type=Path, default=RESULTS)
-    made.add_argument("--device", default="cpu", help="whose peaks are measured for the roofline")
+    made.add_argument(
+        "--device", default="cpu", help="whose CSVs, and whose peaks; with --peaks also a name such as nvidia-h200"
+    )
     made.add_argument("--dtype", choices=DTYPES, default="bf16")
     made.add_argument("--peaks", type=float, nargs=2, metavar=("TFLOPS", "GB_S"), help="instead of measuring them")
     options = made.parse_args(argv)
-    slug = device_slug(torch.device(options.device))  # another device's rows do not belong under this one's roofs
+    given = options.peaks and options.device not in ("cpu", "cuda")
+    slug = options.device if given else device_slug(torch.device(options.device))  # each under its own roofs
     files = sorted(options.results.glob(f"*-{slug}.csv"))
     if not files:
         print(f"benchmarks.plots: no *-{slug}.csv in {options.results}; run a benchmark first", file=sys.stderr)
