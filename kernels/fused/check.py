@@ -65,7 +65,8 @@ def refuse_second_order() -> None:
     """Raise in a backward that is itself recorded; cheaper than once_differentiable, which every call would pay for."""
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "these kernels' backward is not differentiable (create_graph=True); use path='plain' or torch"
+            "these kernels' backward is not differentiable (create_graph=True); F.linear and "
+            "deltatune.functional.low_rank are"
         )
 
 

@@ -68,13 +68,10 @@ def fastest(us: dict[str, float]) -> str:
 
 def write(found: dict[str, Any], to: Path) -> None:
     """Merge measured rows into the table's file; the running process reads them from now on."""
-    content: dict[str, Any] = (
-        json.loads(to.read_text(encoding="utf-8")) if to.exists() else {"note": "Measured by tune."}
-    )
-    content["measured"] = dict(sorted({**content.get("measured", {}), **found}.items()))
-    if found:
-        content["note"] = "Measured choices by card, dtype and shape, written by deltatune.kernels.tune."
-    to.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    measured = json.loads(to.read_text(encoding="utf-8"))["measured"] if to.exists() else {}
+    rows = ",\n".join(f"    {json.dumps(at)}: {json.dumps(row)}" for at, row in sorted({**measured, **found}.items()))
+    note = "Measured choices by card, dtype and shape, written by deltatune.kernels.tune."
+    to.write_text(f'{{\n  "note": "{note}",\n  "measured": {{\n{rows}\n  }}\n}}\n', encoding="utf-8")
     table.cache_clear()
     choose.cache_clear()
 
