@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.apart import Apart, Told
 from benchmarks.command import Case, finish, parser, run, settle
-from benchmarks.steps import MODELS, OUR_LOOP, SCENARIOS, Scenario, base, batch, build, providers
+from benchmarks.steps import MODELS, SCENARIOS, Scenario, base, batch, build, providers
+from benchmarks.table import OUR_LOOP
 from benchmarks.timing import Timed
 from deltatune.fast import keep_freed
 

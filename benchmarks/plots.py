@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.command import DTYPES, RESULTS, device_slug
 from benchmarks.roofline import Machine, measured
-from benchmarks.table import FROZEN, PEFT, read_csv
+from benchmarks.table import FROZEN, OUR_LOOP, PEFT, read_csv
 
 Rows = Sequence[dict[str, str]]
 COLOURS = {
@@ -74,7 +74,7 @@ def step_plot(rows: Rows, path: Path) -> Path | None:
     """
 
     def bound_of(row: dict[str, str]) -> tuple[str, str]:
-        return row["shape"], FROZEN + "".join(row["provider"].partition(",")[1:])  # "ours, our loop": that of the loop
+        return row["shape"], FROZEN + (OUR_LOOP if row["provider"].endswith(OUR_LOOP) else "")
 
     mine = [row for row in rows if row["op"].endswith("step") and row["best"]]
     bound = {(row["shape"], row["provider"]): float(row["best"]) for row in mine if row["provider"].startswith(FROZEN)}
@@ -82,7 +82,7 @@ def step_plot(rows: Rows, path: Path) -> Path | None:
     mine = [
         row for row in mine
         if bound_of(row) in bound and not row["provider"].startswith(FROZEN)
-        and (row["provider"] == PEFT or (row["shape"], f"{row['provider']}, our loop") not in timed)
+        and (row["provider"] == PEFT or (row["shape"], row["provider"] + OUR_LOOP) not in timed)
     ]  # fmt: skip
     if not mine:
         return None

@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 import deltatune as dt
 from benchmarks.command import DTYPES
 from benchmarks.providers import NO_PEFT
+from benchmarks.table import OUR_LOOP
 from deltatune.attention import fast_attention
 from experiments.batches import IGNORED, Batch
 from experiments.loss import loss_sum
@@ -33,7 +34,7 @@ class Scenario:
     dropout: float = 0.0
     labelled: float = 1.0
     rank: int | None = 16
-    more: tuple[str, ...] = ("full", "full, our loop")  # besides frozen, peft and ours, each in both loops
+    more: tuple[str, ...] = ("full", "full" + OUR_LOOP)  # besides frozen, peft and ours, each in both loops
 
 
 SCENARIOS = {
@@ -46,7 +47,6 @@ SCENARIOS = {
     "ia3": Scenario("ia3", rank=None, more=()),
 }
 LENGTH = 16  # of a prefix
-OUR_LOOP = ", our loop"
 MODELS = ("smollm2", "smollm2-random", "tiny")
 
 

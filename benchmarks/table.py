@@ -16,6 +16,7 @@ from rich.table import Table
 from experiments.files import write_text
 
 FROZEN, PEFT, MATCHED = "frozen", "peft", "peft matched"
+OUR_LOOP = ", our loop"  # behind the name of a provider that is timed in it
 
 
 @dataclass

@@ -152,8 +152,11 @@ def test_torchs_newer_setting_for_tf32_is_read() -> None:
 
 def test_double_backward_raises() -> None:
     at = layer(8, 24, 40, 4)
-    with pytest.raises(RuntimeError, match="not differentiable"):
-        torch.autograd.grad(call(at).square().sum(), at.x, create_graph=True)
+    stacked = lora_linear_stacked(at.x, [at.W], [at.b], [at.A], [at.B], [SCALE])[0]
+    routed = lora_linear_routed(at.x, at.W, at.b, [at.A], [at.B], [SCALE], torch.zeros(8, device=DEVICE).int())
+    for y in (call(at), stacked, routed):
+        with pytest.raises(RuntimeError, match="not differentiable"):
+            torch.autograd.grad(y.square().sum(), at.x, create_graph=True)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

@@ -17,6 +17,7 @@ peft = pytest.importorskip("peft")
 
 
 def llama() -> LlamaForCausalLM:
+    """Of transformers alone, as the kernels' tests run where the experiments' packages are not."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=96, hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,

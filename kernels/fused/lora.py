@@ -79,7 +79,7 @@ def backward(
 
 def like(master: Tensor, x: Tensor) -> Tensor:
     """A factor as the kernels read it: in x's dtype, rows one after the other."""
-    return (master if master.dtype == x.dtype else master.to(x.dtype)).contiguous()
+    return master.to(x.dtype).contiguous()
 
 
 class LoraLinear(torch.autograd.Function):

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import grouped
-from .check import check_factors, check_layer, check_lengths, launching
+from .check import check_factors, check_layer, check_lengths, launching, refuse_second_order
 from .dispatch import arch_of, choose
 from .launch import matrix, shaped
 from .mask import draw_seed, keep, threshold
@@ -175,8 +174,8 @@ class RoutedLoraLinear(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, dY):  # pyright: ignore[reportIncompatibleMethodOverride]
+        refuse_second_order()
         x, S, W, index, seed, *factors = ctx.saved_tensors
         scales, ps, path = ctx.rest
         G, need = len(scales), ctx.needs_input_grad

@@ -7,7 +7,7 @@ card's. Which row is fastest cannot be known without a GPU: `tune` measures, `di
     bwd_s                   m rows of dY a step, n columns
     bwd_a                   m rows of x a step, n columns
     linear_expand, bwd_dx   m x n of the output, k the step of the big product
-    low_rank            m x n of the output
+    low_rank                m x n of the output
     gather_shrink, gather_expand, gather_outer    as shrink, low_rank and bwd_a, on rows of one adapter
 """
 
