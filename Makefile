@@ -26,7 +26,7 @@ test: check
 	$(PYTEST) -m "not slow and not kernels"
 
 test-kernels: $(VENV)/.dev
-	$(PYTEST) tests/test_kernels*.py
+	$(PYTEST) tests/kernels
 
 test-all: check
 	$(PYTEST)

@@ -2,7 +2,7 @@
 
 Floor 0, the kernels, lies in kernels/fused and is installed as `deltatune.kernels`. The folder kernels/ must
 stay without an `__init__.py`: as a package it would hide the PyPI package `kernels`, which transformers
-imports, from every process started in the checkout (tests/test_packaging.py).
+imports, from every process started in the checkout (tests/project/test_packaging.py).
 """
 
 from pathlib import Path

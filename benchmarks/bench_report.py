@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.command import Case, finish, parser, run, settle
 from benchmarks.timing import Timed
 from experiments.report import gather, write
-from tests.made_up_study import study
+from tests.support.made_up_study import study
 
 NAME = "bench_report"
 TASKS = ("ha_json", "sql", "style", "domain")

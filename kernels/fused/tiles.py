@@ -1,7 +1,7 @@
 """The tile configurations that ship, as data: per kernel, architecture and kind of number, the best guess first.
 
-Every row passes the ahead-of-time gate (tests/test_kernels_aot.py): no spills, no stack, shared memory within the
-card's. Which row is fastest cannot be known without a GPU: `tune` measures, `dispatch.json` remembers.
+Every row passes the ahead-of-time gate (tests/kernels/test_kernels_aot.py): no spills, no stack, shared memory
+within the card's. Which row is fastest cannot be known without a GPU: `tune` measures, `dispatch.json` remembers.
 
     shrink                  m rows of x, k columns a step
     bwd_s                   m rows of dY a step, n columns

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.cases import Case
-from tests.hosts import Host
 from tests.laws.algebra import (
     copies,
     eject_restores,
@@ -35,6 +33,8 @@ from tests.laws.running import (
     padding_is_invisible,
     parameters_are_fp32,
 )
+from tests.support.cases import Case
+from tests.support.hosts import Host
 
 Law = Callable[[Case, Host], None]
 

@@ -22,8 +22,8 @@ from torch import nn
 import deltatune as dt
 from deltatune.host import deltas, hosts
 from deltatune.layout import output_head
-from tests.cases import Case, assert_changed, assert_close, base_output, front, run
-from tests.hosts import Host
+from tests.support.cases import Case, assert_changed, assert_close, base_output, front, run
+from tests.support.hosts import Host
 
 
 def paths(model: nn.Module) -> list[str]:

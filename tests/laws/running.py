@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import deltatune as dt
 from deltatune.core import Frozen, Opaque
 from deltatune.host import deltas
-from tests.cases import Case, assert_close, assert_gradients_close, batch_for, front, run
-from tests.hosts import Host, generate
+from tests.support.cases import Case, assert_close, assert_gradients_close, batch_for, front, run
+from tests.support.hosts import Host, generate
 
 
 def modes_agree(case: Case, host: Host) -> None:

@@ -1,0 +1,91 @@
+"""Answers and losses of a model, and the records that a run keeps."""
+
+from __future__ import annotations
+
+import errno
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
+
+import deltatune as dt
+from experiments.batches import Encoder, Row
+from experiments.config import EvalConfig
+from experiments.evaluate import answers, mean_loss
+from experiments.files import write_json, write_text
+from tests.support.small import CPU, END, PAD, VOCABULARY, Characters, llama, some_rows
+
+
+def greedy(model: nn.Module, prompt: list[int], n: int) -> list[int]:
+    """One token at a time, without a cache."""
+    ids = list(prompt)
+    for _ in range(n):
+        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == END:
+            break
+    return ids[len(prompt) :]
+
+
+@torch.no_grad()
+def test_batched_generation_is_greedy_decoding_one_by_one():
+    model, rows = llama().eval(), some_rows(9, seed=4)
+    with torch.no_grad():
+        model.lm_head.weight[END] += model.lm_head.weight[2:].mean(0) + 0.04  # so that some responses end early
+    encoder, strided = Encoder(Characters(), 64), []
+    watch = model.lm_head.register_forward_hook(lambda _, args, __: strided.append(not args[0].is_contiguous()))
+    texts = answers(model, encoder, rows, EvalConfig(batch_size=4, max_new_tokens=12), CPU, 100)
+    watch.remove()
+    assert strided
+    assert not any(strided)  # matmul would copy the head once a row
+    expected = [greedy(model, row.prompt, 12) for row in rows]
+    assert texts == [" ".join(str(i) for i in ids if i not in (PAD, END)) for ids in expected]
+    assert len({len(ids) for ids in expected}) > 1
+
+
+@torch.no_grad()
+def test_a_prompts_ids_stand_before_every_row_in_generation():
+    model = llama().eval()
+    dt.inject(model, dt.Prompt.on(length=3), name="p")
+    for _, p in dt.parameters(model):
+        p.normal_(std=2.0)
+    front = dt.prompt_ids(model, "p")
+    rows = [Row([*front, *row.prompt], row.response) for row in some_rows(5)]
+    texts = answers(model, Encoder(Characters(), 64), rows, EvalConfig(batch_size=5, max_new_tokens=6), CPU, 100)
+    expected = [greedy(model, row.prompt, 6) for row in rows]
+    assert texts == [" ".join(str(i) for i in ids if i not in (PAD, END)) for ids in expected]
+
+
+def test_classification_by_the_likeliest_class():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    model = BertForSequenceClassification(BertConfig(**sizes, num_attention_heads=2, num_labels=3)).eval()
+    encoder = Encoder(Characters(), 64, labels=("a", "b", "c"), kind="classify", head=True)
+    rows = [Row(r.prompt, segments=[0] * len(r.prompt), label=i % 3) for i, r in enumerate(some_rows(6))]
+    texts = answers(model, encoder, rows, EvalConfig(batch_size=4), CPU, 100)
+    with torch.no_grad():
+        logits = torch.cat([model(torch.tensor([row.prompt])).logits for row in rows])
+    assert texts == ["abc"[i] for i in logits.argmax(-1)]
+    expected = F.cross_entropy(logits, torch.tensor([0, 1, 2, 0, 1, 2])).item()
+    assert mean_loss(model, rows, PAD, 4, CPU) == pytest.approx(expected, rel=1e-5)
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    file = tmp_path / "result.json"
+    write_json(file, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(file, {"a": math.nan})
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(file, "new")
+    assert file.read_text() == '{\n  "a": 1\n}\n'
+    assert list(tmp_path.iterdir()) == [file]

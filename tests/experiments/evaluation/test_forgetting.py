@@ -1,0 +1,231 @@
+"""The probes of forgetting: right on models of a few thousand parameters, kept in the cache, the same in every run."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import BertConfig, BertForSequenceClassification
+
+import deltatune as dt
+from experiments import forgetting, probes
+from experiments.batches import Encoder
+from experiments.config import Config
+from experiments.probes import Written
+from experiments.run import run
+from experiments.tasks import TaskError
+from tests.support.runs import (
+    classes,
+    config,
+    directory,
+    overrides,
+    own_cache_and_torch_settings,  # noqa: F401 - a fixture
+    words,
+)
+from tests.support.small import CPU, VOCABULARY, Characters, llama
+
+TEXTS = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [9, 8, 7], [20, 21, 22, 23, 24]]
+
+
+def encoder(**more: Any) -> Encoder:
+    return Encoder(Characters(), 64, **more)
+
+
+def probed(tmp_path: Path, *more: str) -> dict[str, Any]:
+    """What a run's result says about forgetting."""
+    given = overrides(tmp_path, *more, file=words(tmp_path / "words.jsonl"))
+    return run(config(*given))["forgetting"]
+
+
+# ---------------------------------------------------------------- the probes
+
+
+def test_text_nll_is_the_sum_over_all_tokens_after_the_first():
+    model = llama().eval()
+    found = probes.text_nll(model, encoder(), TEXTS, CPU)
+    for text, nll in zip(TEXTS, found, strict=True):
+        ids = torch.tensor([text])
+        expected = F.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="sum")
+        assert nll == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_kl_is_the_definition_and_zero_for_the_same():
+    torch.manual_seed(0)
+    base, tuned = torch.randn(7, 11), torch.randn(7, 11)
+    p, q = base.double().softmax(-1), tuned.double().softmax(-1)
+    assert probes.kl_sum(base, tuned) == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-5)
+    assert probes.kl_sum(base, base) == 0.0
+
+
+def test_the_base_writes_texts_of_a_set_length_the_same_each_time():
+    model = llama().eval()
+    texts = probes.written(model, encoder(), TEXTS, CPU)
+    assert [text.prompt for text in texts] == [text[: probes.PROMPT_TOKENS] for text in TEXTS]
+    assert {len(text.own) for text in texts} == {probes.WRITTEN_TOKENS}
+    assert probes.written(model, encoder(), TEXTS, CPU) == texts
+    assert len({tuple(text.own) for text in texts}) == 3
+
+
+def test_logits_are_those_that_chose_the_own_tokens():
+    model, text = llama().eval(), Written([5, 6, 7], [8, 9])
+    (found,) = probes.logits_of(model, encoder(), [text], CPU)
+    expected = model(torch.tensor([[5, 6, 7, 8, 9]])).logits[0, 2:4]
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_trained_prompt_stands_before_the_texts():
+    model = llama()
+    dt.inject(model, dt.Prompt.on(length=3), name="run")
+    with_front = encoder(front=tuple(dt.prompt_ids(model, "run")))
+    (found,) = probes.logits_of(model.eval(), with_front, [Written([5, 6], [7, 8])], CPU)
+    assert found.shape[0] == 2
+    expected = model(torch.tensor([[*with_front.front, 5, 6, 7, 8]])).logits[0, 4:6]
+    torch.testing.assert_close(found, expected)
+
+
+def bert(seed: int = 0) -> BertForSequenceClassification:
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    return BertForSequenceClassification(BertConfig(**sizes, num_attention_heads=2, num_labels=3)).eval()
+
+
+def test_drift_of_an_encoders_features():
+    one, other = (probes.features(bert(seed), encoder(), TEXTS, CPU) for seed in (0, 1))
+    assert one.shape == (3, 16)
+    assert probes.drift(one, one) == pytest.approx([0, 0, 0], abs=1e-6)
+    assert all(0.01 < d <= 2 for d in probes.drift(one, other))
+
+
+# ---------------------------------------------------------------- before and after
+
+
+def test_an_untrained_model_has_forgotten_nothing(tmp_path):
+    found = probed(tmp_path, "method=none")
+    assert found["kl_per_token"] == 0.0
+    assert found["text_perplexity"]["before"] == found["text_perplexity"]["after"]
+    assert (found["n_texts"], found["n_written"], found["n_written_tokens"]) == (3, 2, 2 * probes.WRITTEN_TOKENS)
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "prompt", "bitfit"])
+def test_training_moves_the_model_away_from_its_base(tmp_path, method):
+    """Full fine-tuning too, whose base is gone by then: its logits are in the cache."""
+    found = probed(tmp_path, f"method={method}", "optim.steps=8")
+    each = found["each"]
+    assert found["kl_per_token"] == pytest.approx(sum(each["kl"]) / 2) and found["kl_per_token"] > 1e-6
+    assert found["text_perplexity"]["before"] != found["text_perplexity"]["after"]
+    assert len(each["nll_before"]) == len(each["nll_after"]) == 3
+    perplexity = found["text_perplexity"]["after"]
+    assert min(each["nll_after"]) <= math.log(perplexity) <= max(each["nll_after"])
+
+
+def test_the_bases_figures_are_taken_once(tmp_path, monkeypatch):
+    first = probed(tmp_path, "method=lora")
+    calls = []
+    taken = probes.text_nll
+    monkeypatch.setattr(probes, "text_nll", lambda *given: calls.append(1) or taken(*given))
+    monkeypatch.setattr(probes, "written", None)
+    second = probed(tmp_path, "method=lora", "seed=1")
+    assert len(calls) == 1  # after the training
+    assert second["text_perplexity"]["before"] == first["text_perplexity"]["before"]
+
+
+def test_probing_draws_nothing_from_the_run(tmp_path):
+    """The same bits with probes, without, and where the base's figures came from the cache."""
+    found = []
+    for change in ("forgetting.n_text=3", "forgetting.n_text=2", "forgetting.enabled=false"):
+        made = config(*overrides(tmp_path, "method=lora", change, "+method.rules.0.hparams.dropout=0.1"))
+        result = run(made)
+        found.append((result["validation"], (directory(made) / "delta.safetensors").read_bytes()))
+        assert (result["forgetting"] is None) == (change == "forgetting.enabled=false")
+    assert found[0] == found[1] == found[2]
+
+
+def test_other_tasks_are_scored_before_and_after(tmp_path):
+    other = tmp_path / "other.jsonl"
+    records = [{"prompt": f"{i} a", "completion": "b"} for i in range(12)]
+    other.write_text("".join(json.dumps(r) + "\n" for r in records))
+    entry = f"jsonl task.train={other} task.n_val=2 task.n_test=4"
+    made = overrides(tmp_path, "method=lora", f"forgetting.tasks=['{entry}']", "forgetting.n_examples=3")
+    result = run(config(*made))
+    assert result["forgetting"]["tasks"] == {
+        entry: {"before": 0.0, "after": 0.0, "metric": "exact_match", "n_examples": 3}
+    }
+
+
+def test_the_runs_own_task_is_not_scored_twice(tmp_path, monkeypatch):
+    file = words(tmp_path / "words.jsonl")
+    entry = f"jsonl task.train={file} task.n_val=5 task.n_test=6"
+    made = config(*overrides(tmp_path, f"forgetting.tasks=['{entry}']", file=file))
+    run(config(*overrides(tmp_path, "seed=3", f"forgetting.tasks=['{entry}']", file=file)))  # the base's figures
+    monkeypatch.setattr(forgetting, "scored", None)
+    result = run(made)
+    own = result["forgetting"]["tasks"][entry]
+    assert own["after"] == result["quality"]["exact_match"]
+
+
+def test_an_encoder_has_its_features_drift_and_the_reason(tmp_path):
+    data = classes(tmp_path / "classes.jsonl")
+    made = config(*overrides(tmp_path, "model=tiny_encoder", "method=lora", "optim.steps=6", file=data))
+    result = run(made)["forgetting"]
+    assert result["feature_drift"] > 0
+    assert (result["text_perplexity"], result["kl_per_token"], result["tasks"]) == (None, None, {})
+    assert "writes no text" in result["reason"]
+
+
+# ---------------------------------------------------------------- texts
+
+
+def wanting(file: Path) -> Config:
+    return config("model=tiny", f"forgetting.text={file}", "forgetting.n_text=2", "forgetting.n_kl=1")
+
+
+def test_a_file_of_texts(tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "one"}\n{"text": "tw\u2028o"}\n{"text": "three"}\n')  # a line end to Unicode, not to JSON
+    assert forgetting.general_texts(wanting(file)) == ["one", "tw\u2028o"]
+    result = probed(tmp_path, "method=none", f"forgetting.text={file}", "forgetting.n_text=3")
+    assert (result["n_texts"], result["n_text_tokens"], result["text"]) == (3, 2 + 5 + 4, str(file))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": 3}', ":2: .*'text'"),
+        ('{"words": "a"}', ":2: .*'text'"),
+        ("{", ":2: not a JSON value"),
+        ("", "two tokens"),
+    ],
+)
+def test_a_file_that_has_no_texts_is_refused_by_line(tmp_path, line, message):
+    file = tmp_path / "texts.jsonl"
+    file.write_text(f'{{"text": "a"}}\n{line}\n')
+    with pytest.raises(TaskError, match=message):
+        probed(tmp_path, f"forgetting.text={file}")
+
+
+def test_a_probe_that_is_trained_on_is_refused(tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": f"{word} is a word"}) + "\n" for word in ("one", "two", "three")))
+    given = (f"forgetting.text={file}", "forgetting.n_text=2", "data.replay=0.5", f"data.replay_from=[{file}]")
+    with pytest.raises(
+        TaskError, match=r"forgetting.text=.*texts.jsonl: probe 0 is also trained on \(.*texts.jsonl:1\)"
+    ):
+        probed(tmp_path, *given)
+    probed(tmp_path, *given, "data.check=warn")
+    with pytest.raises(TaskError, match=r"forgetting.text=general: probe \d+ is also trained on"):
+        probed(tmp_path, "data.replay=0.5", "data.replay_from=['general task.seed=1']")
+
+
+def test_another_file_under_the_same_name_is_another_run(tmp_path):
+    from experiments.config import key
+
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "one"}\n')
+    first = key(wanting(file))
+    file.write_text('{"text": "two"}\n')
+    assert key(wanting(file)) != first

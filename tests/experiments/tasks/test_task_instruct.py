@@ -1,0 +1,137 @@
+"""The task instruct: wordings and their slots, the split, and the check of each family."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("unicode_rbnf", reason="needs the extra `experiments`")
+
+from experiments.task_configs import InstructConfig
+from experiments.tasks import Example, TaskData, TaskError, instruct, load_task
+from experiments.tasks.instruct_checks import spelled, words_of
+from experiments.tasks.instruct_families import FAMILIES
+from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401
+
+WORDINGS = [(name, wording) for name, family in FAMILIES.items() for wording in family.wordings]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> TaskData:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DELTATUNE_CACHE", str(tmp_path_factory.mktemp("instruct")))
+        return load_task(InstructConfig(name="instruct"), seed=0)
+
+
+def test_sizes_parts_and_sources(data: TaskData) -> None:
+    assert [len(part) for part in (data.train, data.val, data.test)] == [2000, 100, 200]
+    assert (data.kind, data.metric) == ("generate", "constraint_met")
+    assert set(data.sources) == {"unicode-rbnf"}
+    for part in (data.train, data.val, data.test):
+        assert {example.part for example in part} == set(FAMILIES)
+
+
+def test_no_wording_and_no_prompt_stands_in_two_parts(data: TaskData) -> None:
+    for one, other in combinations((data.train, data.val, data.test), 2):
+        assert not {example.group for example in one} & {example.group for example in other}
+        assert not {str(example.messages) for example in one} & {str(example.messages) for example in other}
+
+
+def test_turns_alternate_and_end_with_the_users(data: TaskData) -> None:
+    for example in data.train:
+        assert [turn["role"] for turn in example.messages] in (["user"], ["user", "assistant", "user"])
+    assert any(len(example.messages) == 3 for example in data.train)
+
+
+def test_wordings_differ() -> None:
+    assert len(FAMILIES) == 15 and len(WORDINGS) == len({wording for _, wording in WORDINGS}) == 75
+
+
+@pytest.mark.parametrize(("name", "wording"), WORDINGS)
+def test_slots_are_read_from_the_prompt_and_the_gold_meets_its_check(name: str, wording: str) -> None:
+    family, rng = FAMILIES[name], random.Random(0)
+    for _ in range(50):
+        slots = family.draw(rng)
+        example = Example(instruct.turns(wording, slots), family.answer(slots, rng), group=wording, part=name)
+        assert instruct.slots_of(example) == slots
+        assert family.met(slots, example.completion)
+
+
+def test_a_prompt_of_another_template_is_named(data: TaskData) -> None:
+    example = Example(({"role": "user", "content": "Sing."},), group="Sort these: {words}", part="sort")
+    with pytest.raises(TaskError, match=r"'Sing.': not a prompt of the template 'Sort these: \{words\}'"):
+        data.score([example], [""])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_silence_chatter_and_an_echo_do_not_pass(data: TaskData, name: str) -> None:
+    examples = [example for example in data.train if example.part == name][:20]
+    for said in (
+        lambda e: "",
+        lambda e: "Sure! Here is what you asked for:",
+        lambda e: e.messages[-1]["content"],
+        lambda e: e.messages[0]["content"],
+        lambda e: e.completion + " I hope that this helps you. 7",
+    ):
+        assert data.score(examples, [said(example) for example in examples]).means["constraint_met"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "slots", "good", "bad"),
+    [
+        ("capitals", {"sentence": "The cup is old."}, ["THE CUP IS OLD.", '"THE CUP IS OLD"'], ["The CUP IS OLD."]),
+        ("reverse", {"words": "cup, bell, road"}, ["road, bell, cup", "Road bell cup."], ["cup, bell, road"]),
+        ("sort", {"words": "cup, bell, road"}, ["bell, cup, road", "- bell\n- cup\n- road"], ["bell, road, cup"]),
+        ("count words", {"sentence": "The cup is old."}, ["4", "There are 4 words."], ["5", "four", "4 or 5", "14"]),
+        ("count letters", {"word": "bridge"}, ["6", "6 letters."], ["7", "66"]),
+        ("json", {"words": "cup, bell"}, ['["cup","bell"]', '[\n "cup",\n "bell"]'], ["['cup', 'bell']"]),
+        ("json", {"words": "cup, bell"}, ['["cup", "bell"]'], ["[" * 100_000, '{"cup": "bell"}', '["bell","cup"]']),
+        ("bullets", {"words": "cup, bell"}, ["- cup\n- bell\n"], ["cup\nbell", "- cup, bell", "* cup\n* bell"]),
+        ("spell number", {"number": "21", "language": "English"}, ["Twenty-one."], ["21", "twenty-two"]),
+        ("spell number", {"number": "21", "language": "German"}, ["einundzwanzig"], ["twenty-one", "zwanzigein"]),
+        ("include", {"word": "cup"}, ["I drank from a Cup today."], ["Cups are of use.", "A cup.", "I like my tea."]),
+        ("include", {"word": "cup"}, ["A blue cup is here!"], ["A blue cup is here. It is mine.", "a cup is here"]),
+        ("length", {"word": "cup", "n": "5"}, ["My cup is very old."], ["My cup is old.", "My hat is very old."]),
+        ("repeat", {"word": "cup", "n": "3"}, ["cup, cup, cup", "Cup, cup, cup."], ["cup, cup", "cup cup cup"]),
+        ("initials", {"words": "cup, bell, road"}, ["CBR", '"CBR"'], ["cbr", "C B R", "CB"]),
+        ("pick", {"words": "cup, bell, road, key", "place": "third"}, ["road", "Road."], ["bell", "the road"]),
+        ("both ends", {"first": "Often", "last": "lake"}, ["Often I swim in a lake."], ["Often I swim in lakes."]),
+        ("replace", {"old": "cup", "new": "hat", "sentence": "The cup is old."}, ["The hat is old."], ["The cup is."]),
+    ],
+)  # fmt: skip
+def test_each_check(name: str, slots: dict[str, str], good: list[str], bad: list[str]) -> None:
+    assert [FAMILIES[name].met(slots, said) for said in good] == [True] * len(good)
+    assert [FAMILIES[name].met(slots, said) for said in bad] == [False] * len(bad)
+
+
+def test_numbers_in_words() -> None:
+    assert spelled(347, "English") == "three hundred forty-seven"
+    assert spelled(347, "German") == "dreihundertsiebenundvierzig"
+    assert spelled(99, "French") == "quatre-vingt-dix-neuf"
+    assert spelled(21, "Spanish") == "veintiuno"
+
+
+def test_words() -> None:
+    assert words_of("It's twenty-one, or 3 _ (no)!") == ["It's", "twenty-one", "or", "no"]
+
+
+def test_the_gold_scores_one(data: TaskData) -> None:
+    gold = [example.completion for example in data.test]
+    scores = pickle.loads(pickle.dumps(data)).score(data.test, gold)
+    assert scores.means == {"constraint_met": 1.0, "exact_match": 1.0}
+    assert set(data.by_part(data.test, gold)) == set(FAMILIES)
+
+
+def test_the_seed_alone_draws(data: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DELTATUNE_CACHE", str(tmp_path))
+    assert load_task(InstructConfig(name="instruct"), seed=0) == data
+    assert load_task(InstructConfig(name="instruct"), seed=1).test != data.test
+
+
+def test_the_configuration() -> None:
+    made = config("model=tiny", "task=instruct", "task.n_test=8", "optim=quick")
+    assert made.task == InstructConfig(name="instruct", n_test=8)

@@ -1,0 +1,101 @@
+"""The sweep over what keeps a model from forgetting, and the table of its effects."""
+
+from __future__ import annotations
+
+import random
+import re
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from experiments.config import CONF, register
+from experiments.mitigations import Condition, conditions, effect, main, reference
+from experiments.rows import Row
+from experiments.run import run
+from tests.support.runs import config, overrides, own_cache_and_torch_settings  # noqa: F401 - a fixture
+
+
+def planted(method: str, lr: float, replay: float, seed: int, shift: float, noise: float = 0.05) -> Row:
+    """A run whose texts cost `shift` nats a token more than the base's, the same noise a text in every condition."""
+    draw, own = random.Random(0), random.Random(f"{method}{lr}{replay}{seed}")
+    base = [3 + draw.random() for _ in range(40)]
+    after = [nll + shift + own.gauss(0, noise) for nll in base]
+    return Row(
+        *(method, "tiny", "jsonl", seed, lr, 10, 4),
+        metric="exact_match",
+        quality={"exact_match": 0.5},
+        config={"data": {"replay": replay}},
+        perplexity_before=30.0,
+        perplexity_after=33.0,
+        kl_per_token=0.1,
+        forgetting={"each": {"nll_after": after}},
+    )
+
+
+def test_a_planted_effect_is_found_and_none_is_not():
+    rows = [planted("lora", 1e-3, replay, s, shift) for replay, shift in ((0.0, 0.5), (0.1, 0.2)) for s in range(3)]
+    rows += [planted("ia3", 1e-3, replay, seed, 0.3) for replay in (0.0, 0.1) for seed in range(3)]
+    runs = conditions(rows)
+    found = effect(Condition("lora", 1e-3, 0.1), Condition("lora", 1e-3, 0.0), runs)
+    assert found is not None
+    assert found.low < -0.3 < found.high < -0.25
+    assert found.difference == pytest.approx(-0.3, abs=0.05) and found.p < 0.01
+    reverse = effect(Condition("lora", 1e-3, 0.0), Condition("lora", 1e-3, 0.1), runs)
+    assert reverse is not None and reverse.difference == pytest.approx(-found.difference)
+    assert reverse.low == pytest.approx(-found.high)
+    none = effect(Condition("ia3", 1e-3, 0.1), Condition("ia3", 1e-3, 0.0), runs)
+    assert none is not None and none.low < 0 < none.high
+
+
+def test_each_condition_is_held_against_the_one_that_differs_in_one_measure():
+    given = [("lora", 1e-3, 0.0), ("lora", 1e-3, 0.1), ("lora", 2e-4, 0.0), ("full", 2e-4, 0.0), ("full", 4e-5, 0.1)]
+    runs = conditions(planted(*one, 0, 0.1) for one in given)
+    found = {condition: reference(condition, runs) for condition in runs}
+    assert found == {
+        Condition("lora", 1e-3, 0.1): Condition("lora", 1e-3, 0.0),
+        Condition("lora", 2e-4, 0.0): Condition("lora", 1e-3, 0.0),
+        Condition("lora", 1e-3, 0.0): Condition("full", 2e-4, 0.0),
+        Condition("full", 2e-4, 0.0): None,
+        Condition("full", 4e-5, 0.1): None,  # its own without replay was not run
+    }
+
+
+def test_runs_of_two_sweeps_are_refused():
+    with pytest.raises(ValueError, match=r"a second run of lora, lr 0\.001, replay 0, seed 0"):
+        conditions([planted("lora", 1e-3, 0.0, 0, 0.1)] * 2)
+    other = planted("lora", 1e-3, 0.1, 0, 0.1)
+    with pytest.raises(ValueError, match=r"several sweeps: tiny, jsonl, 10 steps.*tiny, sql, 10 steps"):
+        conditions([planted("lora", 1e-3, 0.0, 0, 0.1), Row(**{**vars(other), "task": "sql"})])
+
+
+def test_the_sweep_varies_method_rate_replay_and_seed():
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        params = compose("config", ["+sweep=forgetting"], return_hydra_config=True).hydra.sweeper.params
+    params = dict(params)
+    assert params.pop("seed") == "0,1,2"
+    choices = [[f"{name}={value}" for value in str(values).split(",")] for name, values in params.items()]
+    made = [config("model=tiny", "+sweep=forgetting", *chosen) for chosen in product(*choices)]
+    found = {(one.method.name, one.optim.lr, one.data.replay) for one in made}
+    rates = {one.method.name: one.method.lr for one in made}
+    expected = {(m, rates[m] * by, replay) for m in ("lora", "full") for by in (1, 0.2) for replay in (0.0, 0.1, 0.3)}
+    assert found == expected
+
+
+def test_real_runs_make_the_table(tmp_path, capsys):
+    replayed = Path(tmp_path / "general.jsonl")
+    replayed.write_text("".join(f'{{"text": "a plain sentence, number {i}, of no use"}}\n' for i in range(20)))
+    for share in (0, 0.5):
+        result = run(config(*overrides(tmp_path, f"data.replay={share}", f"data.replay_from=[{replayed}]")))
+        assert (result["data"]["replay"] is None) == (share == 0)
+    assert result["data"]["replay"]["sources"][str(replayed)]["n_drawn"] == 8  # half of four steps of four
+    capsys.readouterr()
+    main([str(tmp_path / "runs")])
+    said = capsys.readouterr().out
+    assert "Forgetting: tiny trained on jsonl, 4 steps" in said
+    assert re.search(r"\+?-?0\.\d{3} \[.*\]  lora, lr [\d.]+, replay 0 ", said)
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "FOLDER" in capsys.readouterr().err
