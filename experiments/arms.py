@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from experiments.config import Config, check, composed, run_name
+from experiments.config.compose import composed
+from experiments.config.identity import run_name
+from experiments.config.schema import Config, check
 from experiments.rows import read
 
 

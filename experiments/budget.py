@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from experiments.config import Config, MethodConfig, Trains
+from experiments.config.schema import Config, MethodConfig, Trains
 
 SIZES = ("rank", "width", "length")
 

@@ -31,7 +31,8 @@ from experiments.arms import Arm
 from experiments.audit import Ledger
 from experiments.comparison import FORMAT, NONE, Contest, compared
 from experiments.comparison_table import markdown, notes, rich_table
-from experiments.config import Trains, key
+from experiments.config.identity import key
+from experiments.config.schema import Trains
 from experiments.files import locked, write_json, write_text
 from experiments.pool import carry_out
 from experiments.protocol import CompareConfig, check, how, plain, register

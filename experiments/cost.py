@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import deltatune as dt
 from experiments.batches import Encoder, Row, collate
-from experiments.config import Trains
+from experiments.config.schema import Trains
 from experiments.loss import loss_sum
 from experiments.saved import NAME, load_in_place
 from experiments.writing import write

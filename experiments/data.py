@@ -28,14 +28,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.batches import Encoder
-from experiments.config import Config, ModelConfig, composed
+from experiments.config.compose import composed
+from experiments.config.schema import Config, ModelConfig
+from experiments.config.tasks import JsonlConfig
 from experiments.fetch import FetchError
 from experiments.findings import KINDS, Findings
 from experiments.models import ENCODERS, minilm, smollm2, tiny, tiny_encoder
 from experiments.quality import PARTS, QUANTILES, check
 from experiments.raw import Records, name_and_part
 from experiments.similar import SIZE, THRESHOLD
-from experiments.task_configs import JsonlConfig
 from experiments.tasks import TaskData, TaskError, load_task
 from experiments.tasks.forms import Named
 

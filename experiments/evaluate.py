@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from experiments.batches import Encoder, Row, collate, padded
-from experiments.config import EvalConfig
+from experiments.config.schema import EvalConfig
 from experiments.likelihood import likeliest, read
 from experiments.loss import loss_sum
 from experiments.progress import progress

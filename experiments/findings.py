@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal, TextIO
 
-from experiments.config import Check
+from experiments.config.schema import Check
 
 SHOWN = 5  # errors in the message of DataError
 

@@ -25,7 +25,8 @@ from torch import nn
 import deltatune as dt
 from experiments import probes
 from experiments.batches import Encoder
-from experiments.config import Check, Config, task_config
+from experiments.config.compose import task_config
+from experiments.config.schema import Check, Config
 from experiments.evaluate import answers
 from experiments.fetch import cached
 from experiments.probes import Written

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.config import Config, Trains, key, plain
+from experiments.config.identity import key
+from experiments.config.schema import Config, Trains, plain
 from experiments.rows import FORMAT
 
 

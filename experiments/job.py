@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from experiments import ROOT
 from experiments.arms import Arm
-from experiments.config import Config
+from experiments.config.schema import Config
 from experiments.files import locked, write_json
 from experiments.head import head
 from experiments.rows import Row, row

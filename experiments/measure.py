@@ -15,7 +15,8 @@ from torch import nn
 from experiments import cost, forgetting, quality, replay
 from experiments.batches import Encoder, Row
 from experiments.checkpoint import Checkpoints, State
-from experiments.config import Check, Config, Dtype, Part, key
+from experiments.config.identity import key
+from experiments.config.schema import Check, Config, Dtype, Part
 from experiments.evaluate import answers, mean_loss
 from experiments.ledger import Ledger
 from experiments.memory import Memory, release, resident_bytes

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import deltatune as dt
-from experiments.config import Decay, OptimConfig
+from experiments.config.schema import Decay, OptimConfig
 
 
 def groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

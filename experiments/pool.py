@@ -21,7 +21,7 @@ from rich.console import Console
 
 from experiments import ROOT
 from experiments.arms import Arm
-from experiments.config import Device
+from experiments.config.schema import Device
 from experiments.job import Job, stop
 from experiments.overview import overview
 from experiments.rows import Row

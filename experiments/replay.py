@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.batches import Encoder, Row, indices
-from experiments.config import DataConfig, task_config
+from experiments.config.compose import task_config
+from experiments.config.schema import DataConfig
 from experiments.quality import Entry
 from experiments.raw import Records
 from experiments.tasks import Example, Kind, TaskData, TaskError, content_sha256, load_task

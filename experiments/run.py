@@ -24,7 +24,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from deltatune.fast import keep_freed
 from experiments.checkpoint import seed_everything
-from experiments.config import Config, Device, check, register, run_name
+from experiments.config.compose import register
+from experiments.config.identity import run_name
+from experiments.config.schema import Config, Device, check
 from experiments.failures import kind
 from experiments.files import locked, write_json, write_text
 from experiments.head import head

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import deltatune as dt
-from experiments.config import FILES, Config, Trains
+from experiments.config.schema import FILES, Config, Trains
 from experiments.files import write_text
 from experiments.tasks import Example, Scores
 

@@ -29,7 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.arms import Arm
-from experiments.config import FILES, Trains, key
+from experiments.config.identity import key
+from experiments.config.schema import FILES, Trains
 from experiments.files import write_json
 from experiments.pool import carry_out
 from experiments.rows import Row

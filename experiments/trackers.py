@@ -26,7 +26,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from experiments.config import Config, plain, run_name
+from experiments.config.identity import run_name
+from experiments.config.schema import Config, plain
 
 FINISH_S = 60.0  # for all trackers together
 WAITING = 10_000  # calls; a tracker that falls behind by more is given up

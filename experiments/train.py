@@ -15,7 +15,7 @@ from torch import nn
 from deltatune.attention import fast_attention
 from experiments.batches import Row, by_length, collate
 from experiments.checkpoint import Checkpoints, State
-from experiments.config import OptimConfig
+from experiments.config.schema import OptimConfig
 from experiments.files import write_text
 from experiments.ledger import Ledger
 from experiments.loss import loss_sum

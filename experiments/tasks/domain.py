@@ -14,8 +14,8 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from experiments.config.tasks import DomainConfig
 from experiments.metrics import mean, of_each
-from experiments.task_configs import DomainConfig
 from experiments.tasks import Example, Scores, TaskData, TaskError
 from experiments.tasks.generated import Parts, generated, take, user
 

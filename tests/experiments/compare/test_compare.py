@@ -17,7 +17,8 @@ from experiments import ROOT, compare
 from experiments.arms import Arm
 from experiments.audit import Ledger
 from experiments.compare import Comparison
-from experiments.config import Part, key, plain
+from experiments.config.identity import key
+from experiments.config.schema import Part, plain
 from experiments.files import locked
 from experiments.protocol import CompareConfig, check
 from experiments.rows import Row, row

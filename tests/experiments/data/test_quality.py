@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.batches import Encoder
-from experiments.config import Check, task_config
+from experiments.config.compose import task_config
+from experiments.config.schema import Check
+from experiments.config.tasks import GeneralConfig
 from experiments.data import Look, main
 from experiments.findings import KINDS, DataError, Findings
 from experiments.metrics import exact_match
 from experiments.quality import check
 from experiments.similar import SIZE, THRESHOLD, jaccard, near_duplicates, shingles
-from experiments.task_configs import GeneralConfig
 from experiments.tasks import TASKS, Example, TaskData, load_task
 from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401
 

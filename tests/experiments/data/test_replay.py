@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from experiments import replay
 from experiments.batches import IGNORED, Encoder, collate, indices
-from experiments.config import DataConfig, ModelConfig, key
+from experiments.config.identity import key
+from experiments.config.schema import DataConfig, ModelConfig
 from experiments.findings import DataError
 from experiments.loss import loss_sum
 from experiments.metrics import classification, exact_match

@@ -12,7 +12,7 @@ from torch import nn
 import deltatune as dt
 from experiments import cost
 from experiments.batches import Encoder, Row, collate
-from experiments.config import Trains
+from experiments.config.schema import Trains
 from experiments.loss import loss_sum
 from experiments.saved import NAME, load_in_place, own_tensors
 from experiments.writing import write

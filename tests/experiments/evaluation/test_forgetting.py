@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification
 import deltatune as dt
 from experiments import forgetting, probes
 from experiments.batches import Encoder
-from experiments.config import Config
+from experiments.config.schema import Config
 from experiments.probes import Written
 from experiments.run import run
 from experiments.tasks import TaskError
@@ -222,7 +222,7 @@ def test_a_probe_that_is_trained_on_is_refused(tmp_path):
 
 
 def test_another_file_under_the_same_name_is_another_run(tmp_path):
-    from experiments.config import key
+    from experiments.config.identity import key
 
     file = tmp_path / "texts.jsonl"
     file.write_text('{"text": "one"}\n')

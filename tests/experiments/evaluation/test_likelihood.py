@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import deltatune as dt
 from experiments import likelihood
 from experiments.batches import Encoder, Option, Row
-from experiments.config import EvalConfig
+from experiments.config.schema import EvalConfig
 from experiments.evaluate import answers
 from experiments.likelihood import likeliest, likeliest_label, log_likelihoods, packed, read
 from tests.support.small import CPU, END, PAD, VOCABULARY, Characters, llama, some_rows

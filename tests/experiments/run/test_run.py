@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import deltatune as dt
 from experiments import run as module
 from experiments.batches import Encoder
-from experiments.config import key
+from experiments.config.identity import key
 from experiments.evaluate import answers, mean_loss
 from experiments.ledger import PHASES
 from experiments.models import load_model

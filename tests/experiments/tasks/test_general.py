@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from experiments.task_configs import GeneralConfig
+from experiments.config.tasks import GeneralConfig
 from experiments.tasks import TaskError, general, load_task
 
 SIZES = GeneralConfig()

@@ -17,7 +17,7 @@ import yaml
 
 pytest.importorskip("hassil", reason="needs the extra `experiments`")
 
-from experiments.task_configs import MultilingualConfig
+from experiments.config.tasks import MultilingualConfig
 from experiments.tasks import Example, TaskError, ha, ha_draw, ha_json, load_task, multilingual
 from experiments.tasks.ha import Home, Said, expansions, languages
 from experiments.tasks.ha_draw import Draw, Parts, chosen, generate

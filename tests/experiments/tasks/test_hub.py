@@ -13,7 +13,7 @@ pytest.importorskip("datasets", reason="needs the extra `hub`")
 
 import datasets
 
-from experiments.task_configs import HubConfig
+from experiments.config.tasks import HubConfig
 from experiments.tasks import Example, TaskError, load_task
 
 

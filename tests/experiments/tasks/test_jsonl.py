@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from experiments.task_configs import JsonlConfig
+from experiments.config.tasks import JsonlConfig
 from experiments.tasks import Example, TaskError, load_task
 
 

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("simple_icd_10_cm", reason="needs the extra `experiments`")
 
-from experiments.task_configs import DomainConfig
+from experiments.config.tasks import DomainConfig
 from experiments.tasks import Example, TaskData, TaskError, domain, load_task
 from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401
 

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("unicode_rbnf", reason="needs the extra `experiments`")
 
-from experiments.task_configs import InstructConfig
+from experiments.config.tasks import InstructConfig
 from experiments.tasks import Example, TaskData, TaskError, instruct, load_task
 from experiments.tasks.instruct_checks import spelled, words_of
 from experiments.tasks.instruct_families import FAMILIES

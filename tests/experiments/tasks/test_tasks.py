@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments.config import register
+from experiments.config.compose import register
 from experiments.metrics import exact_match
 from experiments.tasks import TASKS, Example, Scorer, Scores, TaskData, TaskError, content_sha256, load_task
 from tests.support.runs import ROOT

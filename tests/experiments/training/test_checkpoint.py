@@ -22,7 +22,7 @@ from experiments.checkpoint import (
     seed_everything,
     set_random_states,
 )
-from experiments.config import OptimConfig
+from experiments.config.schema import OptimConfig
 from experiments.ledger import Ledger
 from experiments.loss import loss_sum
 from experiments.memory import Memory

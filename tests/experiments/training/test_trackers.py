@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from experiments import trackers
-from experiments.config import Config, run_name
+from experiments.config.identity import run_name
+from experiments.config.schema import Config
 from experiments.trackers import TRACKERS, Trackers
 from tests.support.made_up import made_up
 from tests.support.runs import config

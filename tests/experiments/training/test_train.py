@@ -15,7 +15,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHead
 
 import deltatune as dt
 from experiments.batches import IGNORED, Encoder, Option, Row, by_length, collate, indices, padded
-from experiments.config import Decay
+from experiments.config.schema import Decay
 from experiments.evaluate import mean_loss
 from experiments.ledger import Ledger
 from experiments.loss import loss_sum

@@ -5,26 +5,13 @@ Choices are enums, so that a wrong word is refused with the list of right ones.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from importlib.util import find_spec
-from operator import mul
-from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import MISSING, OmegaConf
 
-from experiments.task_configs import SCHEMAS, HubConfig, JsonlConfig, RecordsConfig, TaskConfig
-
-CONF = Path(__file__).with_name("conf")
+from experiments.config.tasks import TaskConfig
 
 
 class Device(Enum):
@@ -157,15 +144,6 @@ class Config:
     log_every: int = 10  # steps, or examples, between progress lines where there is no terminal
 
 
-def register() -> None:
-    """Let Hydra know the schemas, and ${times:a,b} in its files."""
-    OmegaConf.register_new_resolver("times", mul, replace=True)
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    for name, node in SCHEMAS.items():
-        store.store(group="schema", name=name, node=node)
-
-
 def plain(config: Config) -> dict[str, Any]:
     """The configuration as plain values, ready for JSON and yaml."""
     container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
@@ -200,100 +178,3 @@ def check(config: Config) -> None:
     for name, value in {"optim.lr": optim.lr, "optim.clip": optim.clip}.items():
         if not value > 0:
             raise ValueError(f"{name}={value}: must be above 0")
-
-
-def key(config: Config) -> str:
-    """A hash of everything that can change the outcome, the contents of local files included.
-
-    A model by its id on a hub counts as its id: pin what must not move.
-    """
-    values = plain(config)
-    del values["out"], values["log_every"], values["track"], values["optim"]["checkpoint_every"]
-    if config.method.module is None:
-        del values["method"]["module"]
-    else:
-        found = find_spec(config.method.module)
-        values["method"]["module"] = _sha256(Path(found.origin)) if found and found.origin else None
-    if isinstance(config.task, RecordsConfig):
-        values["files"] = _contents(config.task)
-    if config.model.path and Path(config.model.path).is_dir():
-        folder = Path(config.model.path)
-        values["model_files"] = [[str(file.relative_to(folder)), _digest(file)] for file in _under(folder)]
-    others = [*config.forgetting.tasks, *(config.data.replay_from if config.data.replay else [])]
-    if contents := {entry: _contents_of(entry) for entry in others if "=" in entry}:  # other names have no files
-        values["files_of_others"] = contents
-    if config.start_from:
-        values["start_from"] = _sha256(Path(config.start_from))
-    if config.forgetting.text:
-        values["forgetting"]["text"] = _sha256(Path(config.forgetting.text))
-    if config.data.replay:
-        values["replay"] = [_sha256(Path(entry)) for entry in config.data.replay_from]  # None of a task
-    else:
-        del values["data"]["replay_from"]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def composed(overrides: Sequence[str]) -> Config:
-    """What these overrides make of conf/config.yaml. Raises Hydra's error for one that does not fit.
-
-    Also inside a run or a multirun, which is a running Hydra: it refuses to begin twice.
-    """
-    register()
-    outer = get_gh_backup()
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = OmegaConf.to_object(compose("config", overrides=list(overrides)))
-    finally:
-        restore_gh_from_backup(outer)
-    assert isinstance(config, Config)
-    return config
-
-
-def task_config(entry: str) -> TaskConfig:
-    """A task by its name and, after it, overrides of its fields: "sql", "jsonl task.train=a.jsonl task.n_test=5"."""
-    name, *overrides = shlex.split(entry)
-    return composed([f"task={name}", *overrides]).task
-
-
-def run_name(config: Config) -> str:
-    return f"{config.model.name}-{config.task.name}-{config.method.name}-s{config.seed}-{key(config)}"
-
-
-def _contents_of(entry: str) -> list[str | None]:
-    task = task_config(entry)
-    return _contents(task) if isinstance(task, RecordsConfig) else []
-
-
-def _contents(task: RecordsConfig) -> list[str | None]:
-    """The hashes of a task's own files."""
-    files = [task.schema, task.database]
-    if isinstance(task, JsonlConfig):
-        files += [task.train, task.val, task.test]
-    if isinstance(task, HubConfig) and Path(task.path).is_dir():
-        files += [str(file) for file in _under(Path(task.path))]
-    return [_sha256(Path(name)) if name else None for name in files]
-
-
-def _under(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file())
-
-
-def _digest(path: Path) -> str:
-    """The hash of a file; of a large one, of its size and 64 even pieces, as training moves all weights."""
-    size = path.stat().st_size
-    n, piece = 64, 1 << 18
-    found = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        if size <= n * piece:
-            found.update(file.read())
-        else:
-            for i in range(n):
-                file.seek(i * (size - piece) // (n - 1))
-                found.update(file.read(piece))
-    return found.hexdigest()
-
-
-def _sha256(path: Path) -> str | None:
-    """None for a file that is not there: loading the task reports it."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -113,7 +113,7 @@ class GeneralConfig(TaskConfig):
     n_test: int = 64
 
 
-SCHEMAS: dict[str, type[TaskConfig]] = {
+TASK_CONFIGS: dict[str, type[TaskConfig]] = {
     "domain": DomainConfig,
     "general": GeneralConfig,
     "ha_intent": HaIntentConfig,

@@ -1,0 +1,51 @@
+"""From overrides to a configuration, as Hydra composes it from conf/ and the dataclasses."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from operator import mul
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
+from omegaconf import OmegaConf
+
+from experiments import ROOT
+from experiments.config.schema import Config
+from experiments.config.tasks import TASK_CONFIGS, TaskConfig
+
+CONF = ROOT / "experiments" / "conf"
+
+
+def register() -> None:
+    """Let Hydra know the schema, the group of tasks, and ${times:a,b} in its files."""
+    OmegaConf.register_new_resolver("times", mul, replace=True)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name, kind in TASK_CONFIGS.items():
+        store.store(group="task", name=name, node=kind(name=name))
+
+
+def composed(overrides: Sequence[str]) -> Config:
+    """What these overrides make of conf/config.yaml. Raises Hydra's error for one that does not fit.
+
+    Also inside a run or a multirun, which is a running Hydra: it refuses to begin twice.
+    """
+    register()
+    outer = get_gh_backup()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = OmegaConf.to_object(compose("config", overrides=list(overrides)))
+    finally:
+        restore_gh_from_backup(outer)
+    assert isinstance(config, Config)
+    return config
+
+
+def task_config(entry: str) -> TaskConfig:
+    """A task by its name and, after it, overrides of its fields: "sql", "jsonl task.train=a.jsonl task.n_test=5"."""
+    name, *overrides = shlex.split(entry)
+    return composed([f"task={name}", *overrides]).task
