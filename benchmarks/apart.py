@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.timing import Timed, once, reason
-from experiments.memory import Memory
+from experiments.support.memory import Memory
 
 STEPS = 3  # over which the peak of the memory is taken
 

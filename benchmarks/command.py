@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.table import Row, add_ratios, show, write_csv
 from benchmarks.timing import Timed, Times, clock_of, measure
-from experiments.record import environment
+from experiments.support.provenance import environment
 
 RESULTS = Path(__file__).with_name("results")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

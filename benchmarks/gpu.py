@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.command import RESULTS, device_slug
-from experiments.files import write_json
-from experiments.record import ROOT, environment
+from experiments.support.files import write_json
+from experiments.support.provenance import ROOT, environment
 
 CORRECTNESS = "correctness"
 NEEDED = ("deltatune.kernels", "triton", "transformers", "peft", "pytest", "hypothesis", "rich", "psutil", "matplotlib")

@@ -60,7 +60,7 @@ def base(name: str, scenario: Scenario, device: torch.device) -> nn.Module:
     """The model of `experiments.models`, or "smollm2-random": SmolLM2-135M's sizes, random weights, no download."""
     if name == "smollm2-random":
         return random_smollm2(device, DTYPES[scenario.dtype])
-    from experiments.models import load_model  # which knows where downloads lie; random weights need none
+    from experiments.models.load import load_model
 
     disable_progress_bar()
     return load_model(SimpleNamespace(name=name, path=None), dtype=DTYPES[scenario.dtype], device=device).model

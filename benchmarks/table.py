@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.files import write_text
+from experiments.support.files import write_text
 
 FROZEN, PEFT, MATCHED = "frozen", "peft", "peft matched"
 OUR_LOOP = ", our loop"  # behind the name of a provider that is timed in it

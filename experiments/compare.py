@@ -33,11 +33,11 @@ from experiments.comparison import FORMAT, NONE, Contest, compared
 from experiments.comparison_table import markdown, notes, rich_table
 from experiments.config.identity import key
 from experiments.config.schema import Trains
-from experiments.files import locked, write_json, write_text
 from experiments.pool import carry_out
 from experiments.protocol import CompareConfig, check, how, plain, register
 from experiments.rows import Row, essentials, read, row
 from experiments.search import Choice, Trial, choose, grid
+from experiments.support.files import locked, write_json, write_text
 from experiments.tables import terminal
 
 

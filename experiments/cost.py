@@ -19,7 +19,7 @@ import deltatune as dt
 from experiments.batches import Encoder, Row, collate
 from experiments.config.schema import Trains
 from experiments.loss import loss_sum
-from experiments.saved import NAME, load_in_place
+from experiments.models.weights import NAME, load_in_place
 from experiments.writing import write
 
 PROMPTS, TOKENS = 4, 16  # of the generation whose speed is taken

@@ -29,11 +29,11 @@ from rich.table import Table
 
 from experiments.batches import Encoder
 from experiments.config.compose import composed
-from experiments.config.schema import Config, ModelConfig
+from experiments.config.schema import Config
 from experiments.config.tasks import JsonlConfig
-from experiments.fetch import FetchError
 from experiments.findings import KINDS, Findings
-from experiments.models import ENCODERS, minilm, smollm2, tiny, tiny_encoder
+from experiments.models.load import ENCODERS, ModelError, whereabouts
+from experiments.models.wheel import FetchError
 from experiments.quality import PARTS, QUANTILES, check
 from experiments.raw import Records, name_and_part
 from experiments.similar import SIZE, THRESHOLD
@@ -90,19 +90,15 @@ class Look:
         """The tokenizer, and whether the model classifies by a head."""
         from transformers import AutoConfig, AutoTokenizer
 
-        place = checkpoint(self.config.model)
+        try:
+            place, _ = whereabouts(self.config.model)
+        except ModelError as error:
+            raise TaskError(str(error)) from None
         try:
             head = AutoConfig.from_pretrained(place).model_type in ENCODERS
             return AutoTokenizer.from_pretrained(place), head
         except (OSError, ValueError) as error:
             raise TaskError(f"model={self.config.model.name} at {place!r} has no usable tokenizer: {error}") from error
-
-
-def checkpoint(model: ModelConfig) -> str:
-    own = {"smollm2": smollm2, "minilm": minilm, "tiny": tiny, "tiny_encoder": tiny_encoder}
-    if model.name not in own and not model.path:
-        raise TaskError("model=hf needs model.path: the directory of a model, or an id on the hub")
-    return str(own[model.name]() if model.name in own else model.path)
 
 
 def checked(what: Sequence[str]) -> list[Findings]:

@@ -12,7 +12,7 @@ from experiments.batches import Encoder, Row, collate, padded
 from experiments.config.schema import EvalConfig
 from experiments.likelihood import likeliest, read
 from experiments.loss import loss_sum
-from experiments.progress import progress
+from experiments.support.progress import progress
 
 
 @torch.no_grad()

@@ -28,9 +28,9 @@ from experiments.batches import Encoder
 from experiments.config.compose import task_config
 from experiments.config.schema import Check, Config
 from experiments.evaluate import answers
-from experiments.fetch import cached
 from experiments.probes import Written
 from experiments.quality import Entry
+from experiments.support.cache import cached
 from experiments.tasks import Example, TaskData, TaskError, general, jsonl, load_task
 from experiments.train import NotFinite
 

@@ -17,9 +17,9 @@ from typing import IO, Any
 from experiments import ROOT
 from experiments.arms import Arm
 from experiments.config.schema import Config
-from experiments.files import locked, write_json
 from experiments.head import head
 from experiments.rows import Row, row
+from experiments.support.files import locked, write_json
 
 LOG = "run.log"  # the run's own output, of all its attempts
 CLAIM = "pool.lock"  # held by the sweep that carries the run out, from before its process starts until it is recorded

@@ -18,13 +18,13 @@ from experiments.checkpoint import Checkpoints, State
 from experiments.config.identity import key
 from experiments.config.schema import Check, Config, Dtype, Part
 from experiments.evaluate import answers, mean_loss
-from experiments.ledger import Ledger
-from experiments.memory import Memory, release, resident_bytes
-from experiments.models import load_model
+from experiments.models.load import load_model
+from experiments.models.weights import file_of, save, write_predictions
 from experiments.optimizer import Optimizer, groups
 from experiments.prepare import base_encoder, checkpoint_activations, prepare
 from experiments.replay import Replay
-from experiments.saved import file_of, save, write_predictions
+from experiments.support.memory import Memory, release, resident_bytes
+from experiments.support.phase_clock import Ledger
 from experiments.tasks import Scores, TaskData, load_task
 from experiments.trackers import Trackers
 from experiments.train import NotFinite, train

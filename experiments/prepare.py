@@ -13,8 +13,8 @@ from torch import nn
 import deltatune as dt
 from experiments.batches import Encoder, Row, collate, indices
 from experiments.config.schema import Config, MethodConfig, Trains
-from experiments.models import Loaded
-from experiments.saved import NAME, load_in_place
+from experiments.models.load import Loaded
+from experiments.models.weights import NAME, load_in_place
 from experiments.tasks import TaskData
 
 

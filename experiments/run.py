@@ -28,11 +28,11 @@ from experiments.config.compose import register
 from experiments.config.identity import run_name
 from experiments.config.schema import Config, Device, check
 from experiments.failures import kind
-from experiments.files import locked, write_json, write_text
 from experiments.head import head
-from experiments.ledger import Ledger
 from experiments.measure import CHECKPOINTS, measured
-from experiments.record import environment
+from experiments.support.files import locked, write_json, write_text
+from experiments.support.phase_clock import Ledger
+from experiments.support.provenance import environment
 from experiments.trackers import Trackers
 
 

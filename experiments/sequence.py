@@ -31,9 +31,9 @@ from rich.table import Table
 from experiments.arms import Arm
 from experiments.config.identity import key
 from experiments.config.schema import FILES, Trains
-from experiments.files import write_json
 from experiments.pool import carry_out
 from experiments.rows import Row
+from experiments.support.files import write_json
 
 FORMAT = 1
 

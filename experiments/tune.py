@@ -29,9 +29,9 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.arms import Arm
-from experiments.files import write_json
 from experiments.pool import carry_out
 from experiments.rows import Row
+from experiments.support.files import write_json
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
-from experiments.fetch import cached
+from experiments.support.cache import cached
 from experiments.tasks import Example, Scorer, TaskData, TaskError, content_sha256
 
 T = TypeVar("T")

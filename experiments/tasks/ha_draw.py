@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain, groupby
 from pathlib import Path
 
-from experiments.fetch import cached
+from experiments.support.cache import cached
 from experiments.tasks import TaskError, ha
 from experiments.tasks.ha import Home, Said, Template, expansions, file_of, sources
 

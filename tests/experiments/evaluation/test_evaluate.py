@@ -15,7 +15,7 @@ import deltatune as dt
 from experiments.batches import Encoder, Row
 from experiments.config.schema import EvalConfig
 from experiments.evaluate import answers, mean_loss
-from experiments.files import write_json, write_text
+from experiments.support.files import write_json, write_text
 from tests.support.small import CPU, END, PAD, VOCABULARY, Characters, llama, some_rows
 
 

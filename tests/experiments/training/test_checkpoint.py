@@ -23,10 +23,10 @@ from experiments.checkpoint import (
     set_random_states,
 )
 from experiments.config.schema import OptimConfig
-from experiments.ledger import Ledger
 from experiments.loss import loss_sum
-from experiments.memory import Memory
 from experiments.optimizer import Optimizer, groups
+from experiments.support.memory import Memory
+from experiments.support.phase_clock import Ledger
 from experiments.train import NotFinite, train
 from tests.support.small import CPU, END, PAD, llama, optim, some_rows
 

@@ -17,10 +17,10 @@ import deltatune as dt
 from experiments.batches import IGNORED, Encoder, Option, Row, by_length, collate, indices, padded
 from experiments.config.schema import Decay
 from experiments.evaluate import mean_loss
-from experiments.ledger import Ledger
 from experiments.loss import loss_sum
 from experiments.optimizer import Optimizer, groups, learning_rate
 from experiments.prepare import checkpoint_activations
+from experiments.support.phase_clock import Ledger
 from experiments.tasks import Example
 from experiments.train import accumulate
 from tests.support.cases import shaken

