@@ -10,7 +10,7 @@ from pathlib import Path
 from experiments.config.compose import composed
 from experiments.config.identity import run_name
 from experiments.config.schema import Config, check
-from experiments.rows import read
+from experiments.store.result import read
 
 
 @dataclass(frozen=True)

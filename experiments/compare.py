@@ -35,10 +35,10 @@ from experiments.config.identity import key
 from experiments.config.schema import Trains
 from experiments.pool import carry_out
 from experiments.protocol import CompareConfig, check, how, plain, register
-from experiments.rows import Row, essentials, read, row
 from experiments.search import Choice, Trial, choose, grid
+from experiments.store.result import Row, essentials, read, row
+from experiments.store.tables import terminal
 from experiments.support.files import locked, write_json, write_text
-from experiments.tables import terminal
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from statistics import fmean, median
 from typing import Any
 
 from experiments import statistics
-from experiments.rows import ReportError, Row
 from experiments.search import Choice, Trial
 from experiments.statistics import Mean, Pair
+from experiments.store.result import ReportError, Row
 
 FORMAT = 1
 FULL, NONE = "full", "none"

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from experiments.tables import markdown_table, size
+from experiments.store.tables import markdown_table, size
 
 LEGEND = (
     "The score is the mean over seeds, with its 95 % interval for other test examples and the standard deviation of "

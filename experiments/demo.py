@@ -16,7 +16,7 @@ from experiments import ROOT
 from experiments.arms import Arm
 from experiments.pool import carry_out
 from experiments.report import compact_tables, gather, write
-from experiments.tables import ending, terminal
+from experiments.store.tables import ending, terminal
 
 METHODS = ("none", "lora", "adapter", "prefix", "bitfit", "full")
 STEPS = 100

@@ -17,8 +17,8 @@ from typing import IO, Any
 from experiments import ROOT
 from experiments.arms import Arm
 from experiments.config.schema import Config
-from experiments.head import head
-from experiments.rows import Row, row
+from experiments.store.header import head
+from experiments.store.result import Row, row
 from experiments.support.files import locked, write_json
 
 LOG = "run.log"  # the run's own output, of all its attempts

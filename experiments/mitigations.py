@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from experiments.rows import Row, find, row
 from experiments.statistics import compare
-from experiments.tables import ending, terminal
+from experiments.store.result import Row, find, row
+from experiments.store.tables import ending, terminal
 
 
 class Condition(NamedTuple):

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.job import LOG, Job, last_step, tail
-from experiments.rows import Row
+from experiments.store.result import Row
 
 EVERY_S = 60.0  # between two lines about what is running, where there is no terminal
 TAIL = 8  # lines of a failed run's output

@@ -24,7 +24,7 @@ from experiments.arms import Arm
 from experiments.config.schema import Device
 from experiments.job import Job, stop
 from experiments.overview import overview
-from experiments.rows import Row
+from experiments.store.result import Row
 
 POLL_S = 0.1
 

@@ -28,8 +28,8 @@ from experiments.config.compose import register
 from experiments.config.identity import run_name
 from experiments.config.schema import Config, Device, check
 from experiments.failures import kind
-from experiments.head import head
 from experiments.measure import CHECKPOINTS, measured
+from experiments.store.header import head
 from experiments.support.files import locked, write_json, write_text
 from experiments.support.phase_clock import Ledger
 from experiments.support.provenance import environment

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from experiments.rows import Row
+from experiments.store.result import Row
 
 
 class ChooseBy(Enum):

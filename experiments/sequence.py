@@ -32,7 +32,7 @@ from experiments.arms import Arm
 from experiments.config.identity import key
 from experiments.config.schema import FILES, Trains
 from experiments.pool import carry_out
-from experiments.rows import Row
+from experiments.store.result import Row
 from experiments.support.files import write_json
 
 FORMAT = 1

@@ -30,7 +30,7 @@ from rich.table import Table
 
 from experiments.arms import Arm
 from experiments.pool import carry_out
-from experiments.rows import Row
+from experiments.store.result import Row
 from experiments.support.files import write_json
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from experiments.report.content import gather
 from experiments.report.lines import compact_tables
 from experiments.report.page import write
-from experiments.tables import ending, terminal
+from experiments.store.tables import ending, terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:

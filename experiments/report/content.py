@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.report.lines import mark_chosen
 from experiments.report.samples import side_by_side
-from experiments.rows import ReportError, beside, essentials, find, read, row
+from experiments.store.result import ReportError, beside, essentials, find, read, row
 
 POINTS = 24_000  # of all learning curves together, so that the page stays small however many runs there are
 FEWEST, MOST = 20, 150  # points of one curve

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from experiments.tables import size
+from experiments.store.tables import size
 
 Run = dict[str, Any]
 

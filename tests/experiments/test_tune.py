@@ -12,7 +12,7 @@ import pytest
 
 from experiments import tune
 from experiments.arms import Arm
-from experiments.rows import Row
+from experiments.store.result import Row
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[sweep]'")
 

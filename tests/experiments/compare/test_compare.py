@@ -20,7 +20,7 @@ from experiments.compare import Comparison
 from experiments.config.identity import key
 from experiments.config.schema import Part, plain
 from experiments.protocol import CompareConfig, check
-from experiments.rows import Row, row
+from experiments.store.result import Row, row
 from experiments.support.files import locked
 from tests.support.made_up import UNTRAINED, made_up
 from tests.support.runs import own_cache_and_torch_settings, words  # noqa: F401

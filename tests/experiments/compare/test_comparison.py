@@ -12,8 +12,8 @@ import pytest
 
 from experiments.comparison import Contest, compared
 from experiments.comparison_table import cells, markdown, notes, rich_table
-from experiments.rows import ReportError, Row, row
 from experiments.search import Choice, Trial
+from experiments.store.result import ReportError, Row, row
 from tests.support.made_up import UNTRAINED, made_up, put
 
 N = 60

@@ -15,8 +15,8 @@ from experiments.report import compact_tables, gather, write
 from experiments.report.content import flat
 from experiments.report.page import inert
 from experiments.report.samples import BUDGET, LONGEST
-from experiments.rows import ReportError, essentials
-from experiments.tables import ending
+from experiments.store.result import ReportError, essentials
+from experiments.store.tables import ending
 from tests.support.made_up import UNTRAINED, made_up, put
 from tests.support.made_up_study import failed, study
 

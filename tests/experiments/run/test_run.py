@@ -23,8 +23,8 @@ from experiments.batches import Encoder
 from experiments.config.identity import key
 from experiments.evaluate import answers, mean_loss
 from experiments.models.load import load_model
-from experiments.rows import lines, row
 from experiments.run import run
+from experiments.store.result import lines, row
 from experiments.support.phase_clock import PHASES
 from experiments.tasks import load_task
 from tests.support.runs import (

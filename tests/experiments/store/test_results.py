@@ -14,10 +14,11 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from experiments import ROOT, index, results
-from experiments.export import csv_text, latex, markdown, write_parquet
-from experiments.index import query, rebuild
-from experiments.rows import NOT_IN_FILE, ReportError, Row, essentials
+from experiments import ROOT
+from experiments.store import __main__, index
+from experiments.store.export import csv_text, latex, markdown, write_parquet
+from experiments.store.index import query, rebuild
+from experiments.store.result import NOT_IN_FILE, ReportError, Row, essentials
 from tests.support.made_up import UNTRAINED, made_up, put
 
 
@@ -122,7 +123,7 @@ def test_a_file_that_cannot_be_read_costs_itself_alone(
     odd = runs / "made-up-hush" / "predictions.jsonl"
     jsonl(odd, [{"prompt": "text"}, {"prompt": ["not", "text"]}])
     database = tmp_path / "index.sqlite"
-    assert results.main(["rebuild", str(runs), "--db", str(database)]) == 1
+    assert __main__.main(["rebuild", str(runs), "--db", str(database)]) == 1
     printed = capsys.readouterr()
     for file, said in (
         (broken, "not a readable"),
@@ -190,7 +191,7 @@ def test_a_query_reads_and_no_more(
     sql: str, database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, new = database.read_bytes(), tmp_path / "new.sqlite"
-    assert results.main(["sql", sql.format(new=new), "--db", str(database)]) == 2
+    assert __main__.main(["sql", sql.format(new=new), "--db", str(database)]) == 2
     assert capsys.readouterr().err.startswith("error: sql: ")
     assert database.read_bytes() == before
     assert not new.exists()
@@ -198,7 +199,7 @@ def test_a_query_reads_and_no_more(
 
 def test_sql_prints_rows_whole(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sql = "SELECT '[red]' || printf('%.*c', 300, 'x') AS long, NULL AS none, 134515008 AS n"
-    assert results.main(["sql", sql, "--db", str(database)]) == 0
+    assert __main__.main(["sql", sql, "--db", str(database)]) == 0
     out = capsys.readouterr().out
     assert "[red]" + "x" * 300 in out
     assert "134,515,008" in out
@@ -206,7 +207,7 @@ def test_sql_prints_rows_whole(database: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_sql_without_a_query_explains_the_tables(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert results.main(["sql", "--db", str(database)]) == 0
+    assert __main__.main(["sql", "--db", str(database)]) == 0
     out = capsys.readouterr().out
     assert "nats, to the base on text that it wrote" in out
     assert sqlite3.connect(":memory:").executescript(out)  # it is the schema itself
@@ -215,7 +216,7 @@ def test_sql_without_a_query_explains_the_tables(database: Path, capsys: pytest.
 def test_list_has_a_line_for_each_configuration(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(runs, made_up("fable", seed=8, key="d", quality={"exact_match": 0.75}), "second")
     rebuild([runs], tmp_path / "i.sqlite")
-    assert results.main(["list", "--db", str(tmp_path / "i.sqlite")]) == 0
+    assert __main__.main(["list", "--db", str(tmp_path / "i.sqlite")]) == 0
     table = [line.split() for line in capsys.readouterr().out.replace("│", " ").splitlines()]
     assert ["made-up-model", "made-up-task", "test", "fable", "0.01", "11", "2", "0", "exact_match", "0.5", "0.25"] in [
         line[:11] for line in table
@@ -235,10 +236,10 @@ def test_a_search_is_not_mixed_with_the_test(runs: Path, tmp_path: Path) -> None
 
 
 def test_without_an_index_the_next_step_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert results.main(["list", "--db", str(tmp_path / "no.sqlite")]) == 2
-    assert "experiments.results rebuild runs" in capsys.readouterr().err
+    assert __main__.main(["list", "--db", str(tmp_path / "no.sqlite")]) == 2
+    assert "experiments.store.__main__ rebuild runs" in capsys.readouterr().err
     assert not (tmp_path / "no.sqlite").exists()
-    assert results.main(["rebuild", str(tmp_path), "--db", str(tmp_path / "no.sqlite")]) == 2
+    assert __main__.main(["rebuild", str(tmp_path), "--db", str(tmp_path / "no.sqlite")]) == 2
     assert "no result.json under" in capsys.readouterr().err
 
 
@@ -302,16 +303,16 @@ def test_parquet_has_types(tmp_path: Path) -> None:
     assert not (tmp_path / "bad.parquet").exists()
 
 
-@pytest.mark.parametrize("form", results.FORMATS)
+@pytest.mark.parametrize("form", __main__.FORMATS)
 def test_every_run_is_exported(form: str, database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / f"table.{form}"
-    assert results.main(["export", "--format", form, "--db", str(database), "--out", str(out)]) == 0
+    assert __main__.main(["export", "--format", form, "--db", str(database), "--out", str(out)]) == 0
     if form == "parquet":
         assert pyarrow.parquet.read_table(out)["method"].to_pylist() == ["fable", "hush", "myth"]
-        assert results.main(["export", "--format", form, "--db", str(database)]) == 2
+        assert __main__.main(["export", "--format", form, "--db", str(database)]) == 2
         assert "--out FILE" in capsys.readouterr().err
         return
     text = out.read_text()
     assert all(method in text for method in ("fable", "hush", "myth"))
-    assert results.main(["export", "--format", form, "--db", str(database)]) == 0
+    assert __main__.main(["export", "--format", form, "--db", str(database)]) == 0
     assert capsys.readouterr().out == text

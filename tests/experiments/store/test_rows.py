@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from experiments import ROOT
-from experiments.rows import ReportError, essentials, find, lines, read, row
+from experiments.store.result import ReportError, essentials, find, lines, read, row
 from tests.support.made_up import UNTRAINED, made_up, put
 
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.comparison_plot import Point, label_points, plot
-from experiments.tables import markdown_table, size
+from experiments.store.tables import markdown_table, size
 
 
 def test_a_markdown_table_has_a_rule_and_equal_lines() -> None:

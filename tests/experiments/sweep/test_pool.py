@@ -20,7 +20,7 @@ from experiments.arms import Arm
 from experiments.job import LOG, Job
 from experiments.overview import duration, labels, left_s
 from experiments.pool import carry_out
-from experiments.rows import Row
+from experiments.store.result import Row
 from experiments.support.files import locked
 from tests.support.sweeper import WAIT_S, doubles, gone, intact, start_doubles, starts, until
 

@@ -12,8 +12,8 @@ import pytest
 
 import experiments.pool as pool
 from experiments.arms import Arm
-from experiments.rows import Row
 from experiments.run import main
+from experiments.store.result import Row
 from tests.support.runs import ROOT, overrides, own_cache_and_torch_settings, words  # noqa: F401 - a fixture
 
 

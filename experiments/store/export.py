@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from experiments.rows import ReportError
+from experiments.store.result import ReportError
 
 # In an 8-bit font encoding, LaTeX prints other signs for < and > and |.
 LATEX = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Console
 
-from experiments.rows import ReportError
+from experiments.store.result import ReportError
 
 MiB = 2**20
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from experiments.rows import HEAD, ReportError, Row, beside, find, lines, row
+from experiments.store.result import HEAD, ReportError, Row, beside, find, lines, row
 
 SCHEMA = """
 CREATE TABLE runs ( -- one result file; NULL: does not apply, or not measured because the run failed

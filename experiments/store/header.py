@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.config.identity import key
 from experiments.config.schema import Config, Trains, plain
-from experiments.rows import FORMAT
+from experiments.store.result import FORMAT
 
 
 def head(config: Config, environment: dict[str, Any]) -> dict[str, Any]:
