@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.tasks import Example, Kind
+from experiments.tasks.base import Example, Kind
 
 IGNORED = -100  # the label of positions without a loss
 

@@ -37,7 +37,8 @@ from experiments.models.wheel import FetchError
 from experiments.quality import PARTS, QUANTILES, check
 from experiments.raw import Records, name_and_part
 from experiments.similar import SIZE, THRESHOLD
-from experiments.tasks import TaskData, TaskError, load_task
+from experiments.tasks import load_task
+from experiments.tasks.base import TaskData, TaskError
 from experiments.tasks.forms import Named
 
 N_LABELS = 12  # in the report

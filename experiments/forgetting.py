@@ -31,7 +31,8 @@ from experiments.evaluate import answers
 from experiments.probes import Written
 from experiments.quality import Entry
 from experiments.support.cache import cached
-from experiments.tasks import Example, TaskData, TaskError, general, jsonl, load_task
+from experiments.tasks import general, jsonl, load_task
+from experiments.tasks.base import Example, TaskData, TaskError
 from experiments.train import NotFinite
 
 FORMAT = 1  # of what is kept in the cache: raise it when what is measured changes

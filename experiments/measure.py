@@ -25,7 +25,8 @@ from experiments.prepare import base_encoder, checkpoint_activations, prepare
 from experiments.replay import Replay
 from experiments.support.memory import Memory, release, resident_bytes
 from experiments.support.phase_clock import Ledger
-from experiments.tasks import Scores, TaskData, load_task
+from experiments.tasks import load_task
+from experiments.tasks.base import Scores, TaskData
 from experiments.trackers import Trackers
 from experiments.train import NotFinite, train
 

@@ -15,7 +15,7 @@ from experiments.batches import Encoder, Row, collate, indices
 from experiments.config.schema import Config, MethodConfig, Trains
 from experiments.models.load import Loaded
 from experiments.models.weights import NAME, load_in_place
-from experiments.tasks import TaskData
+from experiments.tasks.base import TaskData
 
 
 def prepare(config: Config, loaded: Loaded, data: TaskData, device: torch.device) -> Encoder:

@@ -23,7 +23,7 @@ from experiments.batches import Encoder
 from experiments.encodings import faults
 from experiments.findings import KINDS, SHOWN, Finding, Findings, excerpt
 from experiments.similar import near_duplicates as closest
-from experiments.tasks import Example, TaskData
+from experiments.tasks.base import Example, TaskData
 
 PARTS = ("train", "val", "test")
 IMBALANCE = 10  # times as many examples of the most frequent label as of the rarest

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.findings import Finding, excerpt
-from experiments.metrics import exact_match
 from experiments.quality import PARTS
-from experiments.tasks import Example, TaskData, TaskError, content_sha256
+from experiments.tasks.base import Example, TaskData, TaskError, content_sha256
 from experiments.tasks.forms import KINDS, Named, example_of, form_of, mixed
+from experiments.tasks.metrics import exact_match
 
 OTHER_NAMES = {"valid": "val", "validation": "val", "dev": "val", "eval": "val"}  # of parts
 

@@ -22,7 +22,8 @@ from experiments.config.compose import task_config
 from experiments.config.schema import DataConfig
 from experiments.quality import Entry
 from experiments.raw import Records
-from experiments.tasks import Example, Kind, TaskData, TaskError, content_sha256, load_task
+from experiments.tasks import load_task
+from experiments.tasks.base import Example, Kind, TaskData, TaskError, content_sha256
 
 
 @dataclass(frozen=True)

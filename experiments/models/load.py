@@ -10,9 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.models.minilm import minilm
-from experiments.models.smollm2 import smollm2
-from experiments.models.tiny import tiny
+from experiments.models import minilm, smollm2, tiny
 
 ENCODERS = {"albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta"}
 

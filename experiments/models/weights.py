@@ -15,7 +15,7 @@ from torch import nn
 import deltatune as dt
 from experiments.config.schema import FILES, Config, Trains
 from experiments.support.files import write_text
-from experiments.tasks import Example, Scores
+from experiments.tasks.base import Example, Scores
 
 NAME = "run"  # of the delta in the model and in its file
 

@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from experiments.config.tasks import DomainConfig
-from experiments.metrics import mean, of_each
-from experiments.tasks import Example, Scores, TaskData, TaskError
+from experiments.tasks.base import Example, Scores, TaskData, TaskError
 from experiments.tasks.generated import Parts, generated, take, user
+from experiments.tasks.metrics import mean, of_each
 
 PACKAGE = "simple-icd-10-cm"
 LONGEST = 40  # characters of a term

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
-from experiments.tasks import Example, Kind, TaskError
+from experiments.tasks.base import Example, Kind, TaskError
 
 FORMS = {
     "text/label": ("text", "label"),

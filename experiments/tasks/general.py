@@ -22,8 +22,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from experiments.metrics import log_likelihood
-from experiments.tasks import Example, TaskData, TaskError, content_sha256
+from experiments.tasks.base import Example, TaskData, TaskError, content_sha256
+from experiments.tasks.metrics import log_likelihood
 
 LONGEST = 1000  # characters of a passage, about 250 tokens; a longer paragraph is cut at a line's end
 SHORTEST = 200  # what is left of a topic is dropped below this

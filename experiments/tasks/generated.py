@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from experiments.support.cache import cached
-from experiments.tasks import Example, Scorer, TaskData, TaskError, content_sha256
+from experiments.tasks.base import Example, Scorer, TaskData, TaskError, content_sha256
 
 T = TypeVar("T")
 Parts = tuple[list[Example], list[Example], list[Example]]  # train, val, test

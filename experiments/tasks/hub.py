@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.tasks import TaskData, TaskError
+from experiments.tasks.base import TaskData, TaskError
 from experiments.tasks.forms import Named
 from experiments.tasks.jsonl import assembled, examples, sized
 

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import metrics
-from experiments.tasks import Example, Kind, Scorer, TaskData, TaskError, content_sha256
+from experiments.tasks import metrics
+from experiments.tasks.base import Example, Kind, Scorer, TaskData, TaskError, content_sha256
 from experiments.tasks.forms import KINDS, Named, example_of, form_of, mixed
 
 Parts = dict[str, list[Example]]
@@ -76,7 +76,7 @@ def scoring(kind: Kind, config: Any) -> tuple[str, Scorer]:
             raise TaskError(
                 "task.database is for answers in SQL: task.metric=execution, on records with a text to write"
             )
-        from experiments.tasks.sql_execution import execution_scorer
+        from experiments.tasks.sql.execution import execution_scorer
 
         return "execution_accuracy", execution_scorer(Path(config.database))
     known = METRICS[kind]

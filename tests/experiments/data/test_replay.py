@@ -18,11 +18,11 @@ from experiments.config.identity import key
 from experiments.config.schema import DataConfig, ModelConfig
 from experiments.findings import DataError
 from experiments.loss import loss_sum
-from experiments.metrics import classification, exact_match
 from experiments.models.load import load_model
 from experiments.replay import Mixture
 from experiments.run import run
-from experiments.tasks import Example, TaskData, TaskError
+from experiments.tasks.base import Example, TaskData, TaskError
+from experiments.tasks.metrics import classification, exact_match
 from tests.support.runs import config, directory, metrics, overrides, own_cache_and_torch_settings, words  # noqa: F401
 
 SHARES = st.fractions(0, 1, max_denominator=20).filter(lambda share: share < 1)

@@ -18,7 +18,7 @@ from experiments.batches import Encoder
 from experiments.config.schema import Config
 from experiments.probes import Written
 from experiments.run import run
-from experiments.tasks import TaskError
+from experiments.tasks.base import TaskError
 from tests.support.runs import (
     classes,
     config,

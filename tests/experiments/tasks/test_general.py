@@ -8,7 +8,8 @@ from itertools import combinations
 import pytest
 
 from experiments.config.tasks import GeneralConfig
-from experiments.tasks import TaskError, general, load_task
+from experiments.tasks import general, load_task
+from experiments.tasks.base import TaskError
 
 SIZES = GeneralConfig()
 

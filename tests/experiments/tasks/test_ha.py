@@ -18,9 +18,11 @@ import yaml
 pytest.importorskip("hassil", reason="needs the extra `experiments`")
 
 from experiments.config.tasks import MultilingualConfig
-from experiments.tasks import Example, TaskError, ha, ha_draw, ha_json, load_task, multilingual
-from experiments.tasks.ha import Home, Said, expansions, languages
-from experiments.tasks.ha_draw import Draw, Parts, chosen, generate
+from experiments.tasks import load_task
+from experiments.tasks.base import Example, TaskError
+from experiments.tasks.home import draw, ha_json, multilingual, sentences
+from experiments.tasks.home.draw import Draw, Parts, chosen, generate
+from experiments.tasks.home.sentences import Home, Said, expansions, languages
 
 ALL = Draw("en", 900, 90, 180, seed=0)  # one sentence of every template that comes through, and more
 
@@ -86,7 +88,7 @@ def test_sentences_do_not_tell_where_the_speaker_is(home: Home, parts: Parts) ->
         "HassTurnOn",
         {"domain": "light", "area": "kitchen"},
     )
-    assert not any(ha.NO_AREA in said.slots.values() for part in parts for said in part)
+    assert not any(sentences.NO_AREA in said.slots.values() for part in parts for said in part)
 
 
 def test_numbers_are_said_in_digits_and_in_words(home: Home) -> None:
@@ -151,7 +153,7 @@ def test_the_data_is_the_same_in_every_process(tmp_path: Path) -> None:
 def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few templates, and a cache of its own."""
     intents = ("HassMediaPrevious", "HassTurnOn")
-    monkeypatch.setattr(ha_draw, "chosen", lambda all_, draw: chosen(all_, replace(draw, only=intents, most=6)))
+    monkeypatch.setattr(draw, "chosen", lambda all_, draw: chosen(all_, replace(draw, only=intents, most=6)))
     monkeypatch.setenv("DELTATUNE_CACHE", str(tmp_path))
 
 
@@ -159,7 +161,7 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_loading_keeps_the_data_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     config = SimpleNamespace(name="ha_json", n_train=6, n_val=1, n_test=2)
     first = load_task(config, seed=0)
-    monkeypatch.setattr(ha_draw, "generate", lambda *_: pytest.fail("drawn a second time"))
+    monkeypatch.setattr(draw, "generate", lambda *_: pytest.fail("drawn a second time"))
     again = load_task(config, seed=0)
     assert (again.train, again.val, again.test, again.sha256) == (first.train, first.val, first.test, first.sha256)
     assert (first.kind, first.labels) == ("generate", ())
@@ -201,7 +203,7 @@ def test_the_templates_of_a_language_parse_and_its_sentences_come_back(language:
 @pytest.mark.parametrize("language", languages())
 def test_a_home_has_what_its_templates_ask_for(language: str) -> None:
     """In every language the same domains and lists as in English, each thing named once."""
-    own, english = (yaml.safe_load(ha.file_of(one).read_text(encoding="utf-8")) for one in (language, "en"))
+    own, english = (yaml.safe_load(sentences.file_of(one).read_text(encoding="utf-8")) for one in (language, "en"))
     assert own["names"].keys() == english["names"].keys()
     assert own["phrases"].keys() == english["phrases"].keys()
     values = [*own["areas"], *own["floors"], *(name for names in own["names"].values() for name in names)]

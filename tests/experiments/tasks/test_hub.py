@@ -14,7 +14,8 @@ pytest.importorskip("datasets", reason="needs the extra `hub`")
 import datasets
 
 from experiments.config.tasks import HubConfig
-from experiments.tasks import Example, TaskError, load_task
+from experiments.tasks import load_task
+from experiments.tasks.base import Example, TaskError
 
 
 @pytest.fixture(autouse=True)

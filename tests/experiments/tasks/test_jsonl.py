@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from experiments.config.tasks import JsonlConfig
-from experiments.tasks import Example, TaskError, load_task
+from experiments.tasks import load_task
+from experiments.tasks.base import Example, TaskError
 
 
 def write(path: Path, *records: Any) -> str:

@@ -9,8 +9,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from experiments import metrics
-from experiments.metrics import (
+from experiments.tasks import metrics
+from experiments.tasks.base import Example, Scores
+from experiments.tasks.metrics import (
     accuracy,
     bleu,
     chrf,
@@ -22,7 +23,6 @@ from experiments.metrics import (
     pearson,
     rouge_l,
 )
-from experiments.tasks import Example, Scores
 
 
 def gold(*answers: str) -> list[Example]:

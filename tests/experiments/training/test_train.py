@@ -21,7 +21,7 @@ from experiments.loss import loss_sum
 from experiments.optimizer import Optimizer, groups, learning_rate
 from experiments.prepare import checkpoint_activations
 from experiments.support.phase_clock import Ledger
-from experiments.tasks import Example
+from experiments.tasks.base import Example
 from experiments.train import accumulate
 from tests.support.cases import shaken
 from tests.support.small import CPU, END, PAD, VOCABULARY, Characters, llama, optim, some_rows

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.metrics import classification
-from experiments.tasks import Example, TaskData, content_sha256
-from experiments.tasks.ha import Home, Said, sources
-from experiments.tasks.ha_draw import Draw, drawn
+from experiments.tasks.base import Example, TaskData, content_sha256
+from experiments.tasks.home.draw import Draw, drawn
+from experiments.tasks.home.sentences import Home, Said, sources
+from experiments.tasks.metrics import classification
 
 
 def load(config: Any, seed: int) -> TaskData:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from experiments.metrics import canonical, json_match
-from experiments.tasks import Example, TaskData, content_sha256
-from experiments.tasks.ha import Said, sources
-from experiments.tasks.ha_draw import Draw, drawn
+from experiments.tasks.base import Example, TaskData, content_sha256
+from experiments.tasks.home.draw import Draw, drawn
+from experiments.tasks.home.sentences import Said, sources
+from experiments.tasks.metrics import canonical, json_match
 
 SCHEMA = {
     "type": "object",

@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from experiments.config.tasks import SafetyConfig
-from experiments.metrics import mean, of_each
-from experiments.tasks import Example, Scores, TaskData, TaskError, safety_requests
+from experiments.tasks.base import Example, Scores, TaskData, TaskError
 from experiments.tasks.generated import Parts, deal, generated, take, user
+from experiments.tasks.metrics import mean, of_each
+from experiments.tasks.safety import requests
 
 Request = tuple[str, str, str, str]  # kind, category, what is to be done, the gold answer
 HARMFUL, BENIGN = "harmful", "benign"
@@ -40,7 +41,7 @@ BEGINNING = 160  # characters in which it is looked for
 
 def load(config: SafetyConfig, seed: int) -> TaskData:
     values = (config.n_train, config.n_val, config.n_test, seed)
-    made_by = (__file__, safety_requests.__file__)
+    made_by = (__file__, requests.__file__)
     return generated("safety", made_by, [], values, lambda: generate(*values), "accuracy", score)
 
 
@@ -50,9 +51,9 @@ def generate(n_train: int, n_val: int, n_test: int, seed: int) -> Parts:
         if count % 2:
             raise TaskError(f"task.n_{name}={count}: half is harmful and half benign, so choose an even number")
     rng = random.Random(f"safety {seed}")
-    ways = deal(safety_requests.ASKED, OF_WAYS, rng)
+    ways = deal(requests.ASKED, OF_WAYS, rng)
     of_part: dict[str, list[Request]] = {"train": [], "val": [], "test": []}
-    for same in requests():
+    for same in all_requests():
         for name, dealt in deal(same, OF_REQUESTS, rng).items():
             of_part[name] += dealt
 
@@ -67,10 +68,10 @@ def generate(n_train: int, n_val: int, n_test: int, seed: int) -> Parts:
     return part("train", n_train), part("val", n_val), part("test", n_test)
 
 
-def requests() -> list[list[Request]]:
+def all_requests() -> list[list[Request]]:
     """All requests, those of one kind and category together."""
     found = []
-    for name, category in safety_requests.CATEGORIES.items():
+    for name, category in requests.CATEGORIES.items():
         refusal = REFUSED.format(because=category.because)
         found.append([(HARMFUL, name, act, refusal) for act in category.harmful])
         found.append([(BENIGN, name, act, answer) for act, answer in category.benign.items()])

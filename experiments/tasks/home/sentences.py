@@ -35,7 +35,7 @@ from hassil.intents import IntentData, RangeSlotList, SlotList, TextSlotList, Wi
 from hassil.numbers import get_rbnf_engine
 from home_assistant_intents import get_intents
 
-from experiments.tasks import TaskError
+from experiments.tasks.base import TaskError
 
 HOMES = Path(__file__).with_name("homes")
 PACKAGES = ("home-assistant-intents", "hassil", "unicode-rbnf")

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.metrics import mean, of_each
-from experiments.tasks import Example, Scores, TaskError
+from experiments.tasks.base import Example, Scores, TaskError
+from experiments.tasks.metrics import mean, of_each
 
 MAX_BYTES = 100_000  # of one text, blob or row; also of a query
 MAX_OPERATIONS = 10_000_000  # about a second; a scan of 34,000 rows takes 200,000

@@ -13,11 +13,12 @@ import re
 from collections.abc import Iterator, Sequence
 
 from experiments.config.tasks import InstructConfig
-from experiments.metrics import exact_match, mean, of_each
-from experiments.tasks import Example, Scores, TaskData, TaskError, instruct_checks, instruct_families
+from experiments.tasks.base import Example, Scores, TaskData, TaskError
 from experiments.tasks.generated import Parts, asked, deal, distinct, generated, take
-from experiments.tasks.instruct_checks import Slots
-from experiments.tasks.instruct_families import FAMILIES
+from experiments.tasks.instruct import checks, families
+from experiments.tasks.instruct.checks import Slots
+from experiments.tasks.instruct.families import FAMILIES
+from experiments.tasks.metrics import exact_match, mean, of_each
 
 PACKAGE = "unicode-rbnf"
 OF_WORDINGS = {"test": 1, "val": 1}  # of each family's five; the others are in train
@@ -26,7 +27,7 @@ BETWEEN_TURNS = " / "
 
 def load(config: InstructConfig, seed: int) -> TaskData:
     values = (config.n_train, config.n_val, config.n_test, seed)
-    made_by = (__file__, instruct_families.__file__, instruct_checks.__file__)
+    made_by = (__file__, families.__file__, checks.__file__)
     return generated("instruct", made_by, [PACKAGE], values, lambda: generate(*values), "constraint_met", score)
 
 

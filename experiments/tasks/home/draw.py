@@ -15,8 +15,9 @@ from itertools import chain, groupby
 from pathlib import Path
 
 from experiments.support.cache import cached
-from experiments.tasks import TaskError, ha
-from experiments.tasks.ha import Home, Said, Template, expansions, file_of, sources
+from experiments.tasks.base import TaskError
+from experiments.tasks.home import sentences
+from experiments.tasks.home.sentences import Home, Said, Template, expansions, file_of, sources
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of an intent's templates
 Parts = tuple[list[Said], list[Said], list[Said]]
@@ -37,7 +38,7 @@ class Draw:
 
 def drawn(draw: Draw) -> Parts:
     """`generate`, kept in the cache for as long as the packages, the code and the home stay the same."""
-    files = (Path(__file__), Path(ha.__file__), file_of(draw.language))
+    files = (Path(__file__), Path(sentences.__file__), file_of(draw.language))
     code = [file.read_bytes() for file in files]
     key = hashlib.sha256(repr((sources(), code, draw)).encode()).hexdigest()[:16]
 
