@@ -27,18 +27,18 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from experiments import ROOT
-from experiments.arms import Arm
 from experiments.audit import Ledger
 from experiments.comparison import FORMAT, NONE, Contest, compared
 from experiments.comparison_table import markdown, notes, rich_table
 from experiments.config.identity import key
 from experiments.config.schema import Trains
-from experiments.pool import carry_out
 from experiments.protocol import CompareConfig, check, how, plain, register
 from experiments.search import Choice, Trial, choose, grid
 from experiments.store.result import Row, essentials, read, row
 from experiments.store.tables import terminal
 from experiments.support.files import locked, write_json, write_text
+from experiments.sweep.arm import Arm
+from experiments.sweep.pool import carry_out
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import ROOT
-from experiments.arms import Arm
-from experiments.pool import carry_out
 from experiments.report import compact_tables, gather, write
 from experiments.store.tables import ending, terminal
+from experiments.sweep.arm import Arm
+from experiments.sweep.pool import carry_out
 
 METHODS = ("none", "lora", "adapter", "prefix", "bitfit", "full")
 STEPS = 100

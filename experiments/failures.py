@@ -1,4 +1,4 @@
-"""Why a run failed, in one word: nan, oom or error. That it was killed, the pool notes (experiments/job.py)."""
+"""Why a run failed, in one word: nan, oom or error. That it was killed, the pool notes (experiments/sweep/job.py)."""
 
 from __future__ import annotations
 

@@ -28,12 +28,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 from rich.table import Table
 
-from experiments.arms import Arm
 from experiments.config.identity import key
 from experiments.config.schema import FILES, Trains
-from experiments.pool import carry_out
 from experiments.store.result import Row
 from experiments.support.files import write_json
+from experiments.sweep.arm import Arm
+from experiments.sweep.pool import carry_out
 
 FORMAT = 1
 

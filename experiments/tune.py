@@ -28,10 +28,10 @@ from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table
 
-from experiments.arms import Arm
-from experiments.pool import carry_out
 from experiments.store.result import Row
 from experiments.support.files import write_json
+from experiments.sweep.arm import Arm
+from experiments.sweep.pool import carry_out
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -7,7 +7,7 @@ It is the default of `-m` here (experiments/conf/config.yaml). Others are chosen
 `hydra/launcher=submitit_slurm` or `submitit_local` for clusters.
 
 Hydra takes plugins from the namespace package hydra_plugins alone, so this file lies here, without an __init__.py
-beside it; experiments/pool.py does the work.
+beside it; experiments/sweep/pool.py does the work.
 """
 
 # No `from __future__ import annotations` here: Hydra runs this file before it is in sys.modules, where dataclass would
@@ -40,8 +40,8 @@ class FreshLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from experiments.arms import Arm  # Hydra imports this file whenever it starts
-        from experiments.pool import carry_out
+        from experiments.sweep.arm import Arm
+        from experiments.sweep.pool import carry_out
 
         hydra = self.config.hydra
         if hydra.job.config_name != "config":

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from experiments import demo
-from experiments.arms import Arm
 from experiments.store.result import Row, row
+from experiments.sweep.arm import Arm
 from tests.support.made_up import UNTRAINED, made_up, put
 from tests.support.runs import own_cache_and_torch_settings  # noqa: F401
 

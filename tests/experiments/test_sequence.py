@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from experiments import sequence as module
-from experiments.arms import Arm
 from experiments.run import run
 from experiments.sequence import main, quoted, sequence, table, transfer
 from experiments.store.result import Row, row
+from experiments.sweep.arm import Arm
 from tests.support.runs import own_cache_and_torch_settings  # noqa: F401 - a fixture
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from experiments import tune
-from experiments.arms import Arm
 from experiments.store.result import Row
+from experiments.sweep.arm import Arm
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[sweep]'")
 

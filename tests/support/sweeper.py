@@ -20,10 +20,10 @@ from pathlib import Path
 import psutil
 
 from experiments import ROOT
-from experiments.arms import Arm
 from experiments.config.schema import Config, MethodConfig, ModelConfig, OptimConfig
 from experiments.config.tasks import TaskConfig
-from experiments.pool import carry_out
+from experiments.sweep.arm import Arm
+from experiments.sweep.pool import carry_out
 
 WAIT_S = 60.0  # at most, for what comes in a moment
 

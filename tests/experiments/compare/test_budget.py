@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 import deltatune as dt
-from experiments.arms import Arm
 from experiments.budget import nearest, resized, solve
 from experiments.config.schema import MethodConfig, RuleConfig
 from experiments.models.load import skeleton
+from experiments.sweep.arm import Arm
 from tests.support.runs import own_cache_and_torch_settings  # noqa: F401
 
 BUDGET = 9000

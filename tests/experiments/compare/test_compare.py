@@ -14,7 +14,6 @@ import pytest
 from rich.console import Console
 
 from experiments import ROOT, compare
-from experiments.arms import Arm
 from experiments.audit import Ledger
 from experiments.compare import Comparison
 from experiments.config.identity import key
@@ -22,6 +21,7 @@ from experiments.config.schema import Part, plain
 from experiments.protocol import CompareConfig, check
 from experiments.store.result import Row, row
 from experiments.support.files import locked
+from experiments.sweep.arm import Arm
 from tests.support.made_up import UNTRAINED, made_up
 from tests.support.runs import own_cache_and_torch_settings, words  # noqa: F401
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.arms import Arm
 from experiments.search import Choice, ChooseBy, Trial, choose, grid
 from experiments.store.result import row
+from experiments.sweep.arm import Arm
 from tests.support.made_up import made_up, put
 
 RATES = [0.1, 0.033, 0.3]

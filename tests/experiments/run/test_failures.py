@@ -7,7 +7,7 @@ import torch
 
 import deltatune as dt
 from experiments.failures import kind
-from experiments.job import oom_kills
+from experiments.sweep.job import oom_kills
 from experiments.train import NotFinite
 
 
@@ -29,7 +29,7 @@ def test_torch_says_on_the_cpu_that_memory_ran_out():
 
 def test_the_systems_kills_are_counted_or_unknown(monkeypatch, tmp_path):
     (tmp_path / "events").write_text("low 0\noom 2\noom_kill 3\n")
-    monkeypatch.setattr("experiments.job.COUNTERS", (tmp_path / "absent", tmp_path / "events"))
+    monkeypatch.setattr("experiments.sweep.job.COUNTERS", (tmp_path / "absent", tmp_path / "events"))
     assert oom_kills() == 3
-    monkeypatch.setattr("experiments.job.COUNTERS", (tmp_path / "absent",))
+    monkeypatch.setattr("experiments.sweep.job.COUNTERS", (tmp_path / "absent",))
     assert oom_kills() is None

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from experiments.arms import Arm
+from experiments.sweep.arm import Arm
 from tests.support.runs import metrics, own_cache_and_torch_settings, words  # noqa: F401 - a fixture
 from tests.support.sweeper import doubles, gone, intact, start, start_doubles, starts, until
 

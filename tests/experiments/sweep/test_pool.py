@@ -14,14 +14,14 @@ import psutil
 import pytest
 from rich.console import Console
 
-from experiments import job as job_module
-from experiments import pool
-from experiments.arms import Arm
-from experiments.job import LOG, Job
-from experiments.overview import duration, labels, left_s
-from experiments.pool import carry_out
 from experiments.store.result import Row
 from experiments.support.files import locked
+from experiments.sweep import job as job_module
+from experiments.sweep import pool
+from experiments.sweep.arm import Arm
+from experiments.sweep.job import LOG, Job
+from experiments.sweep.live_view import duration, labels, left_s
+from experiments.sweep.pool import carry_out
 from tests.support.sweeper import WAIT_S, doubles, gone, intact, start_doubles, starts, until
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments import ROOT
-from experiments.arms import Arm
 from experiments.config.schema import Device
-from experiments.job import Job, stop
-from experiments.overview import overview
 from experiments.store.result import Row
+from experiments.sweep.arm import Arm
+from experiments.sweep.job import Job, stop
+from experiments.sweep.live_view import overview
 
 POLL_S = 0.1
 

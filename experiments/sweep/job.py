@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from experiments import ROOT
-from experiments.arms import Arm
 from experiments.config.schema import Config
 from experiments.store.header import head
 from experiments.store.result import Row, row
 from experiments.support.files import locked, write_json
+from experiments.sweep.arm import Arm
 
 LOG = "run.log"  # the run's own output, of all its attempts
 CLAIM = "pool.lock"  # held by the sweep that carries the run out, from before its process starts until it is recorded

@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.job import LOG, Job, last_step, tail
 from experiments.store.result import Row
+from experiments.sweep.job import LOG, Job, last_step, tail
 
 EVERY_S = 60.0  # between two lines about what is running, where there is no terminal
 TAIL = 8  # lines of a failed run's output

@@ -1,4 +1,4 @@
-"""One arm of a comparison: a run by its Hydra overrides. experiments/pool.py carries arms out."""
+"""One arm of a comparison: a run by its Hydra overrides. experiments/sweep/pool.py carries arms out."""
 
 from __future__ import annotations
 
