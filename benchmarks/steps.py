@@ -21,7 +21,7 @@ from benchmarks.command import DTYPES
 from benchmarks.providers import NO_PEFT
 from benchmarks.table import OUR_LOOP
 from deltatune.attention import fast_attention
-from experiments.batches import IGNORED, Batch
+from experiments.data.encode import IGNORED, Batch
 from experiments.loss import loss_sum
 
 

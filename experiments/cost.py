@@ -16,8 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import deltatune as dt
-from experiments.batches import Encoder, Row, collate
 from experiments.config.schema import Trains
+from experiments.data.encode import Encoder, Row, collate
 from experiments.loss import loss_sum
 from experiments.models.weights import NAME, load_in_place
 from experiments.writing import write

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.batches import Encoder, Row, collate, padded
 from experiments.config.schema import EvalConfig
+from experiments.data.encode import Encoder, Row, collate, padded
 from experiments.likelihood import likeliest, read
 from experiments.loss import loss_sum
-from experiments.support.progress import progress
+from experiments.support import progress
 
 
 @torch.no_grad()

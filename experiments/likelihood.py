@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.batches import IGNORED, Encoder, Option, Row, collate, padded
+from experiments.data.encode import IGNORED, Encoder, Option, Row, collate, padded
 from experiments.loss import token_losses
 
 TOKENS = 1024  # of a forward whose logits are kept: 200 MB in fp32 on a vocabulary of 49,152

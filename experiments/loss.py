@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltatune.loss import linear_cross_entropy
-from experiments.batches import IGNORED, Batch
+from experiments.data.encode import IGNORED, Batch
 
 ENDS_WITH_HEAD: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 

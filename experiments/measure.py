@@ -12,17 +12,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments import cost, forgetting, quality, replay
-from experiments.batches import Encoder, Row
+from experiments import cost, forgetting
 from experiments.checkpoint import Checkpoints, State
 from experiments.config.identity import key
 from experiments.config.schema import Check, Config, Dtype, Part
+from experiments.data import gate, replay
+from experiments.data.encode import Encoder, Row
+from experiments.data.replay import Replay
 from experiments.evaluate import answers, mean_loss
 from experiments.models.load import load_model
 from experiments.models.weights import file_of, save, write_predictions
 from experiments.optimizer import Optimizer, groups
 from experiments.prepare import base_encoder, checkpoint_activations, prepare
-from experiments.replay import Replay
 from experiments.support.memory import Memory, release, resident_bytes
 from experiments.support.phase_clock import Ledger
 from experiments.tasks import load_task
@@ -47,7 +48,7 @@ class Subject:
     encoder: Encoder
     rows: dict[str, list[Row]]  # of the parts train, val, test
     replay: Replay
-    findings: quality.Findings | None  # None: nobody looked
+    findings: gate.Findings | None  # None: nobody looked
     base: forgetting.Base | None
     source: str  # of the model's weights
     n_base: int  # parameters of the model as loaded
@@ -108,11 +109,11 @@ def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledg
     )
 
 
-def checked(config: Config, data: TaskData, encoder: Encoder) -> quality.Findings | None:
+def checked(config: Config, data: TaskData, encoder: Encoder) -> gate.Findings | None:
     """What is wrong with the data; raises findings.DataError where that makes the numbers wrong, unless told not to."""
     if config.data.check is Check.off:
         return None
-    findings = quality.check(data, encoder, config.data.near_duplicates, config.eval.max_new_tokens)
+    findings = gate.check(data, encoder, config.data.near_duplicates, config.eval.max_new_tokens)
     findings.enforce(config.data.check)
     return findings
 

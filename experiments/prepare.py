@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import deltatune as dt
-from experiments.batches import Encoder, Row, collate, indices
 from experiments.config.schema import Config, MethodConfig, Trains
+from experiments.data.encode import Encoder, Row, collate, indices
 from experiments.models.load import Loaded
 from experiments.models.weights import NAME, load_in_place
 from experiments.tasks.base import TaskData

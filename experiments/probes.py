@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.batches import Encoder, Row, collate
+from experiments.data.encode import Encoder, Row, collate
 from experiments.loss import loss_sum
 from experiments.writing import write
 

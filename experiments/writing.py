@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.batches import Encoder, padded
+from experiments.data.encode import Encoder, padded
 from experiments.evaluate import contiguous
 
 

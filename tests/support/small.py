@@ -7,8 +7,8 @@ import random
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from experiments.batches import Row
 from experiments.config.schema import OptimConfig
+from experiments.data.encode import Row
 
 CPU = torch.device("cpu")
 PAD, END = 0, 1

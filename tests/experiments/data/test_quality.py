@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.batches import Encoder
 from experiments.config.compose import task_config
 from experiments.config.schema import Check
 from experiments.config.tasks import GeneralConfig
-from experiments.data import Look, main
-from experiments.findings import KINDS, DataError, Findings
-from experiments.quality import check
-from experiments.similar import SIZE, THRESHOLD, jaccard, near_duplicates, shingles
+from experiments.data.__main__ import Look, main
+from experiments.data.encode import Encoder
+from experiments.data.findings import KINDS, DataError, Findings
+from experiments.data.gate import check
+from experiments.data.near_duplicates import SIZE, THRESHOLD, jaccard, near_duplicates, shingles
 from experiments.tasks import TASKS, load_task
 from experiments.tasks.base import Example, TaskData
 from experiments.tasks.metrics import exact_match

@@ -12,14 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import replay
-from experiments.batches import IGNORED, Encoder, collate, indices
 from experiments.config.identity import key
 from experiments.config.schema import DataConfig, ModelConfig
-from experiments.findings import DataError
+from experiments.data import replay
+from experiments.data.encode import IGNORED, Encoder, collate, indices
+from experiments.data.findings import DataError
+from experiments.data.replay import Mixture
 from experiments.loss import loss_sum
 from experiments.models.load import load_model
-from experiments.replay import Mixture
 from experiments.run import run
 from experiments.tasks.base import Example, TaskData, TaskError
 from experiments.tasks.metrics import classification, exact_match

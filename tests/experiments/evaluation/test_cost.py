@@ -11,8 +11,8 @@ from torch import nn
 
 import deltatune as dt
 from experiments import cost
-from experiments.batches import Encoder, Row, collate
 from experiments.config.schema import Trains
+from experiments.data.encode import Encoder, Row, collate
 from experiments.loss import loss_sum
 from experiments.models.weights import NAME, load_in_place, own_tensors
 from experiments.writing import write

@@ -12,8 +12,8 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 import deltatune as dt
-from experiments.batches import Encoder, Row
 from experiments.config.schema import EvalConfig
+from experiments.data.encode import Encoder, Row
 from experiments.evaluate import answers, mean_loss
 from experiments.support.files import write_json, write_text
 from tests.support.small import CPU, END, PAD, VOCABULARY, Characters, llama, some_rows

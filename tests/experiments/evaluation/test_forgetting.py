@@ -14,8 +14,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import deltatune as dt
 from experiments import forgetting, probes
-from experiments.batches import Encoder
 from experiments.config.schema import Config
+from experiments.data.encode import Encoder
 from experiments.probes import Written
 from experiments.run import run
 from experiments.tasks.base import TaskError

@@ -12,8 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import deltatune as dt
 from experiments import likelihood
-from experiments.batches import Encoder, Option, Row
 from experiments.config.schema import EvalConfig
+from experiments.data.encode import Encoder, Option, Row
 from experiments.evaluate import answers
 from experiments.likelihood import likeliest, likeliest_label, log_likelihoods, packed, read
 from tests.support.small import CPU, END, PAD, VOCABULARY, Characters, llama, some_rows

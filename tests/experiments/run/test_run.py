@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 import deltatune as dt
 from experiments import run as module
-from experiments.batches import Encoder
 from experiments.config.identity import key
+from experiments.data.encode import Encoder
 from experiments.evaluate import answers, mean_loss
 from experiments.models.load import load_model
 from experiments.run import run

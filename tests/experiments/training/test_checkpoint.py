@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 import deltatune as dt
-from experiments.batches import Batch, Row, indices
 from experiments.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -23,6 +22,7 @@ from experiments.checkpoint import (
     set_random_states,
 )
 from experiments.config.schema import OptimConfig
+from experiments.data.encode import Batch, Row, indices
 from experiments.loss import loss_sum
 from experiments.optimizer import Optimizer, groups
 from experiments.support.memory import Memory

@@ -14,8 +14,8 @@ from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import deltatune as dt
-from experiments.batches import IGNORED, Encoder, Option, Row, by_length, collate, indices, padded
 from experiments.config.schema import Decay
+from experiments.data.encode import IGNORED, Encoder, Option, Row, by_length, collate, indices, padded
 from experiments.evaluate import mean_loss
 from experiments.loss import loss_sum
 from experiments.optimizer import Optimizer, groups, learning_rate

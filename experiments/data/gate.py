@@ -4,7 +4,7 @@
     findings.enforce(Check.error)
 
 Errors make the numbers of a run wrong (an answer seen in training, two labels for one text) and stop it; warnings may
-be meant. Texts are compared as NFC with white space collapsed; near duplicates by experiments/similar.py. A finding
+be meant. Texts are compared as NFC with white space collapsed; near_duplicates.py has the near ones. A finding
 names its place: file and line where the example has one, else part#index, from 0.
 """
 
@@ -19,10 +19,10 @@ from unicodedata import normalize
 
 import numpy as np
 
-from experiments.batches import Encoder
-from experiments.encodings import faults
-from experiments.findings import KINDS, SHOWN, Finding, Findings, excerpt
-from experiments.similar import near_duplicates as closest
+from experiments.data import near_duplicates as closest
+from experiments.data.encode import Encoder
+from experiments.data.findings import KINDS, SHOWN, Finding, Findings, excerpt
+from experiments.data.text_faults import faults
 from experiments.tasks.base import Example, TaskData
 
 PARTS = ("train", "val", "test")

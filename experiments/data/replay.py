@@ -17,11 +17,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from experiments.batches import Encoder, Row, indices
 from experiments.config.compose import task_config
 from experiments.config.schema import DataConfig
-from experiments.quality import Entry
-from experiments.raw import Records
+from experiments.data.encode import Encoder, Row, indices
+from experiments.data.gate import Entry
+from experiments.data.record_files import Records
 from experiments.tasks import load_task
 from experiments.tasks.base import Example, Kind, TaskData, TaskError, content_sha256
 

@@ -27,16 +27,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.batches import Encoder
 from experiments.config.compose import composed
 from experiments.config.schema import Config
 from experiments.config.tasks import JsonlConfig
-from experiments.findings import KINDS, Findings
+from experiments.data.encode import Encoder
+from experiments.data.findings import KINDS, Findings
+from experiments.data.gate import PARTS, QUANTILES, check
+from experiments.data.near_duplicates import SIZE, THRESHOLD
+from experiments.data.record_files import Records, name_and_part
 from experiments.models.load import ENCODERS, ModelError, whereabouts
 from experiments.models.wheel import FetchError
-from experiments.quality import PARTS, QUANTILES, check
-from experiments.raw import Records, name_and_part
-from experiments.similar import SIZE, THRESHOLD
 from experiments.tasks import load_task
 from experiments.tasks.base import TaskData, TaskError
 from experiments.tasks.forms import Named
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         looked_at = checked(given.what)
     except (TaskError, FetchError, HydraException, OmegaConfBaseException) as error:
-        print(f"experiments.data: {error}", file=sys.stderr)
+        print(f"experiments.data.__main__: {error}", file=sys.stderr)
         return 2
     if given.json:
         print(json.dumps({"format": 1, "data": [as_json(one) for one in looked_at]}, ensure_ascii=False, indent=1))

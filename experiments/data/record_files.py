@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.findings import Finding, excerpt
-from experiments.quality import PARTS
+from experiments.data.findings import Finding, excerpt
+from experiments.data.gate import PARTS
 from experiments.tasks.base import Example, TaskData, TaskError, content_sha256
 from experiments.tasks.forms import KINDS, Named, example_of, form_of, mixed
 from experiments.tasks.metrics import exact_match
