@@ -6,7 +6,7 @@
 Runs are put together over their seeds by method, learning rate and share of replay. Each condition is held against the
 one that differs from it in a single measure: replay against none; a lower learning rate against the method's highest; a
 method against full fine-tuning. The difference is in nats a token of general text after the training, paired by text
-and seed (experiments/statistics.py); below zero less was forgotten.
+and seed (experiments/compare/statistics.py); below zero less was forgotten.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from experiments.statistics import compare
+from experiments.compare.statistics import compare
 from experiments.store.result import Row, find, row
 from experiments.store.tables import ending, terminal
 

@@ -115,9 +115,11 @@ def one_comparison(file: Path) -> dict[str, Any]:
     try:
         compared = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ReportError(f"{file}: not a readable comparison ({error}); run experiments.compare again") from error
+        raise ReportError(
+            f"{file}: not a readable comparison ({error}); run experiments.compare.study again"
+        ) from error
     if not isinstance(compared, dict) or compared.get("format") != 1 or not isinstance(compared.get("tasks"), dict):
-        raise ReportError(f"{file}: key 'format' is not 1 or 'tasks' is missing; run experiments.compare again")
+        raise ReportError(f"{file}: key 'format' is not 1 or 'tasks' is missing; run experiments.compare.study again")
     return compared
 
 

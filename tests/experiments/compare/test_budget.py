@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import deltatune as dt
-from experiments.budget import nearest, resized, solve
+from experiments.compare.budget import nearest, resized, solve
 from experiments.config.schema import MethodConfig, RuleConfig
 from experiments.models.load import skeleton
 from experiments.sweep.arm import Arm

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import ROOT, compare
-from experiments.audit import Ledger
-from experiments.compare import Comparison
+from experiments import ROOT
+from experiments.compare.config import CompareConfig, check
+from experiments.compare.decision_log import Ledger
+from experiments.compare.study import Comparison, study
 from experiments.config.identity import key
 from experiments.config.schema import Part, plain
-from experiments.protocol import CompareConfig, check
 from experiments.store.result import Row, row
 from experiments.support.files import locked
 from experiments.sweep.arm import Arm
@@ -273,7 +273,7 @@ def test_senseless_values_are_named(tmp_path: Path, changes: dict[str, Any], sai
 
 def test_the_command_line() -> None:
     given = ["model=minilm", "tasks=[a,b]", 'shared=["optim.batch_size=4"]', "choose_by=metric", "budget=500000"]
-    made = compare.composed(given)
+    made = study.composed(given)
     assert (made.tasks, made.shared, made.budget) == (["a", "b"], ["optim.batch_size=4"], 500000)
     assert made.results == "experiments/results/minilm"
     assert made.search == ["forgetting.enabled=false"]
@@ -308,9 +308,9 @@ def test_from_the_command_to_the_table(tmp_path: Path) -> None:
 
 
 def test_the_command_names_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main(["model=tiny", "trials=0"]) == 2
+    assert study.main(["model=tiny", "trials=0"]) == 2
     assert capsys.readouterr().err == "error: trials=0: must be at least 1\n"
-    assert compare.main(["model=tiny", "tirals=3"]) == 2
+    assert study.main(["model=tiny", "tirals=3"]) == 2
     assert "tirals" in capsys.readouterr().err
 
 
@@ -322,5 +322,5 @@ def test_ctrl_c_is_no_error(
 
     monkeypatch.setattr(compare, "carry_out", interrupted)
     places = [f"results={tmp_path / 'small'}", f"out={tmp_path / 'runs'}"]
-    assert compare.main(["model=tiny", "methods=[lora]", *places]) == 130
+    assert study.main(["model=tiny", "methods=[lora]", *places]) == 130
     assert "the same command goes on" in capsys.readouterr().err

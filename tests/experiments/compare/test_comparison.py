@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.comparison import Contest, compared
-from experiments.comparison_table import cells, markdown, notes, rich_table
-from experiments.search import Choice, Trial
+from experiments.compare.rates import Choice, Trial
+from experiments.compare.summary import Contest, compared
+from experiments.compare.table import cells, markdown, notes, rich_table
 from experiments.store.result import ReportError, Row, row
 from tests.support.made_up import UNTRAINED, made_up, put
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.search import Choice, ChooseBy, Trial, choose, grid
+from experiments.compare.rates import Choice, ChooseBy, Trial, choose, grid
 from experiments.store.result import row
 from experiments.sweep.arm import Arm
 from tests.support.made_up import made_up, put

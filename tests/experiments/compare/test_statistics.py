@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import statistics
-from experiments.statistics import StatisticsError, compare, holm, letters, sign_flip
+from experiments.compare import statistics
+from experiments.compare.statistics import StatisticsError, compare, holm, letters, sign_flip
 
 STUDIES = 1000
 N, SEEDS = 150, 5

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.comparison_plot import Point, label_points, plot
+from experiments.compare.plot import Point, label_points, plot
 from experiments.store.tables import markdown_table, size
 
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from experiments.comparison import FULL
-from experiments.search import ChooseBy
-from experiments.statistics import ALPHA, RESAMPLES
+from experiments.compare.rates import ChooseBy
+from experiments.compare.statistics import ALPHA, RESAMPLES
+from experiments.compare.summary import FULL
 
 OURS = (
     "method",

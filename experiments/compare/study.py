@@ -27,13 +27,13 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from experiments import ROOT
-from experiments.audit import Ledger
-from experiments.comparison import FORMAT, NONE, Contest, compared
-from experiments.comparison_table import markdown, notes, rich_table
+from experiments.compare.config import CompareConfig, check, how, plain, register
+from experiments.compare.decision_log import Ledger
+from experiments.compare.rates import Choice, Trial, choose, grid
+from experiments.compare.summary import FORMAT, NONE, Contest, compared
+from experiments.compare.table import markdown, notes, rich_table
 from experiments.config.identity import key
 from experiments.config.schema import Trains
-from experiments.protocol import CompareConfig, check, how, plain, register
-from experiments.search import Choice, Trial, choose, grid
 from experiments.store.result import Row, essentials, read, row
 from experiments.store.tables import terminal
 from experiments.support.files import locked, write_json, write_text
@@ -108,7 +108,7 @@ class Comparison:
         for number, batch in enumerate(batches, 1):
             self.carry_out(batch)
             comparison = self.write([cell for later in batches[number:] for cell in later])
-        from experiments.comparison_plot import plot  # matplotlib: half a second that the first run need not wait for
+        from experiments.compare import plot
 
         plot(comparison, self.results / "plot.png")
         self.record(comparison)
@@ -124,7 +124,7 @@ class Comparison:
         """Every method's size, where a number of parameters is to be met."""
         if self.config.budget is None:
             return
-        from experiments.budget import solve  # torch
+        from experiments.compare.budget import solve
 
         for method in self.methods:
             usual = Arm(self.overrides(self.config.tasks[0], method, self.config.steps))

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean, median
 from typing import Any
 
-from experiments import statistics
-from experiments.search import Choice, Trial
-from experiments.statistics import Mean, Pair
+from experiments.compare import statistics
+from experiments.compare.rates import Choice, Trial
+from experiments.compare.statistics import Mean, Pair
 from experiments.store.result import ReportError, Row
 
 FORMAT = 1
