@@ -1,7 +1,7 @@
 """One training step, forward, backward and AdamW, by every provider on a copy of one model.
 
 Legend: B rows, T tokens. Every provider gets the same ids, mask and labels, and the model's own loss; but "our loop"
-is what `experiments.train` does: the same loss through the labelled rows alone, and its attention.
+is what `experiments.training.loop` does: the same loss through the labelled rows alone, and its attention.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.providers import NO_PEFT
 from benchmarks.table import OUR_LOOP
 from deltatune.attention import fast_attention
 from experiments.data.encode import IGNORED, Batch
-from experiments.loss import loss_sum
+from experiments.training.loss import loss_sum
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import nn
 from experiments.config.schema import EvalConfig
 from experiments.data.encode import Encoder, Row, collate, padded
 from experiments.likelihood import likeliest, read
-from experiments.loss import loss_sum
 from experiments.support import progress
+from experiments.training.loss import loss_sum
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 import deltatune as dt
-from experiments.train import NotFinite
+from experiments.training.loop import NotFinite
 
 Kind = Literal["error", "nan", "oom", "killed"]
 WITHOUT_MEMORY = r"(can't|cannot) allocate memory|out of memory"

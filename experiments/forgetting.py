@@ -33,7 +33,7 @@ from experiments.probes import Written
 from experiments.support.cache import cached
 from experiments.tasks import general, jsonl, load_task
 from experiments.tasks.base import Example, TaskData, TaskError
-from experiments.train import NotFinite
+from experiments.training.loop import NotFinite
 
 FORMAT = 1  # of what is kept in the cache: raise it when what is measured changes
 TEXT_TOKENS = 128  # of a text; what is longer is cut

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.data.encode import IGNORED, Encoder, Option, Row, collate, padded
-from experiments.loss import token_losses
+from experiments.training.loss import token_losses
 
 TOKENS = 1024  # of a forward whose logits are kept: 200 MB in fp32 on a vocabulary of 49,152
 CACHED = 1 << 14  # tokens of the copies of a cache: 400 MB for SmolLM2

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from experiments import cost, forgetting
-from experiments.checkpoint import Checkpoints, State
 from experiments.config.identity import key
 from experiments.config.schema import Check, Config, Dtype, Part
 from experiments.data import gate, replay
@@ -22,14 +21,15 @@ from experiments.data.replay import Replay
 from experiments.evaluate import answers, mean_loss
 from experiments.models.load import load_model
 from experiments.models.weights import file_of, save, write_predictions
-from experiments.optimizer import Optimizer, groups
 from experiments.prepare import base_encoder, checkpoint_activations, prepare
 from experiments.support.memory import Memory, release, resident_bytes
 from experiments.support.phase_clock import Ledger
 from experiments.tasks import load_task
 from experiments.tasks.base import Scores, TaskData
-from experiments.trackers import Trackers
-from experiments.train import NotFinite, train
+from experiments.training.checkpoint import Checkpoints, State
+from experiments.training.loop import NotFinite, train
+from experiments.training.optimizer import Optimizer, groups
+from experiments.training.trackers import Trackers
 
 CHECKPOINTS = "checkpoints"
 DTYPES = {Dtype.bf16: torch.bfloat16, Dtype.fp32: torch.float32}

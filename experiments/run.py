@@ -23,7 +23,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from deltatune.fast import keep_freed
-from experiments.checkpoint import seed_everything
 from experiments.config.compose import register
 from experiments.config.identity import run_name
 from experiments.config.schema import Config, Device, check
@@ -33,7 +32,8 @@ from experiments.store.header import head
 from experiments.support.files import locked, write_json, write_text
 from experiments.support.phase_clock import Ledger
 from experiments.support.provenance import environment
-from experiments.trackers import Trackers
+from experiments.training.checkpoint import seed_everything
+from experiments.training.trackers import Trackers
 
 
 def run(config: Config, start: float = 0.0) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from experiments.data import replay
 from experiments.data.encode import IGNORED, Encoder, collate, indices
 from experiments.data.findings import DataError
 from experiments.data.replay import Mixture
-from experiments.loss import loss_sum
 from experiments.models.load import load_model
 from experiments.run import run
 from experiments.tasks.base import Example, TaskData, TaskError
 from experiments.tasks.metrics import classification, exact_match
+from experiments.training.loss import loss_sum
 from tests.support.runs import config, directory, metrics, overrides, own_cache_and_torch_settings, words  # noqa: F401
 
 SHARES = st.fractions(0, 1, max_denominator=20).filter(lambda share: share < 1)
@@ -205,7 +205,7 @@ def test_a_run_that_was_cut_off_goes_on_in_the_same_order(tmp_path: Path, monkey
         return loss_sum(model, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.train.loss_sum", halt)
+        patch.setattr("experiments.training.loop.loss_sum", halt)
         with pytest.raises(Stopped):
             run(cut)
     run(cut)

@@ -13,8 +13,8 @@ import deltatune as dt
 from experiments import cost
 from experiments.config.schema import Trains
 from experiments.data.encode import Encoder, Row, collate
-from experiments.loss import loss_sum
 from experiments.models.weights import NAME, load_in_place, own_tensors
+from experiments.training.loss import loss_sum
 from experiments.writing import write
 from tests.support.small import CPU, END, PAD, Characters, llama, some_rows
 

@@ -8,7 +8,7 @@ import torch
 import deltatune as dt
 from experiments.failures import kind
 from experiments.sweep.job import oom_kills
-from experiments.train import NotFinite
+from experiments.training.loop import NotFinite
 
 
 def test_kinds():

@@ -344,7 +344,7 @@ def test_killed_in_the_evaluation_it_does_not_train_again(tmp_path, monkeypatch)
             run(made)
     assert not (directory(made) / "result.json").exists()
     before = (directory(made) / "metrics.jsonl").read_text()
-    monkeypatch.setattr("experiments.train.accumulate", None)
+    monkeypatch.setattr("experiments.training.loop.accumulate", None)
     began = time.perf_counter()
     result = run(made)
     wall_s = time.perf_counter() - began

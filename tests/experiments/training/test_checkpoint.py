@@ -13,7 +13,11 @@ import torch
 from torch import nn
 
 import deltatune as dt
-from experiments.checkpoint import (
+from experiments.config.schema import OptimConfig
+from experiments.data.encode import Batch, Row, indices
+from experiments.support.memory import Memory
+from experiments.support.phase_clock import Ledger
+from experiments.training.checkpoint import (
     CheckpointError,
     Checkpoints,
     State,
@@ -21,13 +25,9 @@ from experiments.checkpoint import (
     seed_everything,
     set_random_states,
 )
-from experiments.config.schema import OptimConfig
-from experiments.data.encode import Batch, Row, indices
-from experiments.loss import loss_sum
-from experiments.optimizer import Optimizer, groups
-from experiments.support.memory import Memory
-from experiments.support.phase_clock import Ledger
-from experiments.train import NotFinite, train
+from experiments.training.loop import NotFinite, train
+from experiments.training.loss import loss_sum
+from experiments.training.optimizer import Optimizer, groups
 from tests.support.small import CPU, END, PAD, llama, optim, some_rows
 
 
@@ -86,7 +86,7 @@ def test_resumed_after_any_step_is_bit_identical(tmp_path, monkeypatch, stop):
         return loss_sum(model, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.train.loss_sum", halt)
+        patch.setattr("experiments.training.loop.loss_sum", halt)
         with pytest.raises(Stopped):
             trained(broken, optim())
     resumed, again = trained(broken, optim())
@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(tmp_path, monkeypatch):
         calls.append(1)
         return loss_sum(model, batch) * (math.nan if len(calls) == 3 else 1.0)
 
-    monkeypatch.setattr("experiments.train.loss_sum", third_is_nan)
+    monkeypatch.setattr("experiments.training.loop.loss_sum", third_is_nan)
     with pytest.raises(NotFinite, match="step 3: the loss is nan"):
         trained(tmp_path, optim())
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from experiments import trackers
 from experiments.config.identity import run_name
 from experiments.config.schema import Config
-from experiments.trackers import TRACKERS, Trackers
+from experiments.training import trackers
+from experiments.training.trackers import TRACKERS, Trackers
 from tests.support.made_up import made_up
 from tests.support.runs import config
 

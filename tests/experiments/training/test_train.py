@@ -17,12 +17,12 @@ import deltatune as dt
 from experiments.config.schema import Decay
 from experiments.data.encode import IGNORED, Encoder, Option, Row, by_length, collate, indices, padded
 from experiments.evaluate import mean_loss
-from experiments.loss import loss_sum
-from experiments.optimizer import Optimizer, groups, learning_rate
 from experiments.prepare import checkpoint_activations
 from experiments.support.phase_clock import Ledger
 from experiments.tasks.base import Example
-from experiments.train import accumulate
+from experiments.training.loop import accumulate
+from experiments.training.loss import loss_sum
+from experiments.training.optimizer import Optimizer, groups, learning_rate
 from tests.support.cases import shaken
 from tests.support.small import CPU, END, PAD, VOCABULARY, Characters, llama, optim, some_rows
 

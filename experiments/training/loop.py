@@ -13,15 +13,15 @@ import torch
 from torch import nn
 
 from deltatune.attention import fast_attention
-from experiments.checkpoint import Checkpoints, State
 from experiments.config.schema import OptimConfig
 from experiments.data.encode import Row, by_length, collate
-from experiments.loss import loss_sum
-from experiments.optimizer import Optimizer, learning_rate
 from experiments.support import progress
 from experiments.support.files import write_text
 from experiments.support.memory import Memory
 from experiments.support.phase_clock import Ledger
+from experiments.training.checkpoint import Checkpoints, State
+from experiments.training.loss import loss_sum
+from experiments.training.optimizer import Optimizer, learning_rate
 
 
 class NotFinite(ArithmeticError):

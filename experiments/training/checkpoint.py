@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.optimizer import Optimizer
+from experiments.training.optimizer import Optimizer
 
 KEPT = 2
 
