@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments import cost, forgetting
 from experiments.config.identity import key
 from experiments.config.schema import Check, Config, Dtype, Part
 from experiments.data import gate, replay
 from experiments.data.encode import Encoder, Row
 from experiments.data.replay import Replay
-from experiments.evaluate import answers, mean_loss
+from experiments.evaluation import cost, forgetting
+from experiments.evaluation.answers import answers, mean_loss
 from experiments.models.load import load_model
 from experiments.models.weights import file_of, save, write_predictions
 from experiments.prepare import base_encoder, checkpoint_activations, prepare

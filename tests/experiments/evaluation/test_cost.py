@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 import deltatune as dt
-from experiments import cost
 from experiments.config.schema import Trains
 from experiments.data.encode import Encoder, Row, collate
+from experiments.evaluation import cost
+from experiments.evaluation.writing import write
 from experiments.models.weights import NAME, load_in_place, own_tensors
 from experiments.training.loss import loss_sum
-from experiments.writing import write
 from tests.support.small import CPU, END, PAD, Characters, llama, some_rows
 
 ENCODER = Encoder(Characters(), 64)

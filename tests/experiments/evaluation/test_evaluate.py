@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification
 import deltatune as dt
 from experiments.config.schema import EvalConfig
 from experiments.data.encode import Encoder, Row
-from experiments.evaluate import answers, mean_loss
+from experiments.evaluation.answers import answers, mean_loss
 from experiments.support.files import write_json, write_text
 from tests.support.small import CPU, END, PAD, VOCABULARY, Characters, llama, some_rows
 

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from transformers import BertConfig, BertForSequenceClassification
 
 import deltatune as dt
-from experiments import forgetting, probes
 from experiments.config.schema import Config
 from experiments.data.encode import Encoder
-from experiments.probes import Written
+from experiments.evaluation import forgetting, probes
+from experiments.evaluation.probes import Written
 from experiments.run import run
 from experiments.tasks.base import TaskError
 from tests.support.runs import (

@@ -11,11 +11,10 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import deltatune as dt
-from experiments import likelihood
 from experiments.config.schema import EvalConfig
 from experiments.data.encode import Encoder, Option, Row
-from experiments.evaluate import answers
-from experiments.likelihood import likeliest, likeliest_label, log_likelihoods, packed, read
+from experiments.evaluation import answers, likelihood
+from experiments.evaluation.likelihood import likeliest, likeliest_label, log_likelihoods, packed, read
 from tests.support.small import CPU, END, PAD, VOCABULARY, Characters, llama, some_rows
 
 

@@ -21,7 +21,7 @@ import deltatune as dt
 from experiments import run as module
 from experiments.config.identity import key
 from experiments.data.encode import Encoder
-from experiments.evaluate import answers, mean_loss
+from experiments.evaluation.answers import answers, mean_loss
 from experiments.models.load import load_model
 from experiments.run import run
 from experiments.store.result import lines, row

@@ -16,7 +16,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHead
 import deltatune as dt
 from experiments.config.schema import Decay
 from experiments.data.encode import IGNORED, Encoder, Option, Row, by_length, collate, indices, padded
-from experiments.evaluate import mean_loss
+from experiments.evaluation.answers import mean_loss
 from experiments.prepare import checkpoint_activations
 from experiments.support.phase_clock import Ledger
 from experiments.tasks.base import Example

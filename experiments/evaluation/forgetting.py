@@ -23,13 +23,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import deltatune as dt
-from experiments import probes
 from experiments.config.compose import task_config
 from experiments.config.schema import Check, Config
 from experiments.data.encode import Encoder
 from experiments.data.gate import Entry
-from experiments.evaluate import answers
-from experiments.probes import Written
+from experiments.evaluation import answers, probes
+from experiments.evaluation.probes import Written
 from experiments.support.cache import cached
 from experiments.tasks import general, jsonl, load_task
 from experiments.tasks.base import Example, TaskData, TaskError

@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import deltatune as dt
 from experiments.config.schema import Trains
 from experiments.data.encode import Encoder, Row, collate
+from experiments.evaluation.writing import write
 from experiments.models.weights import NAME, load_in_place
 from experiments.training.loss import loss_sum
-from experiments.writing import write
 
 PROMPTS, TOKENS = 4, 16  # of the generation whose speed is taken
 SWITCHES = 5  # the median of so many

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.data.encode import Encoder, padded
-from experiments.evaluate import contiguous
+from experiments.evaluation.answers import contiguous
 
 
 @torch.no_grad()

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.data.encode import Encoder, Row, collate
+from experiments.evaluation.writing import write
 from experiments.training.loss import loss_sum
-from experiments.writing import write
 
 PROMPT_TOKENS, WRITTEN_TOKENS = 8, 48  # the model goes on from the first tokens of a text with so many of its own
 
