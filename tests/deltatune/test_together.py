@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5Model
 import deltatune as dt
 from deltatune import fast, together
 from deltatune.host import hosts
-from experiments.prepare import checkpoint_activations
+from experiments.run.prepare import checkpoint_activations
 from tests.support.cases import shaken
 
 

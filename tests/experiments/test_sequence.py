@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from experiments import sequence as module
-from experiments.run import run
+from experiments.run.__main__ import run
 from experiments.sequence import main, quoted, sequence, table, transfer
 from experiments.store.result import Row, row
 from experiments.sweep.arm import Arm
@@ -98,9 +98,9 @@ def test_it_goes_on_where_it_stopped_and_then_has_nothing_to_do(tmp_path, tasks,
             sequence(tasks, given(tmp_path / "cut"))
     with monkeypatch.context() as patch:
         trained = []
-        from experiments import measure
+        from experiments.run import stages
 
-        train = measure.train
+        train = stages.train
         patch.setattr(measure, "train", lambda *a, **k: trained.append(1) or train(*a, **k))
         resumed = sequence(tasks, given(tmp_path / "cut"))
         assert len(trained) == 1

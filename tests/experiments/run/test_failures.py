@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import deltatune as dt
-from experiments.failures import kind
+from experiments.run.failures import kind
 from experiments.sweep.job import oom_kills
 from experiments.training.loop import NotFinite
 

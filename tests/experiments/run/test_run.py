@@ -18,12 +18,12 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 import deltatune as dt
-from experiments import run as module
 from experiments.config.identity import key
 from experiments.data.encode import Encoder
 from experiments.evaluation.answers import answers, mean_loss
 from experiments.models.load import load_model
-from experiments.run import run
+from experiments.run import __main__ as module
+from experiments.run.__main__ import run
 from experiments.store.result import lines, row
 from experiments.support.phase_clock import PHASES
 from experiments.tasks import load_task
@@ -339,7 +339,7 @@ def test_killed_in_the_evaluation_it_does_not_train_again(tmp_path, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.measure.mean_loss", dies)
+        patch.setattr("experiments.run.stages.mean_loss", dies)
         with pytest.raises(KeyboardInterrupt):
             run(made)
     assert not (directory(made) / "result.json").exists()

@@ -12,7 +12,7 @@ import torch
 from hydra.errors import ConfigCompositionException, HydraException
 
 import deltatune as dt
-from experiments.run import main, run
+from experiments.run.__main__ import main, run
 from experiments.store.result import row
 from tests.support.runs import config, directory, overrides, own_cache_and_torch_settings  # noqa: F401 - a fixture
 
@@ -42,7 +42,7 @@ def test_a_loss_that_blows_up_is_recorded_with_its_step(tmp_path):
 def test_a_failed_run_is_tried_again(tmp_path, monkeypatch):
     made = config(*overrides(tmp_path))
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.measure.load_task", lambda *_, **__: 1 / 0)
+        patch.setattr("experiments.run.stages.load_task", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(made)
     result = json.loads((directory(made) / "result.json").read_text())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import experiments.sweep.pool as pool
-from experiments.run import main
+from experiments.run.__main__ import main
 from experiments.store.result import Row
 from experiments.sweep.arm import Arm
 from tests.support.runs import ROOT, overrides, own_cache_and_torch_settings, words  # noqa: F401 - a fixture

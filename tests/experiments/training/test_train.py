@@ -17,7 +17,7 @@ import deltatune as dt
 from experiments.config.schema import Decay
 from experiments.data.encode import IGNORED, Encoder, Option, Row, by_length, collate, indices, padded
 from experiments.evaluation.answers import mean_loss
-from experiments.prepare import checkpoint_activations
+from experiments.run.prepare import checkpoint_activations
 from experiments.support.phase_clock import Ledger
 from experiments.tasks.base import Example
 from experiments.training.loop import accumulate

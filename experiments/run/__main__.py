@@ -26,8 +26,8 @@ from deltatune.fast import keep_freed
 from experiments.config.compose import register
 from experiments.config.identity import run_name
 from experiments.config.schema import Config, Device, check
-from experiments.failures import kind
-from experiments.measure import CHECKPOINTS, measured
+from experiments.run.failures import kind
+from experiments.run.stages import CHECKPOINTS, measured
 from experiments.store.header import head
 from experiments.support.files import locked, write_json, write_text
 from experiments.support.phase_clock import Ledger
@@ -111,4 +111,4 @@ register()
 if __name__ == "__main__":
     # By the module's name: launchers that pickle the function (joblib, submitit) can send names then, and need not
     # send torch.
-    importlib.import_module("experiments.run").main()
+    importlib.import_module("experiments.run.__main__").main()

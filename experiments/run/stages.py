@@ -21,7 +21,7 @@ from experiments.evaluation import cost, forgetting
 from experiments.evaluation.answers import answers, mean_loss
 from experiments.models.load import load_model
 from experiments.models.weights import file_of, save, write_predictions
-from experiments.prepare import base_encoder, checkpoint_activations, prepare
+from experiments.run.prepare import base_encoder, checkpoint_activations, prepare
 from experiments.support.memory import Memory, release, resident_bytes
 from experiments.support.phase_clock import Ledger
 from experiments.tasks import load_task
