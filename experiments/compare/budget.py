@@ -76,7 +76,7 @@ def counter(config: Config) -> Callable[[int], int]:
     """A function from the method's size to its number of parameters in config's model."""
     import deltatune as dt  # torch and transformers, which take seconds, for budgets alone
     from experiments.models.load import skeleton
-    from experiments.run.prepare import method_class
+    from experiments.models.method import method_class
 
     model = skeleton(config.model)
     counted: dict[int, int] = {}

@@ -19,9 +19,9 @@ from unicodedata import normalize
 
 import numpy as np
 
-from experiments.data import near_duplicates as closest
 from experiments.data.encode import Encoder
 from experiments.data.findings import KINDS, SHOWN, Finding, Findings, excerpt
+from experiments.data.near_duplicates import near_duplicates as closest
 from experiments.data.text_faults import faults
 from experiments.tasks.base import Example, TaskData
 

@@ -11,7 +11,7 @@ from torch import nn
 from experiments.config.schema import EvalConfig
 from experiments.data.encode import Encoder, Row, collate, padded
 from experiments.evaluation.likelihood import likeliest, read
-from experiments.support import progress
+from experiments.support.progress import progress
 from experiments.training.loss import loss_sum
 
 

@@ -27,7 +27,8 @@ from experiments.config.compose import task_config
 from experiments.config.schema import Check, Config
 from experiments.data.encode import Encoder
 from experiments.data.gate import Entry
-from experiments.evaluation import answers, probes
+from experiments.evaluation import probes
+from experiments.evaluation.answers import answers
 from experiments.evaluation.probes import Written
 from experiments.support.cache import cached
 from experiments.tasks import general, jsonl, load_task

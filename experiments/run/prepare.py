@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +10,10 @@ import torch
 from torch import nn
 
 import deltatune as dt
-from experiments.config.schema import Config, MethodConfig, Trains
+from experiments.config.schema import Config, Trains
 from experiments.data.encode import Encoder, Row, collate, indices
 from experiments.models.load import Loaded
+from experiments.models.method import rules
 from experiments.models.weights import NAME, load_in_place
 from experiments.tasks.base import TaskData
 
@@ -56,30 +56,6 @@ def go_on(model: nn.Module, file: Path, chosen: list[dt.Rule]) -> None:
             f"start_from={file}: a delta of {', '.join(sorted(held))}; this run's method is of "
             f"{', '.join(sorted(wanted))}: give the method that the file was made with"
         )
-
-
-def rules(config: Config, head: bool) -> list[dt.Rule]:
-    """The method's rules and, of a model that classifies by one, the new head."""
-    found = []
-    for rule in config.method.rules:
-        found.append(method_class(config.method, rule.method).on(rule.where, **rule.hparams))
-    return [*found, dt.Head.on()] if head else found
-
-
-def method_class(method: MethodConfig, name: str) -> type[dt.DeltaModule]:
-    """The class that a rule names: of the library, or of the method's module. Raises ValueError."""
-    if method.module is not None:
-        try:
-            importlib.import_module(method.module)  # defining a class registers it
-        except ImportError as error:
-            raise ValueError(f"method.module={method.module}: cannot be imported: {error}") from None
-    known = {**dt.DeltaModule.registry, **dt.METHODS}
-    if name not in known:
-        raise ValueError(
-            f"method.rules: no method class {name!r}; there are: {', '.join(dt.METHODS)}; one's own are found where "
-            "method.module= names the module that defines them"
-        )
-    return known[name]
 
 
 def rows_of_step(encoder: Encoder, data: TaskData, config: Config, step: int) -> list[Row]:

@@ -1,6 +1,6 @@
 """Run a command that lives no longer than the process which started it.
 
-    python -I -S tied.py PARENT COMMAND ...     PARENT: the process id of who starts it
+    python -I -S die_with_parent.py PARENT COMMAND ...     PARENT: the process id of who starts it
 
 A sweep that is killed by SIGKILL cannot stop its runs any more, and runs without a sweep would go on beside those of
 the next one. Linux kills them for it: PR_SET_PDEATHSIG, which stays in force over exec. It is set here, in a program

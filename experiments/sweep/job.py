@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from experiments import ROOT
 from experiments.config.schema import Config
 from experiments.store.header import head
 from experiments.store.result import Row, row
@@ -74,7 +73,7 @@ class Job:
             return
         self.arm.result.unlink(missing_ok=True)  # of an attempt that failed: it must not stand for this one
         self._before, self._kills, self._began, self.slot = None, oom_kills(), time.monotonic(), slot
-        tied = (sys.executable, "-I", "-S", str(ROOT / "experiments" / "tied.py"), str(os.getpid()))
+        tied = (sys.executable, "-I", "-S", str(Path(__file__).with_name("die_with_parent.py")), str(os.getpid()))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 (*tied, *self.arm.command),

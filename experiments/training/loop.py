@@ -15,10 +15,10 @@ from torch import nn
 from deltatune.attention import fast_attention
 from experiments.config.schema import OptimConfig
 from experiments.data.encode import Row, by_length, collate
-from experiments.support import progress
 from experiments.support.files import write_text
 from experiments.support.memory import Memory
 from experiments.support.phase_clock import Ledger
+from experiments.support.progress import progress
 from experiments.training.checkpoint import Checkpoints, State
 from experiments.training.loss import loss_sum
 from experiments.training.optimizer import Optimizer, learning_rate

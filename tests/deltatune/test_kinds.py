@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from experiments.run.__main__ import run
+from experiments.run.execute import run
 from tests.support.runs import config, directory, overrides, own_cache_and_torch_settings  # noqa: F401 - a fixture
 
 WORDS = (

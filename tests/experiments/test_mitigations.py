@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from experiments.config.compose import CONF, register
 from experiments.mitigations import Condition, conditions, effect, main, reference
-from experiments.run.__main__ import run
+from experiments.run.execute import run
 from experiments.store.result import Row
 from tests.support.runs import config, overrides, own_cache_and_torch_settings  # noqa: F401 - a fixture
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from experiments import sequence as module
-from experiments.run.__main__ import run
+from experiments.run.execute import run
 from experiments.sequence import main, quoted, sequence, table, transfer
 from experiments.store.result import Row, row
 from experiments.sweep.arm import Arm
@@ -101,7 +101,7 @@ def test_it_goes_on_where_it_stopped_and_then_has_nothing_to_do(tmp_path, tasks,
         from experiments.run import stages
 
         train = stages.train
-        patch.setattr(measure, "train", lambda *a, **k: trained.append(1) or train(*a, **k))
+        patch.setattr(stages, "train", lambda *a, **k: trained.append(1) or train(*a, **k))
         resumed = sequence(tasks, given(tmp_path / "cut"))
         assert len(trained) == 1
         assert sequence(tasks, given(tmp_path / "cut")) == resumed

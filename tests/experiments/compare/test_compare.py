@@ -14,9 +14,11 @@ import pytest
 from rich.console import Console
 
 from experiments import ROOT
+from experiments.compare import __main__ as command
+from experiments.compare import study
 from experiments.compare.config import CompareConfig, check
 from experiments.compare.decision_log import Ledger
-from experiments.compare.study import Comparison, study
+from experiments.compare.study import Comparison
 from experiments.config.identity import key
 from experiments.config.schema import Part, plain
 from experiments.store.result import Row, row
@@ -78,7 +80,7 @@ class Pool:
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
     made = Pool()
-    monkeypatch.setattr(compare, "carry_out", made)
+    monkeypatch.setattr(study, "carry_out", made)
     return made
 
 
@@ -273,7 +275,7 @@ def test_senseless_values_are_named(tmp_path: Path, changes: dict[str, Any], sai
 
 def test_the_command_line() -> None:
     given = ["model=minilm", "tasks=[a,b]", 'shared=["optim.batch_size=4"]', "choose_by=metric", "budget=500000"]
-    made = study.composed(given)
+    made = command.composed(given)
     assert (made.tasks, made.shared, made.budget) == (["a", "b"], ["optim.batch_size=4"], 500000)
     assert made.results == "experiments/results/minilm"
     assert made.search == ["forgetting.enabled=false"]
@@ -308,9 +310,9 @@ def test_from_the_command_to_the_table(tmp_path: Path) -> None:
 
 
 def test_the_command_names_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
-    assert study.main(["model=tiny", "trials=0"]) == 2
+    assert command.main(["model=tiny", "trials=0"]) == 2
     assert capsys.readouterr().err == "error: trials=0: must be at least 1\n"
-    assert study.main(["model=tiny", "tirals=3"]) == 2
+    assert command.main(["model=tiny", "tirals=3"]) == 2
     assert "tirals" in capsys.readouterr().err
 
 
@@ -320,7 +322,7 @@ def test_ctrl_c_is_no_error(
     def interrupted(*args: Any, **kwargs: Any) -> list[Row]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compare, "carry_out", interrupted)
+    monkeypatch.setattr(study, "carry_out", interrupted)
     places = [f"results={tmp_path / 'small'}", f"out={tmp_path / 'runs'}"]
-    assert study.main(["model=tiny", "methods=[lora]", *places]) == 130
+    assert command.main(["model=tiny", "methods=[lora]", *places]) == 130
     assert "the same command goes on" in capsys.readouterr().err

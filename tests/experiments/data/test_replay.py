@@ -19,7 +19,7 @@ from experiments.data.encode import IGNORED, Encoder, collate, indices
 from experiments.data.findings import DataError
 from experiments.data.replay import Mixture
 from experiments.models.load import load_model
-from experiments.run.__main__ import run
+from experiments.run.execute import run
 from experiments.tasks.base import Example, TaskData, TaskError
 from experiments.tasks.metrics import classification, exact_match
 from experiments.training.loss import loss_sum

@@ -17,7 +17,7 @@ from experiments.config.schema import Config
 from experiments.data.encode import Encoder
 from experiments.evaluation import forgetting, probes
 from experiments.evaluation.probes import Written
-from experiments.run.__main__ import run
+from experiments.run.execute import run
 from experiments.tasks.base import TaskError
 from tests.support.runs import (
     classes,

@@ -13,7 +13,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import deltatune as dt
 from experiments.config.schema import EvalConfig
 from experiments.data.encode import Encoder, Option, Row
-from experiments.evaluation import answers, likelihood
+from experiments.evaluation import likelihood
+from experiments.evaluation.answers import answers
 from experiments.evaluation.likelihood import likeliest, likeliest_label, log_likelihoods, packed, read
 from tests.support.small import CPU, END, PAD, VOCABULARY, Characters, llama, some_rows
 

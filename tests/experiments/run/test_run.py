@@ -22,8 +22,8 @@ from experiments.config.identity import key
 from experiments.data.encode import Encoder
 from experiments.evaluation.answers import answers, mean_loss
 from experiments.models.load import load_model
-from experiments.run import __main__ as module
-from experiments.run.__main__ import run
+from experiments.run import execute as module
+from experiments.run.execute import run
 from experiments.store.result import lines, row
 from experiments.support.phase_clock import PHASES
 from experiments.tasks import load_task

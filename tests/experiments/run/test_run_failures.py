@@ -12,7 +12,8 @@ import torch
 from hydra.errors import ConfigCompositionException, HydraException
 
 import deltatune as dt
-from experiments.run.__main__ import main, run
+from experiments.run.__main__ import main
+from experiments.run.execute import run
 from experiments.store.result import row
 from tests.support.runs import config, directory, overrides, own_cache_and_torch_settings  # noqa: F401 - a fixture
 

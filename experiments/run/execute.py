@@ -1,0 +1,86 @@
+"""One run from its configuration to its result: locked, resumed, measured, recorded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from omegaconf import OmegaConf
+
+from deltatune.fast import keep_freed
+from experiments.config.identity import run_name
+from experiments.config.schema import Config, Device, check
+from experiments.run.failures import kind
+from experiments.run.stages import CHECKPOINTS, measured
+from experiments.store.header import head
+from experiments.support.files import locked, write_json, write_text
+from experiments.support.phase_clock import Ledger
+from experiments.support.provenance import environment
+from experiments.training.checkpoint import seed_everything
+from experiments.training.trackers import Trackers
+
+
+def run(config: Config, start: float = 0.0) -> dict[str, Any]:
+    """Carry the run out, or what is left of it, and return its result; a failure is recorded, then raised.
+
+    start: seconds since its process began.
+    """
+    ledger = Ledger(start=start)
+    with ledger("load"):
+        check(config)
+        directory = Path(config.out) / run_name(config)
+        directory.mkdir(parents=True, exist_ok=True)
+    lock = locked(directory / "lock")
+    if lock is None:
+        raise RuntimeError(f"{directory}: another process is at work in this run; wait for it, or stop it")
+    with lock:
+        file = directory / "result.json"
+        if file.is_file() and (result := json.loads(file.read_text()))["status"] == "complete":
+            return result
+        file.unlink(missing_ok=True)
+        with ledger("load"):
+            trackers = Trackers(config.track, config)
+            ledger.device = device = set_up(config)
+            about = head(config, environment(device))
+        with ledger("save"):
+            write_text(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+            write_json(directory / "environment.json", about["environment"])
+        try:
+            result = about | measured(config, directory, device, ledger, trackers)
+        except Exception as error:
+            failure = about | {
+                "status": "failed",
+                "error": f"{type(error).__name__}: {error}",
+                "failure_kind": kind(error),
+            }
+            write_json(file, failure)
+            trackers.finish(failure)
+            raise
+        write_json(file, result)
+        trackers.finish(result)
+        shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)  # a complete run has its delta and needs none
+        return result
+
+
+def age_s() -> float:
+    """Seconds since this process began."""
+    return max(0.0, time.time() - psutil.Process().create_time())
+
+
+def set_up(config: Config) -> torch.device:
+    """Threads, seeds, determinism; the device."""
+    keep_freed()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    seed_everything(config.seed)
+    cuda = torch.cuda.is_available() if config.device is Device.auto else config.device is Device.cuda
+    if cuda and not torch.cuda.is_available():
+        raise ValueError("device=cuda: torch finds no CUDA device here; say device=cpu, or auto")
+    torch.use_deterministic_algorithms(not cuda)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return torch.device("cuda" if cuda else "cpu")
