@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from operator import mul
 
 from hydra import compose, initialize_config_dir
@@ -13,8 +14,10 @@ from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import OmegaConf
 
 from experiments import ROOT
-from experiments.config.schema import Config
-from experiments.config.tasks import TASK_CONFIGS, TaskConfig
+from experiments.config import plugins
+from experiments.config.schema import Config, plain
+from experiments.config.table import TABLES
+from experiments.config.tasks import TaskConfig, store_tasks
 
 CONF = ROOT / "experiments" / "conf"
 
@@ -22,17 +25,16 @@ CONF = ROOT / "experiments" / "conf"
 def register() -> None:
     """Let Hydra know the schema, the group of tasks, and ${times:a,b} in its files."""
     OmegaConf.register_new_resolver("times", mul, replace=True)
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    for name, kind in TASK_CONFIGS.items():
-        store.store(group="task", name=name, node=kind(name=name))
+    ConfigStore.instance().store(name="schema", node=Config)
+    store_tasks()
 
 
 def composed(overrides: Sequence[str]) -> Config:
-    """What these overrides make of conf/config.yaml. Raises Hydra's error for one that does not fit.
+    """What these overrides make of conf/config.yaml, plugins loaded. Raises Hydra's error for one that does not fit.
 
     Also inside a run or a multirun, which is a running Hydra: it refuses to begin twice.
     """
+    plugins.load_for(overrides)
     register()
     outer = get_gh_backup()
     GlobalHydra.instance().clear()
@@ -42,7 +44,18 @@ def composed(overrides: Sequence[str]) -> Config:
     finally:
         restore_gh_from_backup(outer)
     assert isinstance(config, Config)
-    return config
+    return complete(config)
+
+
+def complete(config: Config) -> Config:
+    """The same with every plugin that it uses among its plugins, the installed ones too: so they are in its key."""
+    if not any(table.origins for table in TABLES):
+        return config
+    values = plain(config)
+    del values["track"], values["plugins"]  # a tracker changes no outcome
+    given = set(map(plugins.module_of, config.plugins))
+    more = [name for name in plugins.used(values) if plugins.module_of(name) not in given]
+    return replace(config, plugins=[*config.plugins, *more])
 
 
 def task_config(entry: str) -> TaskConfig:

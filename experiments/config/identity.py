@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 from experiments.config.compose import task_config
+from experiments.config.plugins import source_sha256
 from experiments.config.schema import Config, plain
 from experiments.config.tasks import HubConfig, JsonlConfig, RecordsConfig
 
@@ -22,8 +22,11 @@ def key(config: Config) -> str:
     if config.method.module is None:
         del values["method"]["module"]
     else:
-        found = find_spec(config.method.module)
-        values["method"]["module"] = _sha256(Path(found.origin)) if found and found.origin else None
+        values["method"]["module"] = source_sha256(config.method.module)
+    if config.plugins:
+        values["plugins"] = [source_sha256(name) for name in config.plugins]
+    else:
+        del values["plugins"]
     if isinstance(config.task, RecordsConfig):
         values["files"] = _contents(config.task)
     if config.model.path and Path(config.model.path).is_dir():

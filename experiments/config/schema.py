@@ -51,7 +51,7 @@ class ModelConfig:
 
 @dataclass
 class RuleConfig:
-    method: str = MISSING  # a class name in dt.METHODS, or of the method's module
+    method: str = MISSING  # a class name in dt.METHODS, or of a plugin
     where: str | None = None  # None: the method's usual sites
     hparams: dict[str, Any] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ class MethodConfig:
     lr: float = MISSING  # the default of optim.lr
     trains: Trains = Trains.deltas
     rules: list[RuleConfig] = field(default_factory=list)
-    module: str | None = None  # to be imported, from where the command is given: it defines classes of the rules
+    module: str | None = None  # a plugin that only defines classes of the rules
 
 
 @dataclass
@@ -135,6 +135,7 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     data: DataConfig = field(default_factory=DataConfig)
     forgetting: ForgettingConfig = field(default_factory=ForgettingConfig)
+    plugins: list[str] = field(default_factory=list)  # modules, or files, of one's own that add methods, tasks, …
     start_from: str | None = None  # the file of a delta, or of a whole model, that another run left: train it further
     track: list[str] = field(default_factory=list)  # tensorboard, wandb, mlflow, trackio
     seed: int = 0

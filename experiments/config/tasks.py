@@ -1,10 +1,15 @@
-"""The configuration of every task, as dataclasses; `config` has the rest of a run's."""
+"""The table of tasks, and the configuration of each as a dataclass."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, TypeVar
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+from experiments.config.table import PluginError, Table
 
 
 @dataclass
@@ -113,16 +118,47 @@ class GeneralConfig(TaskConfig):
     n_test: int = 64
 
 
-TASK_CONFIGS: dict[str, type[TaskConfig]] = {
-    "domain": DomainConfig,
-    "general": GeneralConfig,
-    "ha_intent": HaIntentConfig,
-    "ha_json": HaJsonConfig,
-    "hub": HubConfig,
-    "instruct": InstructConfig,
-    "jsonl": JsonlConfig,
-    "multilingual": MultilingualConfig,
-    "safety": SafetyConfig,
-    "sql": SqlConfig,
-    "style": StyleConfig,
-}
+@dataclass(frozen=True)
+class Task:
+    """A task's keys, and what loads it: a module with load(config, seed) -> TaskData, or such a function."""
+
+    config: type[TaskConfig]
+    load: str | Callable[[Any, int], Any]
+
+
+TASKS: Table[Task] = Table(
+    "task",
+    {
+        "domain": Task(DomainConfig, "experiments.tasks.domain"),
+        "general": Task(GeneralConfig, "experiments.tasks.general"),
+        "ha_intent": Task(HaIntentConfig, "experiments.tasks.home.ha_intent"),
+        "ha_json": Task(HaJsonConfig, "experiments.tasks.home.ha_json"),
+        "hub": Task(HubConfig, "experiments.tasks.hub"),
+        "instruct": Task(InstructConfig, "experiments.tasks.instruct.task"),
+        "jsonl": Task(JsonlConfig, "experiments.tasks.jsonl"),
+        "multilingual": Task(MultilingualConfig, "experiments.tasks.home.multilingual"),
+        "safety": Task(SafetyConfig, "experiments.tasks.safety.task"),
+        "sql": Task(SqlConfig, "experiments.tasks.sql.task"),
+        "style": Task(StyleConfig, "experiments.tasks.style"),
+    },
+    explained=lambda task: task.load,
+)
+Load = TypeVar("Load", bound=Callable[..., Any])
+
+
+def task(name: str, config: type[TaskConfig]) -> Callable[[Load], Load]:
+    """Add a task to the table, as a decorator of its load(config, seed). config: a dataclass of its keys."""
+    if not (isinstance(config, type) and issubclass(config, TaskConfig) and is_dataclass(config)):
+        raise PluginError(f"task {name!r}: {config!r} is no dataclass made from TaskConfig, which its keys need")
+
+    def add(load: Load) -> Load:
+        TASKS.add(name, Task(config, load))
+        return load
+
+    return add
+
+
+def store_tasks() -> None:
+    """Let Hydra know the group of tasks."""
+    for name, each in TASKS.items():
+        ConfigStore.instance().store(group="task", name=name, node=each.config(name=name))

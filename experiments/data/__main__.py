@@ -29,13 +29,15 @@ from rich.table import Table
 
 from experiments.config.compose import composed
 from experiments.config.schema import Config
+from experiments.config.table import PluginError
 from experiments.config.tasks import JsonlConfig
 from experiments.data.encode import Encoder
 from experiments.data.findings import KINDS, Findings
 from experiments.data.gate import PARTS, QUANTILES, check
 from experiments.data.near_duplicates import SIZE, THRESHOLD
 from experiments.data.record_files import Records, name_and_part
-from experiments.models.load import ENCODERS, ModelError, whereabouts
+from experiments.models.load import ENCODERS, whereabouts
+from experiments.models.table import ModelError
 from experiments.models.wheel import FetchError
 from experiments.tasks import load_task
 from experiments.tasks.base import TaskData, TaskError
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         looked_at = checked(given.what)
-    except (TaskError, FetchError, HydraException, OmegaConfBaseException) as error:
+    except (TaskError, PluginError, FetchError, HydraException, OmegaConfBaseException) as error:
         print(f"experiments.data.__main__: {error}", file=sys.stderr)
         return 2
     if given.json:

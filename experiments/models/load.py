@@ -1,8 +1,7 @@
-"""Models by name: a table of those that come with the package, and any Hugging Face one."""
+"""Models by name, loaded with their tokenizers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,25 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.models import minilm, smollm2, tiny
+from experiments.models.table import MODELS, ModelError
 
 ENCODERS = {"albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta"}
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where a model's checkpoint comes from: a function that gives its directory, fetched where need be."""
-
-    directory: Callable[[], Path]
-    source: str  # of its weights, as a result names it
-
-
-MODELS: dict[str, Checkpoint] = {
-    "smollm2": Checkpoint(smollm2.smollm2, smollm2.SOURCE),
-    "minilm": Checkpoint(minilm.minilm, minilm.SOURCE),
-    "tiny": Checkpoint(tiny.tiny, tiny.SOURCE),
-    "tiny_encoder": Checkpoint(tiny.tiny_encoder, tiny.SOURCE),
-}
 
 
 @dataclass(frozen=True)
@@ -43,10 +26,6 @@ class Loaded:
     directory: Path
     source: str
     head: bool = False
-
-
-class ModelError(ValueError):
-    """The model cannot be used; the message says why."""
 
 
 def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, labels: tuple[str, ...] = ()) -> Loaded:
@@ -90,14 +69,9 @@ def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, labels:
 
 def whereabouts(config: Any) -> tuple[str, str]:
     """The directory, or hub id, of the checkpoint that `config.name` names, fetched where need be; its origin."""
-    if config.name in MODELS:
-        checkpoint = MODELS[config.name]
-        return str(checkpoint.directory()), checkpoint.source
-    if config.name != "hf":
-        raise ModelError(f"unknown model {config.name!r}; there are: {', '.join(MODELS)}, hf")
-    if not config.path:
-        raise ModelError("model=hf needs model.path: the directory of a model, or an id on the hub")
-    return str(config.path), str(config.path)
+    if config.name not in MODELS:
+        raise ModelError(f"unknown model {config.name!r}; there are: {', '.join(MODELS)}")
+    return MODELS[config.name].whereabouts(config)
 
 
 def skeleton(config: Any) -> nn.Module:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-
 import deltatune as dt
+from experiments.config.plugins import load
 from experiments.config.schema import Config, MethodConfig
 
 
@@ -17,16 +16,15 @@ def rules(config: Config, head: bool) -> list[dt.Rule]:
 
 
 def method_class(method: MethodConfig, name: str) -> type[dt.DeltaModule]:
-    """The class that a rule names: of the library, or of the method's module. Raises ValueError."""
+    """The class that a rule names: of the library, or of a plugin. Raises ValueError, or PluginError."""
     if method.module is not None:
-        try:
-            importlib.import_module(method.module)  # defining a class registers it
-        except ImportError as error:
-            raise ValueError(f"method.module={method.module}: cannot be imported: {error}") from None
-    known = {**dt.DeltaModule.registry, **dt.METHODS}
-    if name not in known:
+        load([method.module], key="method.module")  # defining a class registers it
+    own = dt.DeltaModule.registry.get(name)
+    if own is not None and dt.METHODS.get(name, own) is not own:
+        raise ValueError(f"method.rules: {own.__module__} defines another {name} than deltatune's: rename its class")
+    if own is None:
         raise ValueError(
             f"method.rules: no method class {name!r}; there are: {', '.join(dt.METHODS)}; one's own are found where "
-            "method.module= names the module that defines them"
+            "plugins=[…] names the module that defines them"
         )
-    return known[name]
+    return own

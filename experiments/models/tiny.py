@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.models.tokenizer import CHATML, byte_tokenizer
 from experiments.support.cache import cached
 
@@ -70,6 +68,8 @@ def tiny_encoder() -> Path:
 
 def save_random(kind: Any, config: Any, tokenizer: Any, directory: Path) -> None:
     """A checkpoint of this class and configuration with the weights of seed 0."""
+    import torch
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
         kind(config).save_pretrained(directory)

@@ -9,6 +9,7 @@ the result at once where it is complete.
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -17,9 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.config.compose import CONF, register
+from experiments.config import plugins
+from experiments.config.compose import CONF, complete, register
 from experiments.config.identity import run_name
 from experiments.config.schema import Config
+from experiments.config.table import PluginError
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -27,6 +30,9 @@ def main(composed: DictConfig) -> None:
     from experiments.run.execute import age_s, run  # torch: `--help` need not wait for it
 
     config = cast(Config, OmegaConf.to_object(composed))
+    plugins.load(config.plugins)  # a launcher may have brought the configuration into a process that has none yet
+    plugins.load_installed()
+    config = complete(config)
     alone = HydraConfig.get().mode is RunMode.RUN  # of the jobs of a multirun several may share the process
     result = run(config, start=age_s() if alone else 0.0)
     quality = "  ".join(f"{name} {value:.3f}" for name, value in result["quality"].items())
@@ -36,6 +42,10 @@ def main(composed: DictConfig) -> None:
 register()
 
 if __name__ == "__main__":
+    try:
+        plugins.load_for(sys.argv[1:])
+    except PluginError as error:
+        raise SystemExit(f"error: {error}") from None
     # By the module's name: launchers that pickle the function (joblib, submitit) can send names then, and need not
     # send torch.
     importlib.import_module("experiments.run.__main__").main()

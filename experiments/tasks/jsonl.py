@@ -18,20 +18,6 @@ from experiments.tasks.forms import KINDS, Named, example_of, form_of, mixed
 
 Parts = dict[str, list[Example]]
 
-# The metrics that a kind of task can have, the usual one first: the name in the scores, and the scorer.
-METRICS: dict[Kind, dict[str, tuple[str, Scorer]]] = {
-    "generate": {
-        "exact_match": ("exact_match", metrics.exact_match),
-        "chrf": ("chrf", metrics.chrf),
-        "bleu": ("bleu", metrics.bleu),
-        "rouge_l": ("rouge_l", metrics.rouge_l),
-        "json": ("exact_match", metrics.json_match),
-    },
-    "classify": {"accuracy": ("accuracy", metrics.classification), "mcc": ("mcc", metrics.matthews)},
-    "rate": {"pearson": ("pearson", metrics.pearson)},
-    "choose": {"accuracy": ("accuracy", metrics.accuracy)},
-    "text": {"log_likelihood": ("log_likelihood", metrics.log_likelihood)},
-}
 SPLIT_OFF = {"val": 100, "test": 200}  # records, where neither a file nor a number is given
 
 
@@ -79,12 +65,13 @@ def scoring(kind: Kind, config: Any) -> tuple[str, Scorer]:
         from experiments.tasks.sql.execution import execution_scorer
 
         return "execution_accuracy", execution_scorer(Path(config.database))
-    known = METRICS[kind]
+    known = metrics.METRICS[kind]
     if config.metric == "execution" and kind == "generate":
         raise TaskError("task.metric=execution needs the database to execute on: task.database=a.sqlite")
     if config.metric is not None and config.metric not in known:
         raise TaskError(f"task.metric={config.metric}: for data of the kind {kind!r} there are: {', '.join(known)}")
-    return known[config.metric or next(iter(known))]
+    chosen = known[config.metric or next(iter(known))]
+    return chosen.main, chosen.scorer
 
 
 def json_schema(path: Path) -> dict[str, Any]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
-from experiments.tasks.base import Example, Scores
+from experiments.config.table import PluginError, Table
+from experiments.tasks.base import Example, Kind, Scorer, Scores
 
 
 def mean(values: Iterable[float]) -> float:
@@ -117,14 +119,17 @@ def exact_match(examples: Sequence[Example], predictions: Sequence[str]) -> Scor
 
 
 def chrf(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+    """The chrF of each text with its accepted answers, and the other likenesses of texts beside it."""
     return _texts("chrf", examples, predictions)
 
 
 def bleu(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+    """The BLEU of each text with its accepted answers, and the other likenesses of texts beside it."""
     return _texts("bleu", examples, predictions)
 
 
 def rouge_l(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
+    """The F1 of ROUGE-L with the closest accepted answer, and the other likenesses of texts beside it."""
     return _texts("rouge_l", examples, predictions)
 
 
@@ -215,3 +220,50 @@ def canonical(value: Any) -> str:
 
 def _refuse(constant: str) -> Any:
     raise ValueError(constant)
+
+
+# ---------------------------------------------------------------- by name
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A scorer, and the name that its main metric has in the scores."""
+
+    main: str
+    scorer: Scorer
+
+
+def _table(kind: Kind, own: dict[str, Metric]) -> Table[Metric]:
+    return Table(f"metric ({kind})", own, explained=lambda metric: metric.scorer)
+
+
+# The metrics that task.metric chooses from for each kind of task; the usual one first.
+METRICS: dict[Kind, Table[Metric]] = {
+    "generate": _table(
+        "generate",
+        {
+            "exact_match": Metric("exact_match", exact_match),
+            "chrf": Metric("chrf", chrf),
+            "bleu": Metric("bleu", bleu),
+            "rouge_l": Metric("rouge_l", rouge_l),
+            "json": Metric("exact_match", json_match),
+        },
+    ),
+    "classify": _table("classify", {"accuracy": Metric("accuracy", classification), "mcc": Metric("mcc", matthews)}),
+    "rate": _table("rate", {"pearson": Metric("pearson", pearson)}),
+    "choose": _table("choose", {"accuracy": Metric("accuracy", accuracy)}),
+    "text": _table("text", {"log_likelihood": Metric("log_likelihood", log_likelihood)}),
+}
+Scoring = TypeVar("Scoring", bound=Scorer)
+
+
+def metric(name: str, kind: Kind) -> Callable[[Scoring], Scoring]:
+    """Add a metric of a kind of task to its table, as a decorator of a scorer whose main metric has this name."""
+    if kind not in METRICS:
+        raise PluginError(f"metric {name!r}: no kind of task {kind!r}; there are: {', '.join(METRICS)}")
+
+    def add(scorer: Scoring) -> Scoring:
+        METRICS[kind].add(name, Metric(name, scorer))
+        return scorer
+
+    return add

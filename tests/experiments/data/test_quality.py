@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from experiments.config.compose import task_config
 from experiments.config.schema import Check
-from experiments.config.tasks import GeneralConfig
+from experiments.config.tasks import TASKS, GeneralConfig
 from experiments.data.__main__ import Look, main
 from experiments.data.encode import Encoder
 from experiments.data.findings import KINDS, DataError, Findings
 from experiments.data.gate import check
 from experiments.data.near_duplicates import SIZE, THRESHOLD, jaccard, near_duplicates, shingles
-from experiments.tasks import TASKS, load_task
+from experiments.tasks import load_task
 from experiments.tasks.base import Example, TaskData
 from experiments.tasks.metrics import exact_match
 from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401

@@ -15,7 +15,8 @@ import torch
 
 pytest.importorskip("transformers", reason="needs the extra `experiments`")
 
-from experiments.models.load import Loaded, ModelError, load_model
+from experiments.models.load import Loaded, load_model
+from experiments.models.table import ModelError
 from experiments.models.wheel import FetchError, unpacked_wheel
 from experiments.support.cache import cached
 

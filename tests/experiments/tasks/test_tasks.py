@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.config.compose import register
-from experiments.config.tasks import TASK_CONFIGS
-from experiments.tasks import TASKS, load_task
+from experiments.config.tasks import TASKS
+from experiments.tasks import load_task
 from experiments.tasks.base import Example, Scorer, Scores, TaskData, TaskError, content_sha256
 from experiments.tasks.metrics import exact_match
 
@@ -53,6 +53,6 @@ def test_every_task_has_a_module_and_a_configuration() -> None:
 
     register()
     configurations = {Path(name).stem for name in ConfigStore.instance().repo["task"]}
-    assert configurations == set(TASK_CONFIGS) == set(TASKS)
-    assert all(kind(name=name).name == name for name, kind in TASK_CONFIGS.items())
-    assert all(callable(import_module(module).load) for module in TASKS.values())
+    assert configurations == set(TASKS)
+    assert all(task.config(name=name).name == name for name, task in TASKS.items())
+    assert all(callable(import_module(str(task.load)).load) for task in TASKS.values())
