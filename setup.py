@@ -17,6 +17,7 @@ EXPERIMENTS = [
     "rich",
     "psutil",
     "scipy",
+    "statsmodels",  # Holm's correction
     "platformdirs",
     "matplotlib",
     "jinja2",

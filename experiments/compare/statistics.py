@@ -119,11 +119,12 @@ def compare(scores: Scores, *, alpha: float = ALPHA, resamples: int = RESAMPLES,
 
 
 def checked(scores: Scores) -> None:
+    """Raises StatisticsError for scores that cannot be paired example by example."""
     sizes = {method: {len(each) for each in by_seed.values()} for method, by_seed in scores.items()}
-    if missing := [method for method, found in sizes.items() if not found]:
+    if missing := [method for method, lengths in sizes.items() if not lengths]:
         raise StatisticsError(f"{missing[0]} has no scores of any seed; leave it out")
     if len(set().union(*sizes.values())) > 1:
-        listed = ", ".join(f"{method} {'/'.join(map(str, sorted(found)))}" for method, found in sizes.items())
+        listed = ", ".join(f"{method} {'/'.join(map(str, sorted(lengths)))}" for method, lengths in sizes.items())
         raise StatisticsError(f"methods scored on different numbers of examples cannot be paired: {listed}")
     for method, by_seed in scores.items():
         if not np.isfinite(np.array([*by_seed.values()], dtype=float)).all():
@@ -167,16 +168,23 @@ def interval(
 def sign_flip(differences: Array, resamples: int, rng: np.random.Generator) -> Array:
     """Two-sided p (P,) of mean differences (P, n): were a and b alike, each example's sign would be a coin's toss.
 
-    p = (1 + #{|Σ ±d| ≥ |Σ d|}) / (B + 1), never 0 and valid at any B (Phipson & Smyth 2010). All pairs share the coins.
+    p = (1 + #{|Σ ±d| ≥ |Σ d|}) / (B + 1), never 0 and valid at any B (Phipson & Smyth 2010).
+
+    scipy.stats.permutation_test(permutation_type="samples") asks the same of one pair. It is not called, because all
+    pairs of a task share the coins: they are drawn once, and each chunk of them serves every pair in one product.
     """
-    seen = np.abs(differences.sum(axis=1))
-    # Sums that are equal on paper differ by rounding; such a tie counts as reached.
-    reach = seen - 1e-9 * np.abs(differences).sum(axis=1)
     count = np.zeros(len(differences))
     for size in chunks(resamples, differences.shape[1]):
-        signs = rng.integers(0, 2, size=(size, differences.shape[1]), dtype=np.int8) * 2.0 - 1.0
-        count += (np.abs(signs @ differences.T) >= reach).sum(axis=0)
+        coins = rng.integers(0, 2, size=(size, differences.shape[1]), dtype=np.int8)
+        count += reached(differences, coins * 2.0 - 1.0)
     return (1 + count) / (resamples + 1)
+
+
+def reached(differences: Array, signs: Array) -> Array:
+    """#{|Σ ±d| ≥ |Σ d|} (P,) for differences (P, n) over these signs (B, n)."""
+    # Sums that are equal on paper differ by rounding; such a tie counts as reached.
+    least = np.abs(differences.sum(axis=1)) - 1e-9 * np.abs(differences).sum(axis=1)
+    return (np.abs(signs @ differences.T) >= least).sum(axis=0)
 
 
 def chunks(total: int, width: int) -> list[int]:
@@ -187,11 +195,9 @@ def chunks(total: int, width: int) -> list[int]:
 
 def holm(p: Array) -> Array:
     """Adjusted p (P,): the i-th smallest times (P − i + 1), never below a smaller one's (Holm 1979)."""
-    order = np.argsort(p, kind="stable")
-    raised = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(raised, 1.0)
-    return adjusted
+    from statsmodels.stats.multitest import multipletests  # pandas and patsy come along, which take two seconds
+
+    return multipletests(p, method="holm")[1]
 
 
 def letters(names: Sequence[str], apart: set[tuple[str, str]]) -> dict[str, str]:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
+from unittest import mock
 
 import numpy as np
 import pytest
 import scipy.stats
 
 from experiments.compare import statistics
-from experiments.compare.statistics import StatisticsError, compare, holm, letters, sign_flip
+from experiments.compare.statistics import (
+    StatisticsError,
+    bootstrap_means,
+    compare,
+    holm,
+    letters,
+    reached,
+    seeds_interval,
+    sign_flip,
+)
 
 STUDIES = 1000
 N, SEEDS = 150, 5
@@ -39,6 +50,7 @@ def bounds(share: float, level: float = 0.998) -> tuple[float, float]:
 
 
 @cache
+@mock.patch.object(gc, "collect", lambda: 0)  # multipletests calls it each time: minutes for thousands of studies
 def studies(levels: tuple[float, ...], binary: bool, own_seeds: float = 0.0) -> Outcome:
     """Simulated studies of methods at these levels; every example's difficulty and every seed's shift are shared.
 
@@ -149,6 +161,17 @@ def test_rounding_does_not_break_ties() -> None:
     assert sign_flip(differences, 40_000, np.random.default_rng(0)) == pytest.approx([exact], abs=0.01)
 
 
+@pytest.mark.parametrize("n", [2, 5, 9])
+def test_over_all_flips_it_is_scipys_permutation_test(n: int) -> None:
+    """Every pattern of signs once, instead of coins: the same p to the last digit, ties by rounding among them."""
+    differences = np.round(np.random.default_rng(n).normal(0.2, 1, (6, n)), 1)
+    differences[4] = 0.0
+    differences[5] = 1 / 3
+    flips = np.array([*product((-1.0, 1.0), repeat=n)])
+    exact = [scipy.stats.permutation_test((row,), np.sum, permutation_type="samples").pvalue for row in differences]
+    assert (reached(differences, flips) / len(flips)).tolist() == exact
+
+
 def test_holm_by_hand() -> None:
     assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm(np.array([0.6, 0.5])) == pytest.approx([1.0, 1.0])
@@ -161,6 +184,26 @@ def test_intervals_agree_with_scipy() -> None:
     wide = peer.confidence_interval.high - peer.confidence_interval.low
     assert mean.high - mean.low == pytest.approx(wide * (80 / 79) ** 0.5, rel=0.03)
     assert (mean.group, mean.seed_sd) == ("a", None)
+
+
+def test_the_resamples_are_scipys() -> None:
+    """The same generator draws the same examples there, for one method's mean and for a pair's difference."""
+    a, b = np.random.default_rng(1).gamma(2.0, size=(2, 40))
+    ours = bootstrap_means(np.stack([a, b]), 300, np.random.default_rng(7))
+    how = {"n_resamples": 300, "paired": True, "method": "percentile", "vectorized": True}
+    alone = scipy.stats.bootstrap((a,), np.mean, rng=np.random.default_rng(7), **how)
+    assert ours[:, 0] == pytest.approx(alone.bootstrap_distribution, abs=1e-12)
+    pair = scipy.stats.bootstrap(
+        (a, b), lambda x, y, axis=-1: np.mean(x - y, axis=axis), rng=np.random.default_rng(7), **how
+    )
+    assert ours[:, 0] - ours[:, 1] == pytest.approx(pair.bootstrap_distribution, abs=1e-12)
+
+
+def test_seeds_that_add_nothing_leave_the_interval_of_the_examples() -> None:
+    """Where all seeds answer alike, only the examples vary: the interval is that of a t-test over them."""
+    values = np.random.default_rng(2).normal(size=30)
+    peer = scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert seeds_interval(np.stack([values] * 3), 0.05) == pytest.approx((peer.low, peer.high))
 
 
 def test_all_wrong_is_no_certainty() -> None:
@@ -232,6 +275,7 @@ def test_means_come_from_best_to_worst_and_repeat(monkeypatch: pytest.MonkeyPatc
 def test_ten_methods_take_well_under_a_second() -> None:
     rng = np.random.default_rng(0)
     scores = {f"m{k}": {s: rng.random(200).tolist() for s in range(5)} for k in range(10)}
+    holm(np.array([0.5]))  # its library is imported at the first call
     began = time.process_time()
     compare(scores)
     assert time.process_time() - began < 1.0
