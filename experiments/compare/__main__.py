@@ -7,7 +7,7 @@ the validation set is chosen, by runs that never see the test set; then each run
 tested. An override with = in it is quoted: 'shared=["optim.batch_size=4"]'. Started again, it goes on where it was,
 also in another checkout that has its small result files. Under results: a small file of every run, ledger.jsonl with
 every decision, comparison.json, table.md and plot.png. Exits with 1 if a run failed; the others are compared and
-what is missing is said.
+what is missing is listed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from experiments import ROOT
 from experiments.compare.config import CompareConfig, register
-from experiments.compare.study import Comparison
+from experiments.compare.study import Study
 from experiments.store.tables import terminal
 
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides of the keys below")
     given = parser.parse_args(argv)
     try:
-        return Comparison(composed(given.overrides), terminal()).run()
+        return Study(composed(given.overrides), terminal()).run()
     except (HydraException, ValueError) as error:  # a key, a value, a result file: the message names it
         print(f"error: {error}", file=sys.stderr)
         return 2

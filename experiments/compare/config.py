@@ -31,7 +31,7 @@ class CompareConfig:
     methods: list[str] = field(default_factory=lambda: ["lora", "adapter", "prefix", "bitfit", "ia3", FULL])
     trials: int = 3  # learning rates a method
     factor: float = 3.0  # between two of them
-    choose_by: ChooseBy = ChooseBy.loss  # on the validation set; why: search.py
+    choose_by: ChooseBy = ChooseBy.loss  # on the validation set; why: rates.py
     search_seed: int = 0
     first_seed: int = 1  # the search's is none of them: a rate that was lucky with its seed does not bring its luck
     seeds: int = 5
@@ -83,9 +83,9 @@ def how(config: CompareConfig) -> str:
     return (
         f"Made by `python -m experiments.compare`. Every method had {config.trials} learning rates, a factor of "
         f"{config.factor:g} apart around its default, each run for {config.search_steps or config.steps} steps with "
-        f"seed {config.search_seed}; the one with the {by} on the validation set was chosen. Then it ran for "
-        f"{config.steps} steps with {seeds}, and these runs alone saw the test "
-        f"set. A rate that is best in short runs need not be best in longer ones.{budget}{shared}{at_once}"
+        f"seed {config.search_seed}; the one with the {by} on the validation set was chosen; nothing else was "
+        f"searched. Then it ran for {config.steps} steps with {seeds}, and these runs alone saw the test set. A rate "
+        f"that is best in short runs need not be best in longer ones.{budget}{shared}{at_once}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The ledger of a comparison: a line of JSON for every decision, only ever appended to, so that it can be audited."""
+"""The log of a comparison, ledger.jsonl: a line of JSON a decision, only appended to, so that it can be audited."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from experiments.store.result import lines
 
 
-class Ledger:
-    """Appends events to the file; those of earlier comparisons stay."""
+class DecisionLog:
+    """A file of events to which new ones are appended; those of earlier comparisons stay."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -23,6 +23,7 @@ class Ledger:
         self._earlier = lines(path) if path.is_file() else []
 
     def write(self, event: str, **values: Any) -> None:
+        """Append the event with the time."""
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **values}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")

@@ -36,11 +36,11 @@ def plot(comparison: dict[str, Any], path: Path) -> Path:
     drawn: list[tuple[Axes, list[Point]]] = []
     for number, (name, task) in enumerate(tasks.items()):
         trained = [item for item in task["methods"] if item["trainable"]]
-        told = [item for item in trained if item["perplexity_after"] is not None]
+        measured = [item for item in trained if item["perplexity_after"] is not None]
         panels = {
             "trainable parameters": [(item["trainable"], item) for item in trained],
             "general text: perplexity after / before": [
-                (item["perplexity_after"] / item["perplexity_before"], item) for item in told
+                (item["perplexity_after"] / item["perplexity_before"], item) for item in measured
             ],
         }
         for column, (label, points) in enumerate(list(panels.items())[:columns]):

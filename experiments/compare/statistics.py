@@ -176,7 +176,7 @@ def sign_flip(differences: Array, resamples: int, rng: np.random.Generator) -> A
     count = np.zeros(len(differences))
     for size in chunks(resamples, differences.shape[1]):
         coins = rng.integers(0, 2, size=(size, differences.shape[1]), dtype=np.int8)
-        count += reached(differences, coins * 2.0 - 1.0)
+        count += reached(differences, coins.astype(float) * 2 - 1)
     return (1 + count) / (resamples + 1)
 
 
@@ -197,7 +197,7 @@ def holm(p: Array) -> Array:
     """Adjusted p (P,): the i-th smallest times (P − i + 1), never below a smaller one's (Holm 1979)."""
     from statsmodels.stats.multitest import multipletests  # pandas and patsy come along, which take two seconds
 
-    return multipletests(p, method="holm")[1]
+    return np.asarray(multipletests(p, method="holm")[1], dtype=float)
 
 
 def letters(names: Sequence[str], apart: set[tuple[str, str]]) -> dict[str, str]:

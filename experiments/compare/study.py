@@ -1,4 +1,4 @@
-"""The stages of a comparison: rates searched on validation, new seeds tested, what is found written down."""
+"""The stages of a comparison: rates searched on validation, new seeds tested, both written down."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.console import Console
 
 from experiments import ROOT
 from experiments.compare.config import CompareConfig, check, how, plain
-from experiments.compare.decision_log import Ledger
+from experiments.compare.decision_log import DecisionLog
 from experiments.compare.rates import Choice, Trial, choose, grid
-from experiments.compare.summary import FORMAT, NONE, Contest, compared
+from experiments.compare.summary import FORMAT, NONE, TaskStudy, compared
 from experiments.compare.table import markdown, notes, rich_table
 from experiments.config.identity import key
 from experiments.config.schema import Trains
@@ -25,8 +25,8 @@ from experiments.sweep.pool import carry_out
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of the comparison, and the small file that stays of it."""
+class StudyRun:
+    """A run of the comparison, and the small file that stays of it."""
 
     task: str
     method: str
@@ -51,21 +51,21 @@ class Cell:
         return self.file if self.file.is_file() and read(self.file)["status"] == "complete" else None
 
 
-class Comparison:
-    """The stages, one after the other."""
+class Study:
+    """A comparison and its stages, which `run` goes through one after the other."""
 
     def __init__(self, config: CompareConfig, console: Console) -> None:
         check(config)
         self.config, self.console = config, console
         self.results = ROOT / config.results
         self.results.mkdir(parents=True, exist_ok=True)
-        self.ledger = Ledger(self.results / "ledger.jsonl")
-        self.contests = {task: Contest(task) for task in config.tasks}
+        self.decisions = DecisionLog(self.results / "ledger.jsonl")
+        self.tasks = {task: TaskStudy(task) for task in config.tasks}
         self.methods = [method for method in config.methods if method != NONE]
         self.sizes: dict[str, tuple[str, ...]] = {}
 
     def run(self) -> int:
-        """Everything; 1 where a run failed. Raises ValueError where another comparison is at work in the folder."""
+        """Go through all stages; 1 where a run failed. Raises ValueError where another comparison is at work there."""
         lock = locked(self.results / "lock")
         if lock is None:
             raise ValueError(f"results={self.config.results}: another comparison is at work there; give another name=")
@@ -73,38 +73,40 @@ class Comparison:
             return self.stages()
 
     def stages(self) -> int:
-        self.ledger.write("started", config=plain(self.config))
+        """Search, choose, test, and write it all down."""
+        self.decisions.write("started", config=plain(self.config))
         self.meet_budget()
-        search = self.search_cells()
-        n_done = sum(cell.complete is not None for cell in search)
-        n_tests = len(self.contests) * (len(self.methods) * self.config.seeds + 1)
+        search = self.search_runs()
+        n_done = sum(run.complete is not None for run in search)
+        n_tests = len(self.tasks) * (len(self.methods) * self.config.seeds + 1)
         say(
             self.console,
             f"{len(search)} runs to choose learning rates, {n_done} of them done; then {n_tests} runs to be tested",
         )
         self.carry_out(search)
         self.choose()
-        batches = self.test_cells()
-        cells = [cell for batch in batches for cell in batch]
-        n_done = sum(cell.complete is not None for cell in cells)
-        say(self.console, f"learning rates are chosen; {len(cells)} runs to be tested, {n_done} of them done")
+        batches = self.test_runs()
+        runs = [run for batch in batches for run in batch]
+        n_done = sum(run.complete is not None for run in runs)
+        say(self.console, f"learning rates are chosen; {len(runs)} runs to be tested, {n_done} of them done")
         for number, batch in enumerate(batches, 1):
             self.carry_out(batch)
-            comparison = self.write([cell for later in batches[number:] for cell in later])
+            comparison = self.write([run for later in batches[number:] for run in later])
         from experiments.compare.plot import plot
 
         plot(comparison, self.results / "plot.png")
         self.record(comparison)
         self.show(comparison)
-        return 1 if any(contest.missing for contest in self.contests.values()) else 0
+        return 1 if any(task_study.missing for task_study in self.tasks.values()) else 0
 
     def overrides(self, task: str, method: str, steps: int, more: Sequence[str] = ()) -> tuple[str, ...]:
+        """The overrides of a run at the method's own learning rate."""
         config = self.config
         given = (f"model={config.model}", f"task={task}", f"method={method}", *self.sizes.get(method, ()))
         return (*given, f"optim.steps={steps}", *config.shared, *more, f"out={config.out}")
 
     def meet_budget(self) -> None:
-        """Every method's size, where a number of parameters is to be met."""
+        """Choose every method's size, where a number of parameters is to be met."""
         if self.config.budget is None:
             return
         from experiments.compare.budget import solve
@@ -113,120 +115,122 @@ class Comparison:
             usual = Arm(self.overrides(self.config.tasks[0], method, self.config.steps))
             sized = solve(usual.config, self.config.budget)
             self.sizes[method] = sized.overrides
-            self.ledger.write("size", method=method, budget=self.config.budget, **asdict(sized))
-            for contest in self.contests.values():
-                contest.note(method, sized.note)
+            self.decisions.write("size", method=method, budget=self.config.budget, **asdict(sized))
+            for task_study in self.tasks.values():
+                task_study.note(method, sized.note)
 
-    def search_cells(self) -> list[Cell]:
-        """The runs of the search: the default rate of every method first."""
+    def search_runs(self) -> list[StudyRun]:
+        """List the runs of the search, the default rate of every method first."""
         config = self.config
         steps = config.search_steps or config.steps
-        numbered: list[tuple[int, Cell]] = []
-        for task, contest in self.contests.items():
+        numbered: list[tuple[int, StudyRun]] = []
+        for task, task_study in self.tasks.items():
             for method in self.methods:
                 usual = Arm(self.overrides(task, method, steps, (*config.search, "eval.part=val")))
                 if usual.config.method.trains is Trains.nothing:
                     raise ValueError(f"methods: {method!r} trains nothing; the untouched model is in every comparison")
                 rates = grid(usual.config.optim.lr, config.trials, config.factor)
-                contest.rates[method] = rates
-                self.ledger.write("grid", task=task, method=method, rates=rates, steps=steps, seed=config.search_seed)
+                task_study.rates[method] = rates
+                self.decisions.write(
+                    "grid", task=task, method=method, rates=rates, steps=steps, seed=config.search_seed
+                )
                 for number, lr in enumerate(rates):
                     arm = usual.at(lr=lr, seed=config.search_seed)
-                    numbered.append((number, Cell(task, method, arm, self.results / task / "search")))
-        return [cell for _, cell in sorted(numbered, key=lambda pair: pair[0])]
+                    numbered.append((number, StudyRun(task, method, arm, self.results / task / "search")))
+        return [run for _, run in sorted(numbered, key=lambda pair: pair[0])]
 
     def choose(self) -> None:
-        """Every method's rate, from its trials alone: nothing that was measured on the test set is in them."""
+        """Choose every method's rate from its trials alone: nothing that was measured on the test set is in them."""
         by = self.config.choose_by
-        for task, contest in self.contests.items():
+        for task, task_study in self.tasks.items():
             for method in self.methods:
-                choice = choose(contest.trials.get(method, []), contest.rates[method], by)
-                contest.choices[method] = choice
-                self.ledger.write("choice", task=task, method=method, by=by.value, **asdict(choice))
-                contest.note(method, *choice.notes, self.hindsight(task, method, choice))
+                choice = choose(task_study.trials.get(method, []), task_study.rates[method], by)
+                task_study.choices[method] = choice
+                self.decisions.write("choice", task=task, method=method, by=by.value, **asdict(choice))
+                task_study.note(method, *choice.notes, self.hindsight(task, method, choice))
                 if choice.lr is None:
-                    contest.missing.append(f"{method}: {choice.notes[0]}")
+                    task_study.missing.append(f"{method}: {choice.notes[0]}")
 
     def hindsight(self, task: str, method: str, choice: Choice) -> str:
         """A note where an earlier comparison chose another rate, and its test scores have been seen."""
-        tested = self.ledger.earlier("tested", task=task, method=method, failure=None)
+        tested = self.decisions.earlier("tested", task=task, method=method, failure=None)
         seen = {line["lr"] for line in tested} - {choice.lr}
         listed = ", ".join(f"{lr:g}" for lr in sorted(seen))
         return f"test scores at lr {listed}, chosen earlier, had been seen before this choice was made" if seen else ""
 
-    def test_cells(self) -> list[list[Cell]]:
-        """The runs that are tested, one seed of every method at a time, so that a part of them is a fair part."""
+    def test_runs(self) -> list[list[StudyRun]]:
+        """List the runs that are tested, one seed of every method at a time, so that a part of them is a fair part."""
         config = self.config
-        batches: list[list[Cell]] = [[] for _ in range(config.seeds)]
-        for task, contest in self.contests.items():
+        batches: list[list[StudyRun]] = [[] for _ in range(config.seeds)]
+        for task, task_study in self.tasks.items():
             for method in (NONE, *self.methods):
                 usual = Arm(self.overrides(task, method, config.steps))
-                lr = usual.config.optim.lr if method == NONE else contest.choices[method].lr
+                lr = usual.config.optim.lr if method == NONE else task_study.choices[method].lr
                 for batch, seed in zip(batches, range(config.first_seed, config.first_seed + config.seeds)):
                     if lr is not None and (method != NONE or seed == config.first_seed):  # no seed changes that model
-                        batch.append(Cell(task, method, usual.at(lr=lr, seed=seed), self.results / task / "test"))
+                        batch.append(StudyRun(task, method, usual.at(lr=lr, seed=seed), self.results / task / "test"))
         return batches
 
-    def carry_out(self, cells: Sequence[Cell]) -> None:
-        """Run those that are not done; what is found of each is kept as it ends."""
-        done = {cell: cell.complete for cell in cells}
-        fresh = {cell.arm.directory: cell for cell in cells if done[cell] is None}
-        rows = {cell: row(path) for cell, path in done.items() if path is not None}
-        for cell, item in rows.items():
-            self.keep(cell, item)
+    def carry_out(self, runs: Sequence[StudyRun]) -> None:
+        """Carry out those that are not done, and keep what stays of each as it ends."""
+        done = {run: run.complete for run in runs}
+        fresh = {run.arm.directory: run for run in runs if done[run] is None}
+        rows = {run: row(path) for run, path in done.items() if path is not None}
+        for run, item in rows.items():
+            self.keep(run, item)
 
         def ended(arm: Arm, item: Row) -> None:
             rows[fresh[arm.directory]] = item
             self.keep(fresh[arm.directory], item)
 
         if fresh:
-            carry_out([cell.arm for cell in fresh.values()], self.config.slots, console=self.console, ended=ended)
-        for cell in cells:  # in this order, whichever ended first
-            self.take(cell, rows[cell])
+            carry_out([run.arm for run in fresh.values()], self.config.slots, console=self.console, ended=ended)
+        for run in runs:  # in this order, whichever ended first
+            self.take(run, rows[run])
 
-    def keep(self, cell: Cell, item: Row) -> None:
-        """The run's small file, and its line in the ledger: of one of the search what the validation set says alone."""
-        if cell.arm.result.is_file():
-            cell.file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(cell.file, essentials(read(cell.arm.result)))
-        config = cell.arm.config
-        said = {
-            "task": cell.task,
-            "method": cell.method,
+    def keep(self, run: StudyRun, item: Row) -> None:
+        """Write the run's small file and its line in the log: of a trial what the validation set says alone."""
+        if run.arm.result.is_file():
+            run.file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(run.file, essentials(read(run.arm.result)))
+        config = run.arm.config
+        entry = {
+            "task": run.task,
+            "method": run.method,
             "lr": item.lr,
             "seed": item.seed,
             "key": key(config),
-            "file": str(cell.file.relative_to(self.results)),
+            "file": str(run.file.relative_to(self.results)),
             "commit": item.environment.get("commit"),
             "failure": item.failure,
         }
-        event = "trial" if cell.searching else "tested"
-        if any(self.ledger.earlier(event, key=said["key"], failure=item.failure)):
+        event = "trial" if run.searching else "tested"
+        if any(self.decisions.earlier(event, key=entry["key"], failure=item.failure)):
             return  # nothing new
-        if cell.searching:
-            self.ledger.write(event, **said, validation=Trial.of(item).validation)
+        if run.searching:
+            self.decisions.write(event, **entry, validation=Trial.of(item).validation)
         else:
-            self.ledger.write(event, **said, score=None if item.failure is not None else item.score)
+            self.decisions.write(event, **entry, score=None if item.failure is not None else item.score)
 
-    def take(self, cell: Cell, item: Row) -> None:
-        """Into the contest."""
-        contest, config = self.contests[cell.task], cell.arm.config
+    def take(self, run: StudyRun, item: Row) -> None:
+        """Count the run in its task: as a trial, as tested, or as missing."""
+        task_study, config = self.tasks[run.task], run.arm.config
         if item.failure is not None:
-            which = f"lr {config.optim.lr:g} of the search" if cell.searching else f"seed {config.seed}"
-            contest.missing.append(f"{cell.method}, {which}, failed: {' '.join(item.failure.split())}")
-            if not cell.searching:
-                contest.note(cell.method, f"seed {config.seed} failed and is not in the mean ({item.failure_kind})")
-        if cell.searching:
-            contest.trials.setdefault(cell.method, []).append(Trial.of(item))
+            which = f"lr {config.optim.lr:g} of the search" if run.searching else f"seed {config.seed}"
+            task_study.missing.append(f"{run.method}, {which}, failed: {' '.join(item.failure.split())}")
+            if not run.searching:
+                task_study.note(run.method, f"seed {config.seed} failed and is not in the mean ({item.failure_kind})")
+        if run.searching:
+            task_study.trials.setdefault(run.method, []).append(Trial.of(item))
         elif item.failure is None:
-            contest.tested.setdefault(cell.method, []).append(item)
+            task_study.tested.setdefault(run.method, []).append(item)
 
-    def write(self, pending: Sequence[Cell]) -> dict[str, Any]:
-        """comparison.json and table.md of what is there so far. pending: the runs that are still to be tested."""
+    def write(self, pending: Sequence[StudyRun]) -> dict[str, Any]:
+        """Write comparison.json and table.md of what is there so far. pending: the runs that are still to be tested."""
         config = self.config
-        for task, contest in self.contests.items():
-            contest.pending = [f"{cell.method} seed {cell.arm.config.seed}" for cell in pending if cell.task == task]
-        tasks = {task: compared(each, config.alpha, config.resamples) for task, each in self.contests.items()}
+        for task, task_study in self.tasks.items():
+            task_study.pending = [f"{run.method} seed {run.arm.config.seed}" for run in pending if run.task == task]
+        tasks = {task: compared(each, config.alpha, config.resamples) for task, each in self.tasks.items()}
         seeds = "1 seed" if config.seeds == 1 else f"{config.seeds} seeds"
         title = f"{config.model}: {', '.join(config.tasks)}, {config.steps} steps, {seeds}"
         if pending:
@@ -237,18 +241,20 @@ class Comparison:
         return comparison
 
     def record(self, comparison: dict[str, Any]) -> None:
-        """The tests and the ties into the ledger."""
-        for task, found in comparison["tasks"].items():
-            for pair in found["pairs"]:
-                self.ledger.write("pair", task=task, **pair)
-            groups = {item["method"]: item["group"] for item in found["methods"]}
-            self.ledger.write("ties", task=task, groups=groups, share_of_full_reason=found["share_of_full_reason"])
+        """Log the tests and the ties."""
+        for task, outcome in comparison["tasks"].items():
+            for pair in outcome["pairs"]:
+                self.decisions.write("pair", task=task, **pair)
+            groups = {item["method"]: item["group"] for item in outcome["methods"]}
+            reason = outcome["share_of_full_reason"]
+            self.decisions.write("ties", task=task, groups=groups, share_of_full_reason=reason)
 
     def show(self, comparison: dict[str, Any]) -> None:
-        for task, found in comparison["tasks"].items():
-            if found["methods"]:
-                self.console.print(rich_table(f"{self.config.model} on {task}", found))
-            for line in notes(found):
+        """Print the tables, their notes, and where the files lie."""
+        for task, outcome in comparison["tasks"].items():
+            if outcome["methods"]:
+                self.console.print(rich_table(f"{self.config.model} on {task}", outcome))
+            for line in notes(outcome):
                 say(self.console, line)
         for name in ("table.md", "plot.png", "comparison.json", "ledger.jsonl"):
             say(self.console, str(Path(self.config.results) / name))

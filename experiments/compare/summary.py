@@ -1,4 +1,4 @@
-"""What a comparison found, task by task: from the choices and the tested runs to comparison.json."""
+"""The outcome of a comparison, task by task: from the choices and the tested runs to comparison.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FULL, NONE = "full", "none"
 
 
 @dataclass
-class Contest:
+class TaskStudy:
     """One task of a comparison, filled stage by stage; dictionaries are by method."""
 
     task: str
@@ -30,32 +30,36 @@ class Contest:
     pending: list[str] = field(default_factory=list)  # runs still to be tested
     notes: dict[str, list[str]] = field(default_factory=dict)
 
-    def note(self, method: str, *said: str) -> None:
-        self.notes.setdefault(method, []).extend(line for line in said if line)
+    def note(self, method: str, *remarks: str) -> None:
+        """Add the remarks that are not empty to the method's notes."""
+        self.notes.setdefault(method, []).extend(remark for remark in remarks if remark)
 
 
-def compared(contest: Contest, alpha: float, resamples: int) -> dict[str, Any]:
+def compared(study: TaskStudy, alpha: float, resamples: int) -> dict[str, Any]:
     """The task's part of comparison.json. Raises ReportError where the runs were tested on different data."""
-    rows = [row for each in contest.tested.values() for row in each]
-    search = [line for method in contest.rates for line in searched(contest, method)]
+    rows = [row for each in study.tested.values() for row in each]
+    search = [line for method in study.rates for line in searched(study, method)]
     if not rows:
-        empty = {
+        return {
             "model": None,
             "metric": None,
             "n_test": 0,
             "data_sha256": None,
             "share_of_full_reason": "no run has been tested",
+            "methods": [],
+            "pairs": [],
+            "search": search,
+            "missing": study.missing,
+            "pending": study.pending,
+            "notes": [],
         }
-        found = {"methods": [], "pairs": [], "search": search, "missing": contest.missing, "pending": contest.pending}
-        return {**empty, **found, "notes": []}
-    same_data(contest.task, rows)
+    same_data(study.task, rows)
     scores = {
-        method: {row.seed if seeded(row) else None: row.scores for row in each}
-        for method, each in contest.tested.items()
+        method: {row.seed if seeded(row) else None: row.scores for row in each} for method, each in study.tested.items()
     }
-    found = statistics.compare(scores, alpha=alpha, resamples=resamples)
-    forgot = forgotten(contest, alpha, resamples)
-    shares, no_share = shares_of_full(contest, found.means)
+    tests = statistics.compare(scores, alpha=alpha, resamples=resamples)
+    forgot = forgotten(study, alpha, resamples)
+    shares, no_share = shares_of_full(study, tests.means)
     return {
         "model": rows[0].model,
         "metric": rows[0].metric,
@@ -63,14 +67,14 @@ def compared(contest: Contest, alpha: float, resamples: int) -> dict[str, Any]:
         "data_sha256": rows[0].data["sha256"],
         "share_of_full_reason": no_share,
         "methods": [
-            described(contest, mean, shares.get(mean.method)) | {"forgot": forgot.get(mean.method)}
-            for mean in found.means
+            described(study, mean, shares.get(mean.method)) | {"forgot": forgot.get(mean.method)}
+            for mean in tests.means
         ],
-        "pairs": [asdict(pair) for pair in found.pairs],
+        "pairs": [asdict(pair) for pair in tests.pairs],
         "search": search,
-        "missing": contest.missing,
-        "pending": contest.pending,
-        "notes": [*ceiling(found.means), *(note for pair in found.pairs if (note := luck(pair))), *mixed(rows)],
+        "missing": study.missing,
+        "pending": study.pending,
+        "notes": [*ceiling(tests.means), *(note for pair in tests.pairs if (note := luck(pair))), *mixed(rows)],
     }
 
 
@@ -80,12 +84,14 @@ def seeded(row: Row) -> bool:
     return not row.untrained or row.unmerged_tokens_per_s is None
 
 
-def forgotten(contest: Contest, alpha: float, resamples: int) -> dict[str, dict[str, Any]]:
-    """By method what was forgotten of general text, with an interval for other texts and letters of ties, the least
-    first: nats a token, after − before, text by text; of an encoder the drift of its features."""
+def forgotten(study: TaskStudy, alpha: float, resamples: int) -> dict[str, dict[str, Any]]:
+    """What each method forgot of general text, with an interval for other texts and letters of ties, the least first.
+
+    Nats a token, after − before, text by text; of an encoder the drift of its features.
+    """
     values: dict[str, dict[int | None, list[float]]] = {}
     measure = ""
-    for method, rows in contest.tested.items():
+    for method, rows in study.tested.items():
         for row in rows:
             each = (row.forgetting or {}).get("each", {})
             measure = "drift" if "drift" in each else "nats" if each else measure
@@ -109,13 +115,13 @@ def ceiling(means: tuple[Mean, ...]) -> list[str]:
 
 def mixed(rows: list[Row]) -> list[str]:
     """What differs between the machines and programs of the runs."""
-    said = []
+    notes = []
     for name in ("commit", "dirty", "device", "cpu", "threads", "torch", "transformers"):
         counts = Counter(str(row.environment.get(name)) for row in rows)
         if len(counts) > 1:
             listed = ", ".join(f"{value[:12]} ({n})" for value, n in counts.most_common())
-            said.append(f"the runs are of several kinds of {name}: {listed}")
-    return said
+            notes.append(f"the runs are of several kinds of {name}: {listed}")
+    return notes
 
 
 def same_data(task: str, rows: list[Row]) -> None:
@@ -129,9 +135,9 @@ def same_data(task: str, rows: list[Row]) -> None:
         )
 
 
-def searched(contest: Contest, method: str) -> list[dict[str, Any]]:
+def searched(study: TaskStudy, method: str) -> list[dict[str, Any]]:
     """The method's trials, from the lowest rate to the highest."""
-    choice = contest.choices.get(method)
+    choice = study.choices.get(method)
     return [
         {
             "method": method,
@@ -141,17 +147,17 @@ def searched(contest: Contest, method: str) -> list[dict[str, Any]]:
             "chosen": choice is not None and trial.lr == choice.lr,
             "failure": trial.failure,
         }
-        for trial in sorted(contest.trials.get(method, []), key=lambda trial: trial.lr)
+        for trial in sorted(study.trials.get(method, []), key=lambda trial: trial.lr)
     ]
 
 
-def shares_of_full(contest: Contest, means: tuple[Mean, ...]) -> tuple[dict[str, float], str | None]:
+def shares_of_full(study: TaskStudy, means: tuple[Mean, ...]) -> tuple[dict[str, float], str | None]:
     """Every method's mean over full fine-tuning's, or why there is none."""
     full = next((mean.mean for mean in means if mean.method == FULL), None)
     if full is None:
-        has = FULL in contest.rates
+        has = FULL in study.rates
         return {}, f"{FULL} has no complete run" if has else f"{FULL} is not among the methods"
-    choice = contest.choices[FULL]
+    choice = study.choices[FULL]
     if choice.at_edge:
         return {}, f"{FULL}'s learning rate, {choice.lr:g}, is at the edge of its grid: a better one may lie beyond"
     if full <= 0 or any(mean.mean < 0 for mean in means):
@@ -159,10 +165,10 @@ def shares_of_full(contest: Contest, means: tuple[Mean, ...]) -> tuple[dict[str,
     return {mean.method: mean.mean / full for mean in means}, None
 
 
-def described(contest: Contest, mean: Mean, share: float | None) -> dict[str, Any]:
+def described(study: TaskStudy, mean: Mean, share: float | None) -> dict[str, Any]:
     """One method: what it scored, and what it costs and forgets on average over its seeds."""
-    rows = contest.tested[mean.method]
-    choice = contest.choices.get(mean.method)
+    rows = study.tested[mean.method]
+    choice = study.choices.get(mean.method)
 
     def average(get: Callable[[Row], float | None], of: Callable[[list[float]], float] = fmean) -> float | None:
         values = [value for row in rows if (value := get(row)) is not None]
@@ -200,7 +206,7 @@ def described(contest: Contest, mean: Mean, share: float | None) -> dict[str, An
             task: {when: fmean((row.other_tasks or {})[task][when] for row in rows) for when in ("before", "after")}
             for task in rows[0].other_tasks or {}
         },
-        "notes": contest.notes.get(mean.method, []),
+        "notes": study.notes.get(mean.method, []),
     }
 
 

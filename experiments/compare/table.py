@@ -12,16 +12,19 @@ LEGEND = (
     "The score is the mean over seeds, with its 95 % interval for other test examples and the standard deviation of "
     "the seeds' means. "
     "ties: methods that share a letter are not told apart (sign-flip test over test examples, Holm-corrected over all "
-    "pairs of the task). These tests hold for the models as trained; of new seeds they say nothing, see the spread. "
+    "pairs of the task): that is undecided, not equal. These tests hold for the models as trained here and take every "
+    "test example as drawn for itself; of other seeds, data or settings they say nothing, see the spread. An interval "
+    "is of one mean or one pair, not corrected over the pairs. "
     "Forgotten: nats a token of general text, after the training minus before, with its 95 % interval for other texts; "
     "KL a token to the base on text that it wrote; of an encoder the drift of its features, 1 − cosine. alike: methods "
-    "that share a letter are not told apart in what they forget, a the least. Times are medians over the seeds. "
+    "that share a letter are not told apart in what they forget, a the least; this too holds for these models, over "
+    "texts. Times are medians over the seeds. "
     "* : the learning rate is at the edge of its grid."
 )
 
 
 def markdown(comparison: dict[str, Any]) -> str:
-    """table.md."""
+    """The text of table.md."""
     parts = [f"# {comparison['title']}", comparison["how"], LEGEND]
     for name, task in comparison["tasks"].items():
         parts.append(f"## {name}")
@@ -29,8 +32,8 @@ def markdown(comparison: dict[str, Any]) -> str:
             parts += [markdown_table(*cells(task)), f"{task['n_test']} test examples."]
         else:
             parts.append("No run has been tested.")
-        if said := notes(task):
-            parts.append("\n".join(f"- {line}" for line in said))
+        if lines := notes(task):
+            parts.append("\n".join(f"- {line}" for line in lines))
         if task["pairs"]:
             parts += [f"### {name}: pairs", markdown_table(*pair_cells(task))]
         if task["search"]:
@@ -39,7 +42,7 @@ def markdown(comparison: dict[str, Any]) -> str:
 
 
 def rich_table(name: str, task: dict[str, Any]) -> Table:
-    """One task's table for a terminal."""
+    """A task's table for a terminal."""
     headers, lines = cells(task)
     table = Table(title=name)
     for position, header in enumerate(headers):
@@ -122,11 +125,11 @@ def number(value: float | None) -> str:
 
 
 def notes(task: dict[str, Any]) -> list[str]:
-    """What the table alone does not say."""
-    said = [f"missing: {line}" for line in task["missing"]]
+    """What the table alone does not say, a line each."""
+    lines = [f"missing: {line}" for line in task["missing"]]
     if pending := task["pending"]:
-        said.append(f"under way, still to be tested: {', '.join(pending)}")
+        lines.append(f"under way, still to be tested: {', '.join(pending)}")
     if reason := task["share_of_full_reason"]:
-        said.append(f"no share of full: {reason}")
-    said += [f"{item['method']}: {line}" for item in task["methods"] for line in item["notes"]]
-    return said + task["notes"]
+        lines.append(f"no share of full: {reason}")
+    lines += [f"{item['method']}: {line}" for item in task["methods"] for line in item["notes"]]
+    return lines + task["notes"]

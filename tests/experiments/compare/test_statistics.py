@@ -50,7 +50,7 @@ def bounds(share: float, level: float = 0.998) -> tuple[float, float]:
 
 
 @cache
-@mock.patch.object(gc, "collect", lambda: 0)  # multipletests calls it each time: minutes for thousands of studies
+@mock.patch.object(gc, "collect", new=int)  # multipletests calls it each time: minutes for thousands of studies
 def studies(levels: tuple[float, ...], binary: bool, own_seeds: float = 0.0) -> Outcome:
     """Simulated studies of methods at these levels; every example's difficulty and every seed's shift are shared.
 

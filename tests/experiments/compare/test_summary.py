@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.compare.rates import Choice, Trial
-from experiments.compare.summary import Contest, compared
+from experiments.compare.summary import TaskStudy, compared
 from experiments.compare.table import cells, markdown, notes, rich_table
 from experiments.store.result import ReportError, Row, row
 from tests.support.made_up import UNTRAINED, made_up, put
@@ -33,13 +33,13 @@ def rows_of(tmp_path: Path, method: str, share: float, seeds: tuple[int, ...], *
 
 
 @pytest.fixture
-def contest(tmp_path: Path) -> Contest:
+def contest(tmp_path: Path) -> TaskStudy:
     """full and lora tie, none knows nothing, hush never ran to its end."""
     validation = {"exact_match": 0.5, "loss": 1.5}
     trials = [
         Trial(lr, "exact_match", validation | {"loss": loss}) for lr, loss in ((0.1, 1.0), (0.3, 0.5), (0.9, 0.7))
     ]
-    return Contest(
+    return TaskStudy(
         "made-up-task",
         rates={method: [0.3, 0.1, 0.9] for method in ("lora", "full", "hush")},
         trials={"lora": trials, "full": trials, "hush": [Trial(0.3, failure="made-up failure")]},
@@ -54,7 +54,7 @@ def contest(tmp_path: Path) -> Contest:
     )
 
 
-def test_what_is_found(contest: Contest) -> None:
+def test_what_is_found(contest: TaskStudy) -> None:
     found = compared(contest, alpha=0.05, resamples=2000)
     json.dumps(found, allow_nan=False)
     full, lora, none = found["methods"]
@@ -79,7 +79,7 @@ def test_what_is_found(contest: Contest) -> None:
     assert marks["hush", 0.3] is False
 
 
-def test_no_share_of_a_full_that_may_not_be_at_its_best(contest: Contest) -> None:
+def test_no_share_of_a_full_that_may_not_be_at_its_best(contest: TaskStudy) -> None:
     contest.choices["full"] = Choice(0.3, True)
     found = compared(contest, alpha=0.05, resamples=200)
     assert {item["share_of_full"] for item in found["methods"]} == {None}
@@ -90,13 +90,13 @@ def test_no_share_of_a_full_that_may_not_be_at_its_best(contest: Contest) -> Non
     assert "full is not among the methods" in compared(contest, alpha=0.05, resamples=200)["share_of_full_reason"]
 
 
-def test_no_share_of_negative_scores(contest: Contest) -> None:
+def test_no_share_of_negative_scores(contest: TaskStudy) -> None:
     for method, rows in contest.tested.items():
         contest.tested[method] = [replace(item, scores=tuple(x - 3 for x in item.scores)) for item in rows]
     assert "a share needs scores above 0" in compared(contest, alpha=0.05, resamples=200)["share_of_full_reason"]
 
 
-def test_luck_of_the_seeds_is_called_so(contest: Contest, tmp_path: Path) -> None:
+def test_luck_of_the_seeds_is_called_so(contest: TaskStudy, tmp_path: Path) -> None:
     """lora's seeds scatter: it is below full on these examples for sure, but not beyond its seeds."""
     scattered = [rows_of(tmp_path, "lora", share, (seed,))[0] for seed, share in enumerate((0.8, 0.05, 0.75), 1)]
     contest.tested["lora"] = scattered
@@ -108,7 +108,7 @@ def test_luck_of_the_seeds_is_called_so(contest: Contest, tmp_path: Path) -> Non
     assert "may be the luck of their seeds" in said
 
 
-def test_what_is_forgotten_has_intervals_and_ties(contest: Contest) -> None:
+def test_what_is_forgotten_has_intervals_and_ties(contest: TaskStudy) -> None:
     """lora and full forget about the same, each text by another amount; none forgets nothing."""
     base = [3.0 + 0.1 * i for i in range(16)]
     by = {"none": [0.0] * 16, "lora": [0.5 + 0.01 * (i % 5) for i in range(16)], "full": [0.519] * 16}
@@ -127,7 +127,7 @@ def test_what_is_forgotten_has_intervals_and_ties(contest: Contest) -> None:
     assert "of full" in headers
 
 
-def test_the_head_of_an_untrained_encoder_is_its_seeds(contest: Contest) -> None:
+def test_the_head_of_an_untrained_encoder_is_its_seeds(contest: TaskStudy) -> None:
     (none,) = contest.tested["none"]
     pairs = compared(contest, alpha=0.05, resamples=200)["pairs"]
     assert all(pair["seeds_low"] is not None for pair in pairs if pair["b"] == "none")
@@ -136,7 +136,7 @@ def test_the_head_of_an_untrained_encoder_is_its_seeds(contest: Contest) -> None
     assert all(pair["seeds_low"] is None for pair in pairs if pair["b"] == "none")
 
 
-def test_other_machines_and_a_ceiling_are_said(contest: Contest) -> None:
+def test_other_machines_and_a_ceiling_are_said(contest: TaskStudy) -> None:
     other = replace(contest.tested["lora"][0], environment={**made_up()["environment"], "device": "cuda"})
     contest.tested["lora"][0] = other
     for method in ("full", "lora"):
@@ -146,14 +146,14 @@ def test_other_machines_and_a_ceiling_are_said(contest: Contest) -> None:
     assert "near the most there is, so hardly to be told apart: lora, full" in notes
 
 
-def test_different_data_are_refused(contest: Contest, tmp_path: Path) -> None:
+def test_different_data_are_refused(contest: TaskStudy, tmp_path: Path) -> None:
     other = made_up()["data"] | {"sha256": "cd" * 32}
     contest.tested["lora"] += rows_of(tmp_path, "lora", 0.5, (4,), data=other)
     with pytest.raises(ReportError, match=r"different data.*none-1.*abab.*lora-4.*cdcd"):
         compared(contest, alpha=0.05, resamples=200)
 
 
-def test_the_tables(contest: Contest) -> None:
+def test_the_tables(contest: TaskStudy) -> None:
     found = compared(contest, alpha=0.05, resamples=2000)
     text = markdown({"title": "Made up", "how": "Made by hand.", "tasks": {"made-up-task": found}})
     lines = {
@@ -176,7 +176,7 @@ def test_the_tables(contest: Contest) -> None:
 
 
 def test_nothing_tested_is_said() -> None:
-    contest = Contest("made-up-task", rates={"lora": [0.1]}, trials={"lora": [Trial(0.1, failure="made up")]})
+    contest = TaskStudy("made-up-task", rates={"lora": [0.1]}, trials={"lora": [Trial(0.1, failure="made up")]})
     found = compared(contest, alpha=0.05, resamples=200)
     assert found["methods"] == []
     text = markdown({"title": "Made up", "how": "", "tasks": {"made-up-task": found}})

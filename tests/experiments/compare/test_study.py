@@ -17,8 +17,8 @@ from experiments import ROOT
 from experiments.compare import __main__ as command
 from experiments.compare import study
 from experiments.compare.config import CompareConfig, check
-from experiments.compare.decision_log import Ledger
-from experiments.compare.study import Comparison
+from experiments.compare.decision_log import DecisionLog
+from experiments.compare.study import Study
 from experiments.config.identity import key
 from experiments.config.schema import Part, plain
 from experiments.store.result import Row, row
@@ -90,7 +90,7 @@ def config(tmp_path: Path, **changes: Any) -> CompareConfig:
 
 
 def run(made: CompareConfig) -> tuple[int, dict[str, Any]]:
-    code = Comparison(made, Console(quiet=True)).run()
+    code = Study(made, Console(quiet=True)).run()
     return code, json.loads((Path(made.results) / "comparison.json").read_text())
 
 
@@ -229,13 +229,13 @@ def test_a_choice_changed_after_the_test_was_seen_is_said(tmp_path: Path, pool: 
 
 def test_a_line_of_the_ledger_cut_off_by_a_kill_is_dropped(tmp_path: Path) -> None:
     file = tmp_path / "ledger.jsonl"
-    Ledger(file).write("choice", method="lora", lr=0.1)
+    DecisionLog(file).write("choice", method="lora", lr=0.1)
     whole = file.read_text()
     file.write_text(whole + '{"time": "20')
-    ledger = Ledger(file)
+    ledger = DecisionLog(file)
     assert file.read_text() == whole
     ledger.write("choice", method="lora", lr=0.3)
-    assert [line["lr"] for line in Ledger(file).earlier("choice", method="lora")] == [0.1, 0.3]
+    assert [line["lr"] for line in DecisionLog(file).earlier("choice", method="lora")] == [0.1, 0.3]
     assert [line["lr"] for line in ledger.earlier("choice", method="lora")] == [0.1]  # its own are not earlier ones
 
 
