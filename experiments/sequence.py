@@ -31,6 +31,7 @@ from rich.table import Table
 from experiments.config.identity import key
 from experiments.config.schema import FILES, Trains
 from experiments.store.result import Row
+from experiments.store.tables import ending
 from experiments.support.files import write_json
 from experiments.sweep.arm import Arm
 from experiments.sweep.pool import carry_out
@@ -151,4 +152,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    raise SystemExit(ending(lambda: main(sys.argv[1:]) or 0))

@@ -21,6 +21,7 @@ OURS = (
     "optim.lr",
     "optim.steps",
     "eval.part",
+    "plugins",
 )  # keys that the comparison sets itself
 
 
@@ -38,6 +39,7 @@ class CompareConfig:
     steps: int = 250
     search_steps: int | None = 80  # None: as many as steps
     budget: int | None = None  # trainable parameters of every method that has a size
+    plugins: list[str] = field(default_factory=list)  # modules, or files, of one's own that add methods, tasks, …
     shared: list[str] = field(default_factory=list)  # overrides of every run
     search: list[str] = field(default_factory=lambda: ["forgetting.enabled=false"])  # more, of the search's runs
     slots: int = 1  # runs at a time; their times mean most where one runs alone
@@ -80,12 +82,13 @@ def how(config: CompareConfig) -> str:
     budget = "" if config.budget is None else f" Sizes were solved for {config.budget:,} trainable parameters."
     at_once = f" {config.slots} runs at a time, which slow one another down." if config.slots > 1 else ""
     shared = f" Every run: {' '.join(config.shared)}." if config.shared else ""
+    plugins = f" Plugins: {', '.join(config.plugins)}." if config.plugins else ""
     return (
         f"Made by `python -m experiments.compare`. Every method had {config.trials} learning rates, a factor of "
         f"{config.factor:g} apart around its default, each run for {config.search_steps or config.steps} steps with "
         f"seed {config.search_seed}; the one with the {by} on the validation set was chosen; nothing else was "
         f"searched. Then it ran for {config.steps} steps with {seeds}, and these runs alone saw the test set. A rate "
-        f"that is best in short runs need not be best in longer ones.{budget}{shared}{at_once}"
+        f"that is best in short runs need not be best in longer ones.{budget}{shared}{plugins}{at_once}"
     )
 
 

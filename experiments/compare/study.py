@@ -63,6 +63,7 @@ class Study:
         self.tasks = {task: TaskStudy(task) for task in config.tasks}
         self.methods = [method for method in config.methods if method != NONE]
         self.sizes: dict[str, tuple[str, ...]] = {}
+        self.plugins = (f"plugins=[{','.join(config.plugins)}]",) if config.plugins else ()
 
     def run(self) -> int:
         """Go through all stages; 1 where a run failed. Raises ValueError where another comparison is at work there."""
@@ -103,7 +104,7 @@ class Study:
         """The overrides of a run at the method's own learning rate."""
         config = self.config
         given = (f"model={config.model}", f"task={task}", f"method={method}", *self.sizes.get(method, ()))
-        return (*given, f"optim.steps={steps}", *config.shared, *more, f"out={config.out}")
+        return (*given, f"optim.steps={steps}", *self.plugins, *config.shared, *more, f"out={config.out}")
 
     def meet_budget(self) -> None:
         """Choose every method's size, where a number of parameters is to be met."""

@@ -10,13 +10,13 @@ from hydra.core.config_store import ConfigStore
 
 from experiments import ROOT
 from experiments.config.schema import MethodConfig, RuleConfig, Trains
-from experiments.config.table import PluginError, Table
+from experiments.config.table import PluginError, Table, first_line
 
 FILES = sorted((ROOT / "experiments" / "conf" / "method").glob("*.yaml"))
 METHODS: Table[MethodConfig | Path] = Table(
     "method",
     {file.stem: file for file in FILES},
-    explained=lambda entry: entry if isinstance(entry, Path) else CLASSES[entry.rules[0].method],
+    about=lambda entry: first_line(entry if isinstance(entry, Path) else CLASSES.get(entry.rules[0].method, entry)),
 )
 CLASSES: dict[str, type] = {}  # of plugins' methods; the library finds a class by its name, so each name is one class's
 Delta = TypeVar("Delta", bound=type)

@@ -34,15 +34,15 @@ class Origin:
 class Table(dict[str, T]):
     """The things of one kind by name: the package's, then those that plugins add, whose origins are kept.
 
-    explained: what of an entry has a docstring, or is a file with a comment, that says in its first line what it is.
+    about: what an entry is, in one line.
     """
 
-    def __init__(self, kind: str, own: Mapping[str, T], explained: Callable[[T], Any] = lambda entry: entry) -> None:
+    def __init__(self, kind: str, own: Mapping[str, T], about: Callable[[T], str]) -> None:
         super().__init__(own)
-        self.kind, self.explained = kind, explained
+        self.kind, self.about = kind, about
         self.origins: dict[str, Origin] = {}
         frame = sys._getframe(1)
-        self.file = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        self.room, self.file = frame.f_globals["__name__"], f"{frame.f_code.co_filename}:{frame.f_lineno}"
         TABLES.append(self)
 
     def add(self, name: str, entry: T) -> None:
@@ -54,10 +54,6 @@ class Table(dict[str, T]):
                 f"{origin}: there is a {self.kind} {name!r} already, at {taken_by or self.file}; choose another name"
             )
         self[name], self.origins[name] = entry, origin
-
-    def about(self, name: str) -> str:
-        """What the entry is, in one line."""
-        return first_line(self.explained(self[name]))
 
 
 def origin_of_caller() -> Origin:

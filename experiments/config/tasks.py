@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from experiments.config.table import PluginError, Table
+from experiments.config.table import PluginError, Table, first_line
 
 
 @dataclass
@@ -141,7 +141,7 @@ TASKS: Table[Task] = Table(
         "sql": Task(SqlConfig, "experiments.tasks.sql.task"),
         "style": Task(StyleConfig, "experiments.tasks.style"),
     },
-    explained=lambda task: task.load,
+    about=lambda task: first_line(task.load),
 )
 Load = TypeVar("Load", bound=Callable[..., Any])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 
 from experiments.config.schema import Dtype, ModelConfig
-from experiments.config.table import Table
+from experiments.config.table import Table, first_line
 from experiments.models import minilm, smollm2, tiny
 
 Directory = Callable[[], Path]
@@ -49,7 +49,7 @@ MODELS: Table[Checkpoint | AnyCheckpoint] = Table(
         "tiny_encoder": Checkpoint(tiny.tiny_encoder, tiny.SOURCE),
         "hf": AnyCheckpoint(),
     },
-    explained=lambda entry: entry.directory if isinstance(entry, Checkpoint) else entry,
+    about=lambda entry: first_line(entry.directory if isinstance(entry, Checkpoint) else entry),
 )
 
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.config.plugins import load, load_installed
 from experiments.report.content import gather
 from experiments.report.lines import compact_tables
 from experiments.report.page import write
@@ -21,7 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--title", help="of the page; else the comparison's, or the folders' names")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the file to write (%(default)s)")
+    parser.add_argument("--plugins", nargs="+", default=[], help="modules or files of one's own that add sections")
     given = parser.parse_args(argv)
+    load(given.plugins, key="--plugins")
+    load_installed()
     console = terminal()
     content = gather(given.folders, given.comparison, given.title)
     for table in compact_tables(content["runs"]):

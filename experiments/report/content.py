@@ -16,6 +16,7 @@ from typing import Any
 
 from experiments.report.lines import mark_chosen
 from experiments.report.samples import side_by_side
+from experiments.report.sections import drawn
 from experiments.store.result import ReportError, beside, essentials, find, read, row
 
 POINTS = 24_000  # of all learning curves together, so that the page stays small however many runs there are
@@ -74,6 +75,7 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
             "comparison": compared,
             "sequences": read_sequences(folders, warnings),
             "samples": side_by_side(runs, paths, warnings),
+            "sections": drawn(runs, configs.values, warnings),
             "warnings": warnings,
         }
     )

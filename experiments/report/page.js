@@ -1,18 +1,23 @@
 "use strict";
 // The page as a whole: filters, sections, colours; everything is drawn anew after a change.
 
-const SECTIONS = [ // [id, heading, what it holds, whether it shows one task and model at a time]
-  ["comparison", "Comparison", comparison, false],
-  ["tradeoffs", "Quality against cost", tradeoffs, true],
-  ["learning", "Learning curves", learning, true],
-  ["rates", "Learning rates", rates, true],
-  ["forgotten", "Forgetting", forgetting, true],
-  ["sequences", "Task after task", sequences, false],
-  ["ledger", "Where time goes", ledger, true],
-  ["samples", "Predictions", samples, true],
-  ["failures", "Failed runs", failures, false],
-  ["every-run", "Runs", everyRun, false],
-];
+// What this script draws; names, headings and order are those of experiments/report/sections.py.
+const DRAWN = {
+  comparison, tradeoffs, learning, rates, forgotten: forgetting, sequences, ledger, samples, failures, "every-run": everyRun,
+};
+const SECTIONS = content.sections.map((each) => [each.id, each.heading, DRAWN[each.id] ?? (() => added(each)), each.per_place]);
+
+// A plugin's section: a figure of plotly's, or HTML, of which nothing is run.
+function added({ heading, html, figure }) {
+  if (figure) return make("div", { class: "card" }, plot(heading, figure.layout?.height ?? 360, () => [figure.data, figure.layout ?? {}]));
+  if (html == null) return null;
+  const { body } = new DOMParser().parseFromString(html, "text/html");
+  for (const each of body.querySelectorAll("*")) {
+    if (["SCRIPT", "IFRAME", "OBJECT", "EMBED", "FORM", "META"].includes(each.tagName)) each.remove();
+    for (const { name, value } of [...each.attributes]) if (/^on/i.test(name) || /^\s*javascript:/i.test(value)) each.removeAttribute(name);
+  }
+  return make("div", { class: "card" }, [...body.childNodes]);
+}
 
 function pills() {
   const all = places(), now = here();

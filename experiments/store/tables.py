@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Console
 
+from experiments.config.table import PluginError
 from experiments.store.result import ReportError
 
 MiB = 2**20
@@ -29,9 +30,9 @@ def markdown_table(headers: Sequence[str], lines: Iterable[Sequence[str]]) -> st
 
 
 def ending(main: Callable[[], int]) -> int:
-    """The exit code of a command: its own, or 2 and the message where a result file cannot be read."""
+    """The exit code of a command: its own, or 2 and the message where a result file, or a plugin, cannot be read."""
     try:
         return main()
-    except ReportError as error:
+    except (ReportError, PluginError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

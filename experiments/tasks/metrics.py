@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from experiments.config.table import PluginError, Table
+from experiments.config.table import PluginError, Table, first_line
 from experiments.tasks.base import Example, Kind, Scorer, Scores
 
 
@@ -234,7 +234,7 @@ class Metric:
 
 
 def _table(kind: Kind, own: dict[str, Metric]) -> Table[Metric]:
-    return Table(f"metric ({kind})", own, explained=lambda metric: metric.scorer)
+    return Table(f"metric ({kind})", own, about=lambda metric: first_line(metric.scorer))
 
 
 # The metrics that task.metric chooses from for each kind of task; the usual one first.
