@@ -31,13 +31,28 @@ class Origin:
         return f"{self.file}:{self.line}"
 
 
+def first_line(thing: Any) -> str:
+    """The first line of an object's docstring; of a module by its name, which is read and not imported; of a file's
+    first comment."""
+    if isinstance(thing, Path):
+        comments = (line.partition("# ")[2] for line in thing.read_text(encoding="utf-8").splitlines())
+        return next(filter(None, comments), "")
+    if isinstance(thing, str):
+        spec = find_spec(thing)
+        assert spec is not None and spec.origin is not None, thing
+        doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    else:
+        doc = thing.__doc__
+    return (doc or "").strip().partition("\n")[0]
+
+
 class Table(dict[str, T]):
     """The things of one kind by name: the package's, then those that plugins add, whose origins are kept.
 
-    about: what an entry is, in one line.
+    about: what an entry is, in one line; by default the first of its docstring.
     """
 
-    def __init__(self, kind: str, own: Mapping[str, T], about: Callable[[T], str]) -> None:
+    def __init__(self, kind: str, own: Mapping[str, T], about: Callable[[T], str] = first_line) -> None:
         super().__init__(own)
         self.kind, self.about = kind, about
         self.origins: dict[str, Origin] = {}
@@ -63,18 +78,3 @@ def origin_of_caller() -> Origin:
         frame = frame.f_back
     plugin = LOADING[-1] if LOADING else frame.f_globals.get("__name__", "")
     return Origin(plugin, frame.f_code.co_filename, frame.f_lineno)
-
-
-def first_line(thing: Any) -> str:
-    """The first line of an object's docstring; of a module by its name, which is read and not imported; of a file's
-    first comment."""
-    if isinstance(thing, Path):
-        comments = (line.partition("# ")[2] for line in thing.read_text(encoding="utf-8").splitlines())
-        return next(filter(None, comments), "")
-    if isinstance(thing, str):
-        spec = find_spec(thing)
-        assert spec is not None and spec.origin is not None, thing
-        doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
-    else:
-        doc = thing.__doc__
-    return (doc or "").strip().partition("\n")[0]
