@@ -24,7 +24,7 @@ from benchmarks.layers import draw, relative_error
 from benchmarks.memory import call_peak_bytes
 from benchmarks.timing import Timed, attempt
 from deltatune.loss import linear_cross_entropy
-from experiments.data.encode import IGNORED
+from experiments.data.batch import IGNORED
 
 NAME = "bench_ce"
 HEADS = {"smollm2": (576, 49152), "llama8b": (4096, 128256), "toy": (16, 64)}  # D, V

@@ -21,8 +21,8 @@ from benchmarks.command import DTYPES
 from benchmarks.providers import NO_PEFT
 from benchmarks.table import OUR_LOOP
 from deltatune.attention import fast_attention
-from experiments.data.encode import IGNORED, Batch
-from experiments.training.loss import loss_sum
+from experiments.data.batch import IGNORED, Batch
+from experiments.objectives.token_loss import token_loss_sum
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def own_loss(model: nn.Module, batch: Batch) -> Tensor:
 def our_loss(model: nn.Module, batch: Batch) -> Tensor:
     """The same mean as the training loop computes it: its attention, the labelled rows alone, in chunks."""
     with fast_attention():
-        return loss_sum(model, batch) / (batch.labels[:, 1:] != IGNORED).sum()
+        return token_loss_sum(model, batch) / (batch.labels[:, 1:] != IGNORED).sum()
 
 
 def build(provider: str, scenario: Scenario, model: nn.Module, batch: Batch) -> Callable[[], Tensor] | str:

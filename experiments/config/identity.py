@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.config.compose import task_config
 from experiments.config.plugins import source_sha256
-from experiments.config.schema import Config, plain
+from experiments.config.schema import Config, LossOn, plain
 from experiments.config.tasks import HubConfig, JsonlConfig, RecordsConfig
 
 
@@ -19,6 +19,10 @@ def key(config: Config) -> str:
     """
     values = plain(config)
     del values["out"], values["log_every"], values["track"], values["optim"]["checkpoint_every"]
+    # Keys that came later are left out at their defaults, so that runs from before keep their names.
+    for name, default in {"objective": None, "loss_on": LossOn.last.value}.items():
+        if values[name] == default:
+            del values[name]
     if config.method.module is None:
         del values["method"]["module"]
     else:

@@ -77,7 +77,7 @@ class OptimConfig:
     warmup: float = 0.1  # share of the steps
     decay: Decay = Decay.linear
     clip: float = 1.0  # largest gradient norm
-    max_length: int = 512  # tokens of an example, prompt and completion; longer prompts lose their beginning
+    max_length: int = 512  # tokens of an example, prompt and completion; longer prompts lose turns or sentences
     gradient_checkpointing: bool = False
     checkpoint_every: int = 50  # steps
 
@@ -114,6 +114,13 @@ class DataConfig:
     replay_from: list[str] = field(default_factory=lambda: ["general"])  # tasks
 
 
+class LossOn(Enum):
+    """Which turns of the assistant a chat teaches: the last one, which is asked for, or all of them."""
+
+    last = "last"
+    all = "all"
+
+
 @dataclass
 class ForgettingConfig:
     """Probes of what the model knew before, taken before and after the training."""
@@ -136,6 +143,8 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     forgetting: ForgettingConfig = field(default_factory=ForgettingConfig)
     plugins: list[str] = field(default_factory=list)  # modules, or files, of one's own that add methods, tasks, …
+    objective: str | None = None  # of experiments/objectives; None: the one of the task's kind
+    loss_on: LossOn = LossOn.last
     start_from: str | None = None  # the file of a delta, or of a whole model, that another run left: train it further
     track: list[str] = field(default_factory=list)  # tensorboard, wandb, mlflow, trackio
     seed: int = 0

@@ -36,9 +36,10 @@ from experiments.data.findings import KINDS, Findings
 from experiments.data.gate import PARTS, QUANTILES, check
 from experiments.data.near_duplicates import SIZE, THRESHOLD
 from experiments.data.record_files import Records, name_and_part
-from experiments.models.load import ENCODERS, whereabouts
+from experiments.models.load import has_task_head, whereabouts
 from experiments.models.table import ModelError
 from experiments.models.wheel import FetchError
+from experiments.objectives import objective_class
 from experiments.tasks import load_task
 from experiments.tasks.base import TaskData, TaskError
 from experiments.tasks.forms import Named
@@ -80,26 +81,24 @@ class Look:
         near = self.config.data.near_duplicates
         if not self.tokens:
             return check(data, near_duplicates=near)
-        tokenizer, head = self.tokenizer
-        if head and data.kind not in ("classify", "rate"):
-            raise TaskError(
-                f"model={self.config.model.name}: an encoder generates no text, and {data.name} asks for it"
-            )
-        length, longest = self.config.optim.max_length, self.config.eval.max_new_tokens
-        return check(data, Encoder(tokenizer, length, data.labels, kind=data.kind, head=head), near, longest)
+        tokenizer, task_head = self.tokenizer
+        try:
+            chosen = objective_class(data.kind, task_head, self.config.objective)
+        except ValueError as error:
+            raise TaskError(f"model={self.config.model.name}, task={data.name}: {error}") from None
+        objective = chosen(Encoder(tokenizer, self.config.optim.max_length), data.labels, self.config.loss_on)
+        return check(data, objective, near, self.config.eval.max_new_tokens)
 
     @cached_property
     def tokenizer(self) -> tuple[Any, bool]:
-        """The tokenizer, and whether the model classifies by a head."""
-        from transformers import AutoConfig, AutoTokenizer
+        """The tokenizer, and whether the model ends in a task head."""
+        from transformers import AutoTokenizer
 
         try:
             place, _ = whereabouts(self.config.model)
+            return AutoTokenizer.from_pretrained(place), has_task_head(self.config.model)
         except ModelError as error:
             raise TaskError(str(error)) from None
-        try:
-            head = AutoConfig.from_pretrained(place).model_type in ENCODERS
-            return AutoTokenizer.from_pretrained(place), head
         except (OSError, ValueError) as error:
             raise TaskError(f"model={self.config.model.name} at {place!r} has no usable tokenizer: {error}") from error
 

@@ -1,22 +1,17 @@
-"""From examples to token rows, and from rows to padded batches.
-
-Training pads on the right and labels the response alone, its end-of-turn token included; generation pads on the left.
-Legend: B rows, T tokens.
-"""
+"""From an example's texts to tokens: what a prompt becomes, how a long one is shortened, which turns are learned."""
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-from torch import Tensor
+from experiments.tasks.base import Example
 
-from experiments.tasks.base import Example, Kind
-
-IGNORED = -100  # the label of positions without a loss
+SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n+")
+WORD_END = re.compile(r"\s+")
 
 
 @dataclass(frozen=True)
@@ -29,15 +24,25 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One encoded example: ids of the prompt and, after them, of the response; of a head a class or number."""
+class Cut:
+    """What a prompt lost to optim.max_length: whole turns, whole sentences of what is left, and the tokens of both."""
+
+    turns: int = 0
+    sentences: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One encoded example: ids of the prompt and, after them, of the response; of a task head a class or number."""
 
     prompt: list[int]
     response: list[int] = field(default_factory=list)
     segments: list[int] | None = None  # BERT's token types of the prompt
     label: float | None = None  # a class, as an int, or the number to be told
     options: tuple[Option, ...] = ()  # what the answer is chosen from; none: it is generated
-    n_cut: int = 0  # tokens that max_length left out
+    learned: tuple[range, ...] = ()  # places in the prompt that are learned too: earlier turns of the assistant
+    cut: Cut = Cut()
 
     @property
     def n_tokens(self) -> int:
@@ -46,54 +51,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Turns examples into rows.
+    """Turns texts into ids.
 
-    labels: the classes. front: reserved ids of a trained prompt, put before every row. head: the model classifies, or
-    tells a number, by a head; without one it scores the labels' texts, or writes the number.
+    front: reserved ids of a trained prompt, put before every row. max_length: tokens of a row, front included.
     """
 
     tokenizer: Any
     max_length: int
-    labels: tuple[str, ...] = ()
     front: tuple[int, ...] = ()
-    kind: Kind = "generate"
-    head: bool = False
-
-    def rows(self, examples: Sequence[Example]) -> list[Row]:
-        """Raises ValueError for an example that does not fit, naming it."""
-        return [self.row(example) for example in examples]
-
-    def row(self, example: Example) -> Row:
-        if self.head:
-            return self.classified(example)
-        if self.kind == "text":
-            return self.read(example)
-        return self.answered(example)
-
-    def answered(self, example: Example) -> Row:
-        """A prompt and its response with the end of turn. A prompt that is too long loses its beginning."""
-        response = [*self.ids(example.completion), self.end]
-        options = self.options(example)
-        longest = max(len(response), *(len(option.ids) for option in options), 0)
-        room = self.max_length - len(self.front) - longest
-        if room < 1:
-            raise ValueError(
-                f"{example.place or 'an example'}: its completion has {longest} tokens, which leaves no room for "
-                f"a prompt in optim.max_length={self.max_length}; raise it or drop the example"
-            )
-        prompt = self.prompt(example)
-        n_cut = max(0, len(prompt) - room)
-        return Row([*self.front, *prompt[n_cut:]], response, options=options, n_cut=n_cut)
-
-    def options(self, example: Example) -> tuple[Option, ...]:
-        """A label counts whole, its end included; choices, of any length, by the byte and without an end."""
-        if self.kind == "classify":
-            return self.label_options
-        return tuple(Option(text, self.ids(text), len(text.encode())) for text in example.choices)
-
-    @cached_property
-    def label_options(self) -> tuple[Option, ...]:
-        return tuple(Option(label, [*self.ids(label), self.end]) for label in self.labels)
 
     def ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -106,6 +71,11 @@ class Encoder:
             )
         return self.tokenizer.eos_token_id
 
+    @property
+    def pad(self) -> int:
+        tokenizer = self.tokenizer
+        return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
     def prompt(self, example: Example) -> list[int]:
         """The ids a response is asked for after: chat turns by the template, plain text up to a line's end."""
         if example.messages:
@@ -115,104 +85,79 @@ class Encoder:
         text = example.text if example.text_pair is None else f"{example.text}\n{example.text_pair}"
         return self.tokenizer(text if text[-1:].isspace() else text + "\n")["input_ids"]
 
-    def read(self, example: Example) -> Row:
-        """Plain text: each token is learned that another comes before. A text that is too long loses its end."""
-        ids = [*self.front, *self.tokenizer(example.text)["input_ids"]]
-        start = max(1, len(self.front))
-        if len(ids) <= start:
-            raise ValueError(f"{example.place or 'an example'}: a text of one token, so none to predict; drop it")
-        return Row(ids[:start], ids[start : self.max_length], n_cut=max(0, len(ids) - self.max_length))
+    def fitted(self, example: Example, room: int) -> tuple[Example, Cut]:
+        """The example with a prompt of at most `room` tokens, and what it lost.
 
-    def classified(self, example: Example) -> Row:
-        room = self.max_length - len(self.front)
-        text = example.text or example.messages[-1]["content"]
-        whole = self.tokenizer(text, example.text_pair)["input_ids"]
-        encoded = self.tokenizer(text, example.text_pair, truncation=True, max_length=room)
-        segments = encoded.get("token_type_ids")
-        return Row(
-            [*self.front, *encoded["input_ids"]],
-            segments=None if segments is None else [0] * len(self.front) + segments,
-            label=float(example.completion) if self.kind == "rate" else self.labels.index(example.completion),
-            n_cut=len(whole) - len(encoded["input_ids"]),
-        )
+        A chat loses its oldest turns, but for the system's, and then sentences from the beginning of the last turn; a
+        text loses sentences from its beginning. Of a single sentence that is too long, words go. What the chat template
+        puts around the turns stays. Raises ValueError where not even the last word fits.
+        """
+        whole = len(self.prompt(example))
+        if whole <= room:
+            return example, Cut()
+        versions = shortened(example)
+        chosen = bisect_left(range(len(versions)), -room, key=lambda i: -len(self.prompt(versions[i][0])))
+        if chosen == len(versions):
+            raise ValueError(
+                f"{example.place or 'an example'}: its prompt cannot be cut to {room} tokens, which is what "
+                f"optim.max_length={self.max_length} leaves beside its answer; raise it or drop the example"
+            )
+        version, cut = versions[chosen]
+        return version, replace(cut, tokens=whole - len(self.prompt(version)))
 
-    @property
-    def pad(self) -> int:
-        tokenizer = self.tokenizer
-        return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    def rendered(self, turns: Sequence[dict[str, str]]) -> str:
+        """The text that the chat template makes of turns, up to where the assistant is to speak."""
+        return self.tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, tokenize=False)
 
+    def assistant_turns(self, example: Example) -> tuple[range, ...]:
+        """The places, in the prompt's ids, of what the assistant says in earlier turns, the end of each turn included.
 
-@dataclass(frozen=True)
-class Batch:
-    """Padded rows. labels: (B, T) token ids or IGNORED for generation; of a head (B,) classes or numbers."""
-
-    inputs: dict[str, Tensor]  # keyword arguments of the model
-    labels: Tensor
-
-    @property
-    def n_tokens(self) -> int:
-        """Real tokens, padding left out."""
-        return int(self.inputs["attention_mask"].sum())
-
-    @property
-    def n_labelled(self) -> int:
-        return len(self.labels) if self.labels.dim() == 1 else int((self.labels != IGNORED).sum())
-
-
-def collate(rows: Sequence[Row], pad: int, device: torch.device) -> Batch:
-    """A training batch, padded on the right."""
-    ids = [row.prompt + row.response for row in rows]
-    inputs = {
-        "input_ids": padded(ids, pad, device),
-        "attention_mask": padded([[1] * len(row) for row in ids], 0, device),
-    }
-    segments = [row.segments for row in rows if row.segments is not None]
-    if segments:
-        inputs["token_type_ids"] = padded(segments, 0, device)
-    told = [row.label for row in rows if row.label is not None]
-    if told:
-        return Batch(inputs, torch.tensor(told, device=device))
-    labels = [[IGNORED] * len(row.prompt) + row.response for row in rows]
-    return Batch(inputs, padded(labels, IGNORED, device))
+        Raises ValueError where the template writes earlier turns otherwise than it wrote them as the last one.
+        """
+        turns = example.messages
+        spoken = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+        if not spoken:
+            return ()
+        whole = self.rendered(turns)
+        encoded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+        places = []
+        for i in spoken:
+            before, content = self.rendered(turns[:i]), turns[i]["content"].strip()
+            start = whole.find(content, len(before))
+            if not whole.startswith(before) or start < 0 or whole[len(before) : start].strip():
+                raise ValueError(
+                    f"{example.place or 'an example'}: the chat template does not keep turn {i + 1} as it was asked "
+                    "for, so loss_on=all cannot find what to learn there; use loss_on=last"
+                )
+            stop = start + len(content)
+            inside = [k for k, (a, b) in enumerate(encoded["offset_mapping"]) if a < stop and b > len(before)]
+            after = inside[-1] + 1
+            ends = after < len(encoded["input_ids"]) and encoded["input_ids"][after] == self.end
+            places.append(range(inside[0], after + ends))
+        return tuple(places)
 
 
-def by_length(rows: Sequence[Row], pass_tokens: int = 256) -> list[list[Row]]:
-    """The rows in groups of like length, cut so that Σ (rows · longest + pass_tokens) over the groups is least.
-
-    pass_tokens: how many tokens a forward and backward of its own is held to cost; of SmolLM2 on one core, one that
-    takes 0.25 s beside 4 ms a token, it is 64. More keeps an ordinary batch, whose lengths are near, whole.
-    """
-    rows = sorted(rows, key=lambda row: row.n_tokens)
-    least, cuts = [0], [0]  # of the first i rows: their cost, and where their last group begins
-    for i, longest in enumerate((row.n_tokens for row in rows), 1):
-        costs = [least[j] + (i - j) * longest + pass_tokens for j in range(i)]
-        least.append(min(costs))
-        cuts.append(costs.index(least[-1]))
-    groups, stop = [], len(rows)
-    while stop:
-        groups.append(rows[cuts[stop] : stop])
-        stop = cuts[stop]
-    return groups
-
-
-def padded(lists: Sequence[Sequence[int]], value: int, device: torch.device, left: bool = False) -> Tensor:
-    """(B, T): the lists, filled up with `value` to the longest."""
-    longest = max(map(len, lists))
-    fills = [[value] * (longest - len(row)) for row in lists]
-    full = [[*fill, *row] if left else [*row, *fill] for row, fill in zip(lists, fills)]
-    return torch.tensor(full, dtype=torch.long, device=device)
+def shortened(example: Example) -> list[tuple[Example, Cut]]:
+    """Ever shorter versions of an example's prompt: fewer turns, then fewer sentences, then fewer words."""
+    versions: list[tuple[Example, Cut]] = []
+    n_turns = 0
+    if example.messages:
+        n_system = next((i for i, turn in enumerate(example.messages) if turn["role"] != "system"), 0)
+        system, others = example.messages[:n_system], example.messages[n_system:]
+        # A template may insist that the user begins.
+        for start in (i for i in range(1, len(others)) if others[i]["role"] == "user"):
+            example, n_turns = replace(example, messages=(*system, *others[start:])), start
+            versions.append((example, Cut(turns=n_turns)))
+    for text, n_sentences in endings(example.messages[-1]["content"] if example.messages else example.text):
+        last = ({**example.messages[-1], "content": text},) if example.messages else ()
+        version = replace(example, messages=(*example.messages[:-1], *last), text="" if last else text)
+        versions.append((version, Cut(n_turns, n_sentences)))
+    return versions
 
 
-def indices(step: int, batch_size: int, n_examples: int, seed: int) -> list[int]:
-    """Which examples make the batch of a step (from 0): a function of its arguments, so any step can be resumed.
-
-    The examples come in epochs, each in an order of its own drawn from the seed.
-    """
-    found: list[int] = []
-    position = step * batch_size
-    while len(found) < batch_size:
-        epoch, start = divmod(position + len(found), n_examples)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        order = torch.randperm(n_examples, generator=generator).tolist()
-        found += order[start : start + batch_size - len(found)]
-    return found
+def endings(text: str) -> list[tuple[str, int]]:
+    """The text without its first sentences, with how many these are; then the last sentence without its first words."""
+    starts = [match.end() for match in SENTENCE_END.finditer(text) if text[match.end() :].strip()]
+    last = starts[-1] if starts else 0
+    words = [last + match.end() for match in WORD_END.finditer(text[last:]) if text[last + match.end() :].strip()]
+    return [(text[start:], n) for n, start in enumerate(starts, 1)] + [(text[start:], len(starts)) for start in words]

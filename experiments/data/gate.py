@@ -14,31 +14,41 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Protocol
 from unicodedata import normalize
 
 import numpy as np
 
-from experiments.data.encode import Encoder
+from experiments.data.encode import Encoded
 from experiments.data.findings import KINDS, SHOWN, Finding, Findings, excerpt
 from experiments.data.near_duplicates import near_duplicates as closest
 from experiments.data.text_faults import faults
-from experiments.tasks.base import Example, TaskData
+from experiments.tasks.base import TRAITS, Example, TaskData, Traits
 
 PARTS = ("train", "val", "test")
 IMBALANCE = 10  # times as many examples of the most frequent label as of the rarest
 QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
 
+class Encodes(Protocol):
+    """What the gate asks of a run's objective (experiments/objectives/base.py)."""
+
+    writes: ClassVar[bool]
+
+    def encode(self, example: Example) -> Encoded: ...
+    def scorable(self, example: Example) -> bool: ...
+
+
 def check(
-    data: TaskData, encoder: Encoder | None = None, near_duplicates: bool = True, max_new_tokens: int | None = None
+    data: TaskData, objective: Encodes | None = None, near_duplicates: bool = True, max_new_tokens: int | None = None
 ) -> Findings:
     """Everything that KINDS lists, for the three parts of a task.
 
-    encoder: the run's; it adds the lengths in tokens, and finds what its max_length cuts or cannot hold.
+    objective: the run's; it adds the lengths in tokens, and finds what optim.max_length cuts or cannot hold.
     max_new_tokens: what an answer may be long when it is written.
     """
-    writes = data.kind in ("generate", "rate") and encoder is not None and not encoder.head
+    traits = TRAITS[data.kind]
+    writes = objective is not None and objective.writes
     entries = [Entry(p, i, e, data.kind) for p in PARTS for i, e in enumerate(getattr(data, p))]
     sizes = {part: len(getattr(data, part)) for part in PARTS}
     findings = Findings(data.name, data.kind, sizes)
@@ -47,16 +57,16 @@ def check(
     findings.found += shared_groups(entries)
     if near_duplicates:
         findings.found += near(entries)
-    if data.kind == "classify":
+    if traits.labelled:
         findings.labels = {p: dict(Counter(e.completion for e in getattr(data, p)).most_common()) for p in PARTS}
         findings.found += label_faults(entries, findings.labels)
     findings.lengths = lengths(entries)
-    if data.kind == "rate":
+    if traits.number:
         for part in findings.lengths:
             findings.lengths[part]["number"] = quantiles([float(e.completion) for e in getattr(data, part)])
-    if encoder is not None:
-        counted, found = tokens(entries, encoder, max_new_tokens if writes else None)
-        findings.found += found
+    if objective is not None:
+        counted, faulty = tokens(entries, objective, max_new_tokens if writes else None)
+        findings.found += faulty
         for part, numbers in counted.items():
             findings.lengths[part]["tokens"] = quantiles(numbers)
     left_out = {
@@ -64,12 +74,12 @@ def check(
         "not_utf8": True,
         "near_duplicate": not near_duplicates,
         "near_leak": not near_duplicates,
-        "truncated": encoder is None,
-        "does_not_fit": encoder is None,
+        "truncated": objective is None,
+        "does_not_fit": objective is None,
         "answer_too_long": not writes or max_new_tokens is None,
-        "answer_not_a_choice": data.kind != "choose",
-        "repeated_choice": data.kind != "choose",
-    } | dict.fromkeys(("unknown_label", "missing_label", "imbalance"), data.kind != "classify")
+        "answer_not_a_choice": not traits.choices,
+        "repeated_choice": not traits.choices,
+    } | dict.fromkeys(("unknown_label", "missing_label", "imbalance"), not traits.labelled)
     findings.looked_for = tuple(kind for kind in KINDS if not left_out.get(kind))
     return findings
 
@@ -82,6 +92,10 @@ class Entry:
     index: int
     example: Example
     kind: str
+
+    @property
+    def traits(self) -> Traits:
+        return TRAITS[self.kind]
 
     @property
     def place(self) -> str:
@@ -136,10 +150,10 @@ def own_faults(entry: Entry) -> Iterator[Finding]:
     e = entry.example
     asked = [turn["content"] for turn in e.messages] or [e.text]
     if not all(text.strip() for text in asked):
-        yield entry.finding("empty", "the prompt is empty" if entry.kind != "text" else "the text is empty")
-    if entry.kind != "text" and not e.completion.strip():
+        yield entry.finding("empty", "the prompt is empty" if entry.traits.prompted else "the text is empty")
+    if entry.traits.prompted and not e.completion.strip():
         yield entry.finding("empty", "the answer is empty")
-    if entry.kind == "choose":
+    if entry.traits.choices:
         if e.choices.count(e.completion) != 1:
             yield entry.finding("answer_not_a_choice", f"answer {e.completion!r}, choices {list(e.choices)}")
         elif len(set(e.choices)) < len(e.choices):
@@ -155,7 +169,7 @@ def repeated(entries: Sequence[Entry]) -> Iterator[Finding]:
         parts = seen[entry.question]
         for part, answers in parts.items():
             if part != entry.part:
-                same = entry.answer in answers or entry.kind == "text"
+                same = entry.answer in answers or not entry.traits.prompted
                 other = answers.get(entry.answer) or next(iter(answers.values()))
                 what = f"stands in {entry.part} and in {part}"
                 yield entry.finding("leak", what if same else f"{what}, with another answer", other)
@@ -164,9 +178,10 @@ def repeated(entries: Sequence[Entry]) -> Iterator[Finding]:
             yield entry.finding("exact_duplicate", f"twice in {entry.part}", answers[entry.answer])
         elif answers and not any(entry.accepts(other) or other.accepts(entry) for other in answers.values()):
             first = next(iter(answers.values()))
-            certain = entry.kind in ("classify", "choose")  # a text to write may have more than one good answer
             message = f"one prompt, two answers: {excerpt(first.answer)} and {excerpt(entry.answer)}"
-            yield entry.finding("conflicting_answers", message, first, "error" if certain else "warning")
+            yield entry.finding(
+                "conflicting_answers", message, first, "error" if entry.traits.one_answer else "warning"
+            )
         answers.setdefault(entry.answer, entry)
 
 
@@ -193,14 +208,14 @@ def near(entries: Sequence[Entry]) -> Iterator[Finding]:
         if own not in known:
             known.add(own)
             fresh.append(entry)
-    written = [("\n".join(e.question), e.answer) if e.kind == "generate" else ("\n".join(e.question),) for e in fresh]
+    written = [("\n".join(e.question), e.answer) if e.traits.free_text else ("\n".join(e.question),) for e in fresh]
     for pair in closest(written, [entry.part for entry in fresh]):
         entry, other = fresh[pair.index], fresh[pair.other]
         if entry.question == other.question:
             continue  # a leak or a conflict
         here, there = apart(entry.last_turn, other.last_turn)
         message = f"{pair.likeness:.2f} alike: {there}"
-        if entry.kind in ("classify", "choose") and entry.answer != other.answer:
+        if entry.traits.one_answer and entry.answer != other.answer:
             message += f" (answered {other.answer!r}; here {entry.answer!r})"
         found = entry.finding("near_duplicate" if entry.part == other.part else "near_leak", message, other)
         yield replace(found, excerpt=here)
@@ -240,7 +255,7 @@ def written(e: Example) -> str:
 
 
 def tokens(
-    entries: Sequence[Entry], encoder: Encoder, longest: int | None
+    entries: Sequence[Entry], objective: Encodes, longest: int | None
 ) -> tuple[dict[str, list[int]], list[Finding]]:
     """Tokens of the examples of each part before any cut, and the examples that are cut or do not fit at all.
 
@@ -249,16 +264,18 @@ def tokens(
     counted: dict[str, list[int]] = defaultdict(list)
     found = []
     for entry in entries:
-        if encoder.head and entry.kind == "classify" and entry.example.completion not in encoder.labels:
-            continue  # an unknown_label
+        if not objective.scorable(entry.example):
+            continue  # label_faults reports it
         try:
-            row = encoder.row(entry.example)
+            row = objective.encode(entry.example)
         except ValueError as error:
             found.append(entry.finding("does_not_fit", str(error).removeprefix(f"{entry.example.place}: ")))
             continue
-        counted[entry.part].append(row.n_tokens + row.n_cut)
-        if row.n_cut:
-            found.append(entry.finding("truncated", f"{row.n_cut} of {row.n_tokens + row.n_cut} tokens are cut off"))
+        counted[entry.part].append(row.n_tokens + row.cut.tokens)
+        if row.cut.tokens:
+            found.append(
+                entry.finding("truncated", f"{row.cut.tokens} of {row.n_tokens + row.cut.tokens} tokens are cut off")
+            )
         if longest is not None and entry.part != "train" and len(row.response) > longest:
             message = f"its answer has {len(row.response)} tokens, eval.max_new_tokens={longest}"
             found.append(entry.finding("answer_too_long", message))

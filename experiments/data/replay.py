@@ -1,7 +1,7 @@
 """Replay: examples of general text or of earlier tasks between those of the task, against forgetting.
 
     replay = load(config.data, data, head=False)
-    rows = [*encoder.rows(data.train), *replay.rows(encoder)]
+    rows = [*objective.rows(data.train), *replayed_rows]
     order = replay.mixture(len(data.train), seed)
     batch = [rows[i] for i in order.indices(step, batch_size)]
 
@@ -12,14 +12,15 @@ stand in the place of examples of the task: the steps stay as many.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from experiments.config.compose import task_config
 from experiments.config.schema import DataConfig
-from experiments.data.encode import Encoder, Row, indices
+from experiments.data.batch import indices
 from experiments.data.gate import Entry
 from experiments.data.record_files import Records
 from experiments.tasks import load_task
@@ -56,6 +57,12 @@ class Mixture:
         return [n_places - total, *((total - source + n - 1) // n for source in range(n))]
 
 
+class Learns(Protocol):
+    """What is asked of a run's objective here (experiments/objectives/base.py)."""
+
+    def check_replayed(self, entry: str, kind: str, examples: Sequence[Example], task: str) -> None: ...
+
+
 @dataclass(frozen=True)
 class Source:
     entry: str  # as data.replay_from has it
@@ -66,10 +73,6 @@ class Source:
     def sha256(self) -> str:
         return content_sha256(self.examples)
 
-    def encoder(self, task: Encoder) -> Encoder:
-        """A decoder learns each source as it would as a task; a head has the classes of the task."""
-        return task if task.head else replace(task, kind=self.kind, labels=())
-
 
 @dataclass(frozen=True)
 class Replay:
@@ -77,10 +80,6 @@ class Replay:
 
     share: Fraction
     sources: tuple[Source, ...]
-
-    def rows(self, encoder: Encoder) -> list[Row]:
-        """The rows of all sources, in the numbering of Mixture. encoder: the task's."""
-        return [row for source in self.sources for row in source.encoder(encoder).rows(source.examples)]
 
     def mixture(self, n_task: int, seed: int) -> Mixture:
         return Mixture(n_task, tuple(len(source.examples) for source in self.sources), self.share, seed)
@@ -108,8 +107,8 @@ class Replay:
         }  # fmt: skip
 
 
-def load(config: DataConfig, data: TaskData, head: bool) -> Replay:
-    """The sources of data.replay_from. head: the model has a classification head, which knows the task's labels alone.
+def load(config: DataConfig, data: TaskData, objective: Learns | None = None) -> Replay:
+    """The sources of data.replay_from. objective: the run's, which may not be able to learn them beside the task.
 
     An entry is a path of records, all of them replayed, or a task as `task_config` reads it, whose train part is.
     Raises TaskError for a source that cannot be replayed, and for one that holds a prompt of the task's val or test.
@@ -120,8 +119,8 @@ def load(config: DataConfig, data: TaskData, head: bool) -> Replay:
         raise TaskError(f"data.replay={config.replay}: data.replay_from names nothing to replay")
     sources = tuple(source(entry) for entry in config.replay_from)
     for one in sources:
-        if head:
-            fits_head(one, data)
+        if objective is not None:
+            objective.check_replayed(one.entry, one.kind, one.examples, data.name)
         no_leak(one, data)
     return Replay(Fraction(str(config.replay)), sources)
 
@@ -140,21 +139,6 @@ def source(entry: str) -> Source:
         )
     data = records.data()
     return Source(entry, data.kind, data.train)
-
-
-def fits_head(source: Source, data: TaskData) -> None:
-    if source.kind != data.kind:
-        raise TaskError(
-            f"data.replay_from={source.entry}: its examples are of the kind {source.kind!r}, and a model with a "
-            f"classification head learns {data.kind!r} alone; replay classified examples, or take a decoder"
-        )
-    if data.kind == "rate":
-        return
-    if strange := sorted({e.completion for e in source.examples} - set(data.labels)):
-        raise TaskError(
-            f"data.replay_from={source.entry}: label {strange[0]!r} is none of the {len(data.labels)} labels of "
-            f"task={data.name}, which the classification head is made for; map it to one of them, or take a decoder"
-        )
 
 
 def no_leak(source: Source, data: TaskData) -> None:

@@ -17,10 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import deltatune as dt
 from experiments.config.schema import Trains
-from experiments.data.encode import Encoder, Row, collate
-from experiments.evaluation.writing import write
+from experiments.data.encode import Encoded
+from experiments.data.reader import Reader
 from experiments.models.weights import NAME, load_in_place
-from experiments.training.loss import loss_sum
+from experiments.objectives.base import Objective
+from experiments.objectives.generation import written
 
 PROMPTS, TOKENS = 4, 16  # of the generation whose speed is taken
 SWITCHES = 5  # the median of so many
@@ -49,34 +50,31 @@ def _switch(model: nn.Module, trains: Trains, file: Path) -> None:
         load_in_place(model, file)
 
 
-def generate_tokens_per_s(
-    model: nn.Module, trains: Trains, encoder: Encoder, rows: Sequence[Row], device: torch.device
-) -> dict[str, float | None]:
+def generate_tokens_per_s(reader: Reader, trains: Trains, rows: Sequence[Encoded]) -> dict[str, float | None]:
     """New tokens a second over a small batch of prompts, as the model is and with the delta merged into its weights.
 
     None for a model that writes no text, and for "merged" where the method has no merged form.
     """
-    if encoder.head:
+    if not reader.writes:
         return {"unmerged": None, "merged": None}
     prompts = [row.prompt for row in rows[:PROMPTS]]
-    write(model, encoder, prompts, device, 1)  # what happens on a first call alone
-    unmerged = speed(model, encoder, prompts, device)
+    written(reader, prompts, 1)  # what happens on a first call alone
+    unmerged = speed(reader, prompts)
     if trains is not Trains.deltas:
         return {"unmerged": unmerged, "merged": unmerged}  # it has no other form
     try:
-        with dt.merged(model, NAME):
-            return {"unmerged": unmerged, "merged": speed(model, encoder, prompts, device)}
+        with dt.merged(reader.model, NAME):
+            return {"unmerged": unmerged, "merged": speed(reader, prompts)}
     except dt.NotFoldable:
         return {"unmerged": unmerged, "merged": None}
 
 
-def speed(model: nn.Module, encoder: Encoder, prompts: Sequence[list[int]], device: torch.device) -> float:
-    return len(prompts) * TOKENS / timed(lambda: write(model, encoder, prompts, device, TOKENS), device)
+def speed(reader: Reader, prompts: Sequence[list[int]]) -> float:
+    """New tokens a second."""
+    return len(prompts) * TOKENS / timed(lambda: written(reader, prompts, TOKENS), reader.device)
 
 
-def flops(
-    model: nn.Module, encoder: Encoder, rows: Sequence[Row], n_tokens: int, device: torch.device
-) -> dict[str, Any]:
+def flops(objective: Objective, reader: Reader, rows: Sequence[Encoded], n_tokens: int) -> dict[str, Any]:
     """Floating-point operations of a training step a token, and of the training's n_tokens.
 
     Counted by torch's flop counter, a multiply-add as two, on forward and backward of the training example of median
@@ -84,14 +82,15 @@ def flops(
     count; what is computed twice, as in gradient checkpointing, counts twice. Without anything to train: a forward.
     """
     row = sorted(rows, key=lambda r: r.n_tokens)[len(rows) // 2]
-    batch = collate([row], encoder.pad, device)
+    model, device = reader.model, reader.device
+    batch = objective.collate([row], device)
     trained = [p for p in model.parameters() if p.requires_grad]
     model.train(bool(trained))
     cuda = [device] if device.type == "cuda" else []
     counter = FlopCounterMode(display=False)
     with plain_kernels(), torch.random.fork_rng(cuda), sdpa_kernel(SDPBackend.MATH), counter:
         with torch.set_grad_enabled(bool(trained)):
-            loss = loss_sum(model, batch)
+            loss = objective.loss_sum(model, batch)
         if trained:
             torch.autograd.grad(loss, trained, allow_unused=True)
     model.eval()

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,16 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 import deltatune as dt
 from experiments.config.compose import task_config
 from experiments.config.schema import Check, Config
-from experiments.data.encode import Encoder
 from experiments.data.gate import Entry
+from experiments.data.reader import Reader
 from experiments.evaluation import probes
 from experiments.evaluation.answers import answers
 from experiments.evaluation.probes import Written
+from experiments.objectives import objective_class
 from experiments.support.cache import cached
 from experiments.tasks import general, jsonl, load_task
 from experiments.tasks.base import Example, TaskData, TaskError
@@ -50,37 +50,33 @@ class Base:
     tasks: dict[str, tuple[TaskData, list[float]]] = field(default_factory=dict)  # and the score of each example
 
 
-def before(
-    config: Config, model: nn.Module, encoder: Encoder, device: torch.device, learned: Sequence[Example] = ()
-) -> Base:
+def before(config: Config, reader: Reader, learned: Sequence[Example] = ()) -> Base:
     """The base's figures, out of the cache or taken now. The global random state stays as it was.
 
-    model, encoder: as loaded, before a delta and its reserved ids. learned: all that will be trained on; raises
+    reader: of the model as loaded, before a delta and its reserved ids. learned: all that will be trained on; raises
     TaskError where a probe is among it, unless data.check is not to stop the run.
     """
     wanted = config.forgetting
     given = general_texts(config)
     places = {_asked(example): example.place for example in learned} if config.data.check is Check.error else {}
     unlearned(f"forgetting.text={wanted.text or 'general'}", [Example(text=text) for text in given], places)
-    ids = [encoder.tokenizer(text)["input_ids"][:TEXT_TOKENS] for text in given]
+    ids = [reader.encoder.tokenizer(text)["input_ids"][:TEXT_TOKENS] for text in given]
     ids = [text for text in ids if len(text) > 1]  # a single token has nothing to be foreseen from
     if not ids:
         raise TaskError(f"forgetting.text={wanted.text}: no text of two tokens or more; give longer ones")
-    base, kept = Base(ids[: wanted.n_text]), Kept(model, encoder.head, device)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        if encoder.head:
-            base.features = kept(
-                "features", base.texts, lambda file: keep_features(file, model, encoder, base.texts, device)
-            )
+    base, kept = Base(ids[: wanted.n_text]), Kept(reader)
+    with torch.random.fork_rng([reader.device] if reader.device.type == "cuda" else []):
+        if not reader.writes:
+            base.features = kept("features", base.texts, lambda file: keep_features(file, reader, base.texts))
             return base
-        base.nll = kept.numbers("text", base.texts, lambda: probes.text_nll(model, encoder, base.texts, device))
+        base.nll = kept.numbers("text", base.texts, lambda: probes.text_nll(reader, base.texts))
         starts = ids[: wanted.n_kl]
-        base.written = kept("written", starts, lambda file: keep_written(file, model, encoder, starts, device))
+        base.written = kept("written", starts, lambda file: keep_written(file, reader, starts))
         for entry in wanted.tasks:
             task = task_config(entry)
             data = load_task(task, seed=task.seed)
             unlearned(f"forgetting.tasks={entry}", data.test[: wanted.n_examples], places)
-            base.tasks[entry] = data, scored_by_base(config, kept, model, encoder, data, device)
+            base.tasks[entry] = data, scored_by_base(config, kept, reader, data)
     return base
 
 
@@ -100,42 +96,33 @@ def _asked(example: Example) -> tuple[Any, ...]:
     return entry.question, entry.answer
 
 
-def scored_by_base(
-    config: Config, kept: Kept, model: nn.Module, encoder: Encoder, data: TaskData, device: torch.device
-) -> list[float]:
+def scored_by_base(config: Config, kept: Kept, reader: Reader, data: TaskData) -> list[float]:
     """The base's score of each of another task's examples."""
     how = [config.optim.max_length, config.eval.batch_size, config.eval.max_new_tokens]
     what = [data.sha256, data.metric, config.forgetting.n_examples, *how]
-    return kept.numbers(f"task-{data.name}", what, lambda: scored(config, model, encoder, data, device))
+    return kept.numbers(f"task-{data.name}", what, lambda: scored(config, reader, data))
 
 
-def after(
-    config: Config,
-    base: Base,
-    model: nn.Module,
-    encoder: Encoder,
-    device: torch.device,
-    known: dict[str, list[float]],
-) -> dict[str, Any]:
-    """The result's part on forgetting. encoder: with a delta's reserved ids.
+def after(config: Config, base: Base, reader: Reader, known: dict[str, list[float]]) -> dict[str, Any]:
+    """The result's part on forgetting. reader: with a delta's reserved ids.
 
     known: scores of every test example that the run has taken already, by the hash of the task's data.
     """
     if base.features is not None:
-        return encoder_drift(base, model, encoder, device)
+        return encoder_drift(base, reader)
     n_tokens = [len(text) - 1 for text in base.texts]
-    nll = probes.text_nll(model, encoder, base.texts, device)
+    nll = probes.text_nll(reader, base.texts)
     kl, n_written = [], 0
     with safe_open(str(base.written), framework="pt") as file:
         texts = [Written(**text) for text in json.loads(file.metadata()["texts"])]
-        for i, logits in enumerate(probes.logits_of(model, encoder, texts, device)):
-            kl.append(probes.kl_sum(file.get_tensor(str(i)).to(device), logits))
+        for i, logits in enumerate(probes.logits_of(reader, texts)):
+            kl.append(probes.kl_sum(file.get_tensor(str(i)).to(reader.device), logits))
             n_written += len(texts[i].own)
     if not all(map(math.isfinite, [*nll, *kl])):
         raise NotFinite("after the training the model gives NaN on the probes of forgetting; lower optim.lr")
     tasks = {}
     for name, (data, earlier) in base.tasks.items():
-        scores = known.get(data.sha256) or scored(config, model, encoder, data, device)
+        scores = known.get(data.sha256) or scored(config, reader, data)
         means = [sum(each[: len(earlier)]) / len(earlier) for each in (earlier, scores)]
         tasks[name] = {"before": means[0], "after": means[1], "metric": data.metric, "n_examples": len(earlier)}
     return {
@@ -161,9 +148,9 @@ def after(
     }
 
 
-def encoder_drift(base: Base, model: nn.Module, encoder: Encoder, device: torch.device) -> dict[str, Any]:
+def encoder_drift(base: Base, reader: Reader) -> dict[str, Any]:
     assert base.features is not None
-    drift = probes.drift(load_file(base.features)["features"], probes.features(model, encoder, base.texts, device))
+    drift = probes.drift(load_file(base.features)["features"], probes.features(reader, base.texts))
     if not all(map(math.isfinite, drift)):
         raise NotFinite("after the training the encoder's features are NaN; lower optim.lr")
     return {
@@ -182,12 +169,12 @@ def perplexity(nll: float, n_tokens: int) -> float:
     return math.exp(min(nll / n_tokens, 709.0))
 
 
-def scored(config: Config, model: nn.Module, encoder: Encoder, data: TaskData, device: torch.device) -> list[float]:
+def scored(config: Config, reader: Reader, data: TaskData) -> list[float]:
     """The score of each of the first test examples of another task."""
     examples = data.test[: config.forgetting.n_examples]
-    encoder = replace(encoder, kind=data.kind, labels=data.labels)
-    said = answers(model, encoder, encoder.rows(examples), config.eval, device, config.log_every)
-    return data.score(examples, said).each
+    objective = objective_class(data.kind, task_head=False)(reader.encoder, data.labels)
+    predictions = answers(objective, reader, objective.rows(examples), config.eval, config.log_every)
+    return data.score(examples, predictions).each
 
 
 # ---------------------------------------------------------------- texts
@@ -222,9 +209,10 @@ def texts_of(path: Path) -> list[str]:
 class Kept:
     """Files in the cache that are a function of the base, where it computes, and what it is asked."""
 
-    def __init__(self, model: nn.Module, head: bool, device: torch.device) -> None:
-        # A classifier's head is new and random; the base is what is under it.
-        under: Any = model.base_model if head else model
+    def __init__(self, reader: Reader) -> None:
+        model, device = reader.model, reader.device
+        # A task head is new and random; the base is what is under it.
+        under: Any = model if reader.writes else model.base_model
         self.base = [
             FORMAT,
             dt.fingerprint(under),
@@ -248,18 +236,14 @@ def _write(file: Path, numbers: list[float]) -> None:
     file.write_text(json.dumps(numbers, allow_nan=False))
 
 
-def keep_written(
-    file: Path, model: nn.Module, encoder: Encoder, starts: Sequence[list[int]], device: torch.device
-) -> None:
+def keep_written(file: Path, reader: Reader, starts: Sequence[list[int]]) -> None:
     """Texts that the base writes, and its logits on them: T × V numbers a text in its own dtype, so that they are exact
     and those of an unchanged model are the same to the bit. They let KL be taken where the base is gone, as after
     full fine-tuning, and one text at a time."""
-    texts = probes.written(model, encoder, starts, device)
-    logits = {str(i): t.cpu().contiguous() for i, t in enumerate(probes.logits_of(model, encoder, texts, device))}
+    texts = probes.continuations(reader, starts)
+    logits = {str(i): t.cpu().contiguous() for i, t in enumerate(probes.logits_of(reader, texts))}
     save_file(logits, file, {"texts": json.dumps([asdict(text) for text in texts])})
 
 
-def keep_features(
-    file: Path, model: nn.Module, encoder: Encoder, texts: Sequence[list[int]], device: torch.device
-) -> None:
-    save_file({"features": probes.features(model, encoder, texts, device)}, file)
+def keep_features(file: Path, reader: Reader, texts: Sequence[list[int]]) -> None:
+    save_file({"features": probes.features(reader, texts)}, file)

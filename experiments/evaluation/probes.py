@@ -1,7 +1,6 @@
 """What is measured of a model to see what it has kept: likelihood of texts, distance from its base, features' drift.
 
-Legend: T tokens, V vocabulary, D width. An encoder's `front`, the reserved ids of a trained prompt, stands before every
-text.
+Legend: T tokens, V vocabulary, D width. The reserved ids of a trained prompt, encoder.front, stand before every text.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from experiments.data.encode import Encoder, Row, collate
-from experiments.evaluation.writing import write
-from experiments.training.loss import loss_sum
+from experiments.data.encode import Encoded
+from experiments.data.reader import Reader
+from experiments.objectives.generation import written
+from experiments.objectives.plain_text import PlainText
 
 PROMPT_TOKENS, WRITTEN_TOKENS = 8, 48  # the model goes on from the first tokens of a text with so many of its own
 
@@ -30,14 +30,15 @@ class Written:
 
 
 @torch.no_grad()
-def text_nll(model: nn.Module, encoder: Encoder, texts: Sequence[list[int]], device: torch.device) -> list[float]:
+def text_nll(reader: Reader, texts: Sequence[list[int]]) -> list[float]:
     """Of each text of ids, the summed −log p of every token after the first; a model that diverged may give NaN."""
-    model.eval()
-    rows = [Row([*encoder.front, text[0]], text[1:]) for text in texts]
-    return [loss_sum(model, collate([row], encoder.pad, device)).item() for row in rows]
+    reader.model.eval()
+    objective = PlainText(reader.encoder)
+    rows = [Encoded([*reader.encoder.front, text[0]], text[1:]) for text in texts]
+    return [objective.loss_sum(reader.model, objective.collate([row], reader.device)).item() for row in rows]
 
 
-def written(model: nn.Module, encoder: Encoder, texts: Sequence[list[int]], device: torch.device) -> list[Written]:
+def continuations(reader: Reader, texts: Sequence[list[int]]) -> list[Written]:
     """What the model writes after the beginnings of the texts, drawn token by token from its own distribution.
 
     Sampled and not greedy, so that the mean of KL over its tokens estimates that over all that the model would write.
@@ -45,17 +46,17 @@ def written(model: nn.Module, encoder: Encoder, texts: Sequence[list[int]], devi
     prompts = [text[:PROMPT_TOKENS] for text in texts]
     torch.manual_seed(0)
     how = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-    own = write(model, encoder, prompts, device, WRITTEN_TOKENS, **how).tolist()
+    own = written(reader, prompts, WRITTEN_TOKENS, **how).tolist()
     return [Written(prompt, ids) for prompt, ids in zip(prompts, own, strict=True)]
 
 
 @torch.no_grad()
-def logits_of(model: nn.Module, encoder: Encoder, texts: Sequence[Written], device: torch.device) -> Iterator[Tensor]:
+def logits_of(reader: Reader, texts: Sequence[Written]) -> Iterator[Tensor]:
     """Of each text, one at a time, the logits (T, V) that its own tokens were chosen by, in the model's dtype."""
-    model.eval()
+    reader.model.eval()
     for text in texts:
-        ids = torch.tensor([[*encoder.front, *text.prompt, *text.own]], device=device)
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+        ids = torch.tensor([[*reader.encoder.front, *text.prompt, *text.own]], device=reader.device)
+        logits = reader.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
         yield logits[0, -len(text.own) - 1 : -1]
 
 
@@ -66,16 +67,16 @@ def kl_sum(base: Tensor, tuned: Tensor) -> float:
 
 
 @torch.no_grad()
-def features(model: nn.Module, encoder: Encoder, texts: Sequence[list[int]], device: torch.device) -> Tensor:
+def features(reader: Reader, texts: Sequence[list[int]]) -> Tensor:
     """The last hidden states' means over each text's tokens, (texts, D) in fp32."""
-    model.eval()
-    base: Any = model.base_model
-    found = []
+    reader.model.eval()
+    base: Any = reader.model.base_model
+    means = []
     for text in texts:
-        ids = torch.tensor([[*encoder.front, *text]], device=device)
+        ids = torch.tensor([[*reader.encoder.front, *text]], device=reader.device)
         hidden = base(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]  # (T, D)
-        found.append(hidden[-len(text) :].float().mean(0).cpu())
-    return torch.stack(found)
+        means.append(hidden[-len(text) :].float().mean(0).cpu())
+    return torch.stack(means)
 
 
 def drift(base: Tensor, tuned: Tensor) -> list[float]:

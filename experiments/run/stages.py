@@ -15,19 +15,22 @@ from torch import nn
 from experiments.config.identity import key
 from experiments.config.schema import Check, Config, Dtype, Part
 from experiments.data import gate, replay
-from experiments.data.encode import Encoder, Row
+from experiments.data.encode import Encoded, Encoder
+from experiments.data.reader import Reader
 from experiments.data.replay import Replay
 from experiments.evaluation import cost, forgetting
 from experiments.evaluation.answers import answers, mean_loss
-from experiments.models.load import load_model
+from experiments.models.load import has_task_head, load_model
 from experiments.models.weights import file_of, save, write_predictions
-from experiments.run.prepare import base_encoder, checkpoint_activations, prepare
+from experiments.objectives import objective_class, replayed_objective
+from experiments.objectives.base import Objective
+from experiments.run.prepare import checkpoint_activations, prepare
 from experiments.support.memory import Memory, release, resident_bytes
 from experiments.support.phase_clock import Ledger
 from experiments.tasks import load_task
 from experiments.tasks.base import Scores, TaskData
 from experiments.training.checkpoint import Checkpoints, State
-from experiments.training.loop import NotFinite, train
+from experiments.training.loop import NotFinite, Record, train
 from experiments.training.optimizer import Optimizer, groups
 from experiments.training.trackers import Trackers
 
@@ -36,28 +39,34 @@ DTYPES = {Dtype.bf16: torch.bfloat16, Dtype.fp32: torch.float32}
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """The model as it was loaded: its parameters, their bytes, and those of the process that holds it."""
+
+    n_base: int
+    base_bytes: int
+    resident_bytes: int
+
+
+@dataclass(frozen=True)
 class Subject:
     """A run ready to train: its data and its model with the method's parameters."""
 
     config: Config
     directory: Path
-    device: torch.device
     ledger: Ledger
     data: TaskData
-    model: nn.Module
-    encoder: Encoder
-    rows: dict[str, list[Row]]  # of the parts train, val, test
+    reader: Reader
+    objective: Objective
+    rows: dict[str, list[Encoded]]  # by split: train, val, test
     replay: Replay
     findings: gate.Findings | None  # None: nobody looked
     base: forgetting.Base | None
     source: str  # of the model's weights
-    n_base: int  # parameters of the model as loaded
-    base_bytes: int  # and their size
-    resident_bytes: int  # of the process with the model loaded, and nothing put in
+    sizes: Sizes
 
     @property
     def trained(self) -> list[nn.Parameter]:
-        return [p for p in self.model.parameters() if p.requires_grad]
+        return [p for p in self.reader.model.parameters() if p.requires_grad]
 
 
 def measured(
@@ -77,85 +86,86 @@ def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledg
     """The data, the model, the base's figures, and the method's parameters put in."""
     with ledger("data"):
         data = load_task(config.task, seed=config.task.seed)
-        parts = {"train": data.train, "val": data.val, "test": data.test}
-        if empty := [part for part, examples in parts.items() if not examples]:
+        splits = {"train": data.train, "val": data.val, "test": data.test}
+        if empty := [split for split, examples in splits.items() if not examples]:
             raise ValueError(f"task={data.name} has no examples in {', '.join(empty)}; give it some, or raise task.n_*")
     with ledger("load"):
-        loaded = load_model(config.model, dtype=DTYPES[config.model.dtype], device=device, labels=data.outputs)
-        model = loaded.model
-        model.requires_grad_(False)
-        for p in model.parameters():  # so that weights mapped from a file are in memory before training is measured
-            p.sum()
-        sizes = [(p.numel(), p.numel() * p.element_size()) for p in model.parameters()]
-        resident = resident_bytes()
+        chosen = objective_class(data.kind, has_task_head(config.model), config.objective)
+        dtype, outputs = DTYPES[config.model.dtype], chosen.outputs(data)
+        loaded = load_model(config.model, dtype=dtype, device=device, outputs=outputs)
+        sizes = frozen_sizes(loaded.model)
     with ledger("data"):
-        plain = base_encoder(config, loaded, data)
-        findings = checked(config, data, plain)
-        replayed = replay.load(config.data, data, head=loaded.head)
+        objective = chosen(Encoder(loaded.tokenizer, config.optim.max_length), data.labels, config.loss_on)
+        findings = checked(config, data, objective)
+        replayed = replay.load(config.data, data, objective)
     base = None
     if config.forgetting.enabled:
         with ledger("forgetting"):
             learned = [*data.train, *(example for one in replayed.sources for example in one.examples)]
-            base = forgetting.before(config, model, plain, device, learned)
+            base = forgetting.before(config, Reader(loaded.model, objective.encoder, device), learned)
     with ledger("inject"):
-        encoder = prepare(config, loaded, data, device)
+        objective = prepare(config, loaded, data, objective, device)
     with ledger("data"):
-        rows = {part: encoder.rows(examples) for part, examples in parts.items()}
+        rows = {split: objective.rows(examples) for split, examples in splits.items()}
+    reader = Reader(loaded.model, objective.encoder, device)
     return Subject(
-        *(config, directory, device, ledger, data, model, encoder, rows, replayed, findings, base, loaded.source),
-        n_base=sum(n for n, _ in sizes),
-        base_bytes=sum(n_bytes for _, n_bytes in sizes),
-        resident_bytes=resident,
+        *(config, directory, ledger, data, reader, objective, rows, replayed, findings, base, loaded.source, sizes)
     )
 
 
-def checked(config: Config, data: TaskData, encoder: Encoder) -> gate.Findings | None:
+def frozen_sizes(model: nn.Module) -> Sizes:
+    """Freeze the model, have its weights in memory, and measure it."""
+    model.requires_grad_(False)
+    for p in model.parameters():  # weights mapped from a file are read now, before training is measured
+        p.sum()
+    counts = [(p.numel(), p.numel() * p.element_size()) for p in model.parameters()]
+    return Sizes(sum(n for n, _ in counts), sum(n_bytes for _, n_bytes in counts), resident_bytes())
+
+
+def checked(config: Config, data: TaskData, objective: Objective) -> gate.Findings | None:
     """What is wrong with the data; raises findings.DataError where that makes the numbers wrong, unless told not to."""
     if config.data.check is Check.off:
         return None
-    findings = gate.check(data, encoder, config.data.near_duplicates, config.eval.max_new_tokens)
+    findings = gate.check(data, objective, config.data.near_duplicates, config.eval.max_new_tokens)
     findings.enforce(config.data.check)
     return findings
 
 
 def trained(subject: Subject, memory: Memory, trackers: Trackers) -> State:
     """Train to the last step, or find it done."""
-    config, model, device = subject.config, subject.model, subject.device
+    config, model, device = subject.config, subject.reader.model, subject.reader.device
     if not subject.trained:
         return State()
     if config.optim.gradient_checkpointing:
         checkpoint_activations(model)
     with subject.ledger("cost"):
         release()  # what the probes and the data have used and no longer need
-        memory.begin(subject.resident_bytes)
+        memory.begin(subject.sizes.resident_bytes)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
     with subject.ledger("data"):
         identity = f"{key(config)}-{subject.data.sha256[:16]}{subject.replay.sha256[:16]}"
-        rows = [*subject.rows["train"], *subject.replay.rows(subject.encoder)]
+        rows = list(subject.rows["train"])
+        for source in subject.replay.sources:
+            rows += replayed_objective(subject.objective, source.kind).rows(source.examples)
         order = subject.replay.mixture(len(subject.data.train), config.seed)
     with subject.ledger("optimizer"):
         optimizer = Optimizer(*groups(model), config.optim)
-    return train(
-        model,
-        optimizer,
-        rows,
-        order.indices,
-        config.optim,
-        pad=subject.encoder.pad,
-        device=device,
+    record = Record(
         checkpoints=Checkpoints(subject.directory / CHECKPOINTS, identity),
         metrics=subject.directory / "metrics.jsonl",
         memory=memory,
-        ledger=subject.ledger,
+        clock=subject.ledger,
         log_every=config.log_every,
         follow=trackers.log,
     )
+    return train(subject.reader, subject.objective, optimizer, rows, order.indices, config.optim, record)
 
 
 def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
     """Save, evaluate, probe; every number of the run."""
-    config, model, data, ledger, device = subject.config, subject.model, subject.data, subject.ledger, subject.device
+    config, data, ledger, reader = subject.config, subject.data, subject.ledger, subject.reader
+    model, device = reader.model, reader.device
     with ledger("save"):
         delta_bytes = save(config, subject.directory, model)
     with ledger("evaluate"):
@@ -164,15 +174,14 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
     if subject.base is not None:
         with ledger("forgetting"):
             known = {} if config.eval.part is Part.val else {data.sha256: scores.each}
-            forgot = forgetting.after(config, subject.base, model, subject.encoder, device, known)
+            forgot = forgetting.after(config, subject.base, reader, known)
     with ledger("cost"):
-        flops = cost.flops(model, subject.encoder, subject.rows["train"], state.tokens, device)
+        flops = cost.flops(subject.objective, reader, subject.rows["train"], state.tokens)
         use = {
-            "generate_tokens_per_s": cost.generate_tokens_per_s(
-                model, config.method.trains, subject.encoder, subject.rows["test"], device
-            ),
+            "generate_tokens_per_s": cost.generate_tokens_per_s(reader, config.method.trains, subject.rows["test"]),
             "switch_s": cost.switch_s(model, config.method.trains, file_of(config, subject.directory), device),
         }
+    cuts = [row.cut for rows in subject.rows.values() for row in rows]
     n_trainable = sum(p.numel() for p in subject.trained)
     return {
         "metric": data.metric,
@@ -187,11 +196,11 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
         "n_test": len(scores.each),
         "parameters": {
             "trainable": n_trainable,
-            "added": sum(p.numel() for p in model.parameters()) - subject.n_base,
-            "total": subject.n_base,
-            "share": n_trainable / subject.n_base,
+            "added": sum(p.numel() for p in model.parameters()) - subject.sizes.n_base,
+            "total": subject.sizes.n_base,
+            "share": n_trainable / subject.sizes.n_base,
         },
-        "bytes": {"delta": delta_bytes, "full_copy": subject.base_bytes},
+        "bytes": {"delta": delta_bytes, "full_copy": subject.sizes.base_bytes},
         "memory": {
             "peak_bytes": max(memory.peak_bytes(), state.peak_bytes),
             "training_peak_bytes": state.peak_bytes,
@@ -207,7 +216,9 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
             "sha256": data.sha256,
             "sources": data.sources,
             **{f"n_{part}": len(rows) for part, rows in subject.rows.items()},
-            "n_truncated": sum(row.n_cut > 0 for rows in subject.rows.values() for row in rows),
+            "n_truncated": sum(cut.tokens > 0 for cut in cuts),
+            "n_turns_cut": sum(cut.turns for cut in cuts),
+            "n_sentences_cut": sum(cut.sentences for cut in cuts),
             "checks": {} if subject.findings is None else subject.findings.counts(),
             "replay": subject.replay.result(config.optim.steps, config.optim.batch_size) if subject.trained else None,
         },
@@ -219,17 +230,16 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
 def evaluated(subject: Subject) -> tuple[dict[str, float], Scores, dict[str, dict[str, float]]]:
     """The validation's metrics and loss; of the part that the run is scored on, scores and metrics by language,
     category or the like; the predictions in their file."""
-    config, model, data = subject.config, subject.model, subject.data
-    model_and_encoder, how = (model, subject.encoder), (config.eval, subject.device, config.log_every)
-    loss = mean_loss(model, subject.rows["val"], subject.encoder.pad, config.eval.batch_size, subject.device)
+    config, data, asked = subject.config, subject.data, (subject.objective, subject.reader)
+    loss = mean_loss(*asked, subject.rows["val"], config.eval.batch_size)
     if not math.isfinite(loss):
         raise NotFinite(f"after the training the validation loss is {loss}; lower optim.lr ({config.optim.lr:g})")
-    said = answers(*model_and_encoder, subject.rows["val"], *how)
+    said = answers(*asked, subject.rows["val"], config.eval, config.log_every)
     validation = data.score(data.val, said).means
     examples = data.val
     if config.eval.part is Part.test:
         examples = data.test
-        said = answers(*model_and_encoder, subject.rows["test"], *how)
+        said = answers(*asked, subject.rows["test"], config.eval, config.log_every)
     scores = data.score(examples, said)
     with subject.ledger("save"):
         write_predictions(subject.directory / "predictions.jsonl", examples, said, scores)

@@ -11,6 +11,31 @@ from typing import Any, Literal
 Kind = Literal["generate", "classify", "rate", "choose", "text"]
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What the examples of a kind of task are like, whoever learns them."""
+
+    prompted: bool = True  # there is a prompt, and an answer to it
+    labelled: bool = False  # the answer is one of a closed set, which training shows
+    choices: bool = False  # each example brings what its answer is chosen from
+    number: bool = False  # the answer is a number
+    one_answer: bool = False  # a second answer to the same prompt contradicts the first
+
+    @property
+    def free_text(self) -> bool:
+        """Whether the answer is a text that may be worded in many ways."""
+        return self.prompted and not (self.labelled or self.choices or self.number)
+
+
+TRAITS: dict[str, Traits] = {
+    "generate": Traits(),
+    "classify": Traits(labelled=True, one_answer=True),
+    "rate": Traits(number=True),
+    "choose": Traits(choices=True, one_answer=True),
+    "text": Traits(prompted=False),
+}
+
+
 class TaskError(ValueError):
     """A task that is unknown, or data that cannot be used as it is."""
 
@@ -52,10 +77,7 @@ Scorer = Callable[[Sequence[Example], Sequence[str]], Scores]
 class TaskData:
     """Three parts, and how predictions are scored.
 
-    kind: "generate": text is generated greedily. "classify": a trained head says one of `labels`, or, of a model
-    without one, the likeliest label's text as the prompt's continuation. "rate": a number, by a trained head of one
-    output or, of a model without one, as text. "choose": the choice that is likeliest a
-    byte. "text": every token is learned and predicted, and a prediction is '[nll_sum, n_tokens, n_bytes]'.
+    kind: what the examples are like, see TRAITS; how they are learned and answered, experiments/objectives says.
     """
 
     name: str
@@ -68,11 +90,6 @@ class TaskData:
     sources: dict[str, str]  # package or file -> version or sha256
     metric: str  # the main one: the mean of a number an example, higher is better
     scorer: Scorer
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """What a head for the task says, an output each; () where a head cannot do the task."""
-        return ("number",) if self.kind == "rate" else self.labels
 
     def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
         """The scores of `examples`, whose predictions stand in the same order."""

@@ -39,6 +39,22 @@ class State:
     increase_bytes: int = 0  # peak of training over the size with the model loaded
     metrics: list[dict[str, float]] = field(default_factory=list)  # a row a step
 
+    def advance(self, loss: float, lr: float, grad_norm: float, n_tokens: int, step_s: float) -> dict[str, float]:
+        """Count a step that is done; its row of metrics, whose tokens and wall_s count from the first step."""
+        self.step += 1
+        self.tokens += n_tokens
+        self.wall_s += step_s
+        row = {
+            "step": self.step,
+            "loss": loss,
+            "lr": lr,
+            "grad_norm": grad_norm,
+            "tokens": self.tokens,
+            "wall_s": self.wall_s,
+        }
+        self.metrics.append(row)
+        return row
+
 
 @dataclass(frozen=True)
 class Checkpoints:

@@ -6,130 +6,130 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from deltatune.attention import fast_attention
 from experiments.config.schema import OptimConfig
-from experiments.data.encode import Row, by_length, collate
+from experiments.data.batch import by_length
+from experiments.data.encode import Encoded
+from experiments.data.reader import Reader
+from experiments.objectives.base import Objective
 from experiments.support.files import write_text
 from experiments.support.memory import Memory
 from experiments.support.phase_clock import Ledger
 from experiments.support.progress import progress
 from experiments.training.checkpoint import Checkpoints, State
-from experiments.training.loss import loss_sum
 from experiments.training.optimizer import Optimizer, learning_rate
+
+Order = Callable[[int, int], list[int]]  # the rows of a step's batch, by the step, from 0, and the batch's size
 
 
 class NotFinite(ArithmeticError):
     """The loss or its gradient became NaN or infinite."""
 
 
+@dataclass(frozen=True)
+class Record:
+    """What is kept of a training while it runs, and who is told. metrics: the file of a row a step."""
+
+    checkpoints: Checkpoints
+    metrics: Path
+    memory: Memory
+    clock: Ledger
+    log_every: int
+    follow: Callable[[int, dict[str, float]], None]
+
+
 def train(
-    model: nn.Module,
+    reader: Reader,
+    objective: Objective,
     optimizer: Optimizer,
-    rows: Sequence[Row],
-    order: Callable[[int, int], list[int]],
+    rows: Sequence[Encoded],
+    order: Order,
     optim: OptimConfig,
-    *,
-    pad: int,
-    device: torch.device,
-    checkpoints: Checkpoints,
-    metrics: Path,
-    memory: Memory,
-    ledger: Ledger,
-    log_every: int,
-    follow: Callable[[int, dict[str, float]], None],
+    record: Record,
 ) -> State:
-    """Run, or go on to, the last step; a row of metrics a step, which `follow` is told too.
+    """Run, or go on to, the last step; a row of metrics a step, which `record.follow` is told too.
 
-    order: the rows of a step's batch, by the step, from 0, and the batch's size.
-
-    The ledger gets the seconds of the processes before this one, up to their last checkpoint: what a killed process
+    The clock gets the seconds of the processes before this one, up to their last checkpoint: what a killed process
     did after that is done again. Raises NotFinite naming the step.
     """
-    with ledger("checkpoint"):
-        state = checkpoints.restore(optimizer) or State()
+    clock = record.clock
+    with clock("checkpoint"):
+        state = record.checkpoints.restore(optimizer) or State()
         # The rows of a dead process that lie after its last checkpoint are written again.
-        write_text(metrics, "".join(json.dumps(row) + "\n" for row in state.metrics))
-    ledger.add(state.seconds)
+        write_text(record.metrics, "".join(json.dumps(row) + "\n" for row in state.metrics))
+    clock.add(state.seconds)
     earlier = replace(state)
-    model.train()
-    with metrics.open("a") as log, progress("train", optim.steps, log_every, state.step) as show:
+    reader.model.train()
+    with record.metrics.open("a") as log, progress("train", optim.steps, record.log_every, state.step) as show:
         while state.step < optim.steps:
             began = time.perf_counter()
-            with ledger("data"):
-                chosen = [rows[i] for i in order(state.step, optim.batch_size)]
-            loss, n_tokens = accumulate(model, chosen, optim, pad, device, ledger)
-            with ledger("optimizer", wait=True):
+            with clock("data"):
+                batch = [rows[i] for i in order(state.step, optim.batch_size)]
+            loss, n_tokens = accumulate(reader, objective, batch, optim, clock)
+            with clock("optimizer", wait=True):
                 grad_norm = optimizer.step(state.step)
-            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                raise NotFinite(
-                    f"step {state.step + 1}: the loss is {loss}, the gradient's norm {grad_norm}; "
-                    f"lower optim.lr ({optim.lr:g}) or optim.clip ({optim.clip:g})"
-                )
-            lr = learning_rate(state.step, optim)
-            state.step += 1
-            state.tokens += n_tokens
+            check_finite(state.step, loss, grad_norm, optim)
             step_s = time.perf_counter() - began
-            state.wall_s += step_s
-            row = {
-                "step": state.step,
-                "loss": loss,
-                "lr": lr,
-                "grad_norm": grad_norm,
-                "tokens": state.tokens,
-                "wall_s": state.wall_s,
-            }
-            state.metrics.append(row)
-            with ledger("save"):
+            row = state.advance(loss, learning_rate(state.step, optim), grad_norm, n_tokens, step_s)
+            with clock("save"):
                 log.write(json.dumps(row) + "\n")
                 log.flush()
                 show(state.step, f"loss {loss:.3f}  {n_tokens / step_s:.0f} tokens/s")
-                follow(state.step, row)
+                record.follow(state.step, row)
             if state.step % optim.checkpoint_every == 0 or state.step == optim.steps:
-                with ledger("checkpoint"):
-                    state.peak_bytes = max(earlier.peak_bytes, memory.since_begin())
-                    state.increase_bytes = max(earlier.increase_bytes, memory.increase_bytes())
-                    if device.type == "cuda":
-                        peak_bytes = torch.cuda.max_memory_allocated(device)
-                        state.device_peak_bytes = max(earlier.device_peak_bytes, peak_bytes)
-                    state.seconds = ledger.seconds()
-                    checkpoints.save(optimizer, state)
+                with clock("checkpoint"):
+                    take_peaks(state, earlier, record.memory, reader.device)
+                    state.seconds = clock.seconds()
+                    record.checkpoints.save(optimizer, state)
     return state
 
 
-def accumulate(
-    model: nn.Module,
-    rows: Sequence[Row],
-    optim: OptimConfig,
-    pad: int,
-    device: torch.device,
-    ledger: Ledger,
-) -> tuple[float, int]:
-    """Gradients of the mean loss over all labelled tokens of the rows, in parts; that loss, and the real tokens.
+def check_finite(step: int, loss: float, grad_norm: float, optim: OptimConfig) -> None:
+    """Raise NotFinite where the loss of a step, from 0, or its gradient's norm is no finite number."""
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        raise NotFinite(
+            f"step {step + 1}: the loss is {loss}, the gradient's norm {grad_norm}; "
+            f"lower optim.lr ({optim.lr:g}) or optim.clip ({optim.clip:g})"
+        )
 
-    Each part's summed loss is divided by the labels of the whole, so the parts' sizes do not matter. On a CPU, where
-    padding costs what tokens cost, a batch of very different lengths is cut in parts unless micro_batch says how.
+
+def take_peaks(state: State, earlier: State, memory: Memory, device: torch.device) -> None:
+    """Note the peaks of memory up to now, those of earlier processes of the run included."""
+    state.peak_bytes = max(earlier.peak_bytes, memory.since_begin())
+    state.increase_bytes = max(earlier.increase_bytes, memory.increase_bytes())
+    if device.type == "cuda":
+        peak_bytes = torch.cuda.max_memory_allocated(device)
+        state.device_peak_bytes = max(earlier.device_peak_bytes, peak_bytes)
+
+
+def accumulate(
+    reader: Reader, objective: Objective, rows: Sequence[Encoded], optim: OptimConfig, clock: Ledger
+) -> tuple[float, int]:
+    """Gradients of the mean loss over all units of the rows, in micro-batches; that loss, and the real tokens.
+
+    Each micro-batch's summed loss is divided by the units of the whole, so the sizes do not matter. On a CPU, where
+    padding costs what tokens cost, a batch of very different lengths is cut unless optim.micro_batch says how.
     """
-    with ledger("data"):
-        if optim.micro_batch is None and device.type == "cpu":
-            chosen = by_length(rows)
+    with clock("data"):
+        if optim.micro_batch is None and reader.device.type == "cpu":
+            groups = by_length(rows)
         else:
             size = optim.micro_batch or len(rows)
-            chosen = [rows[i : i + size] for i in range(0, len(rows), size)]
-        parts = [collate(part, pad, device) for part in chosen]
-        n_labelled = sum(part.n_labelled for part in parts)
-        n_tokens = sum(part.n_tokens for part in parts)
+            groups = [list(rows[i : i + size]) for i in range(0, len(rows), size)]
+        micro_batches = [objective.collate(group, reader.device) for group in groups]
+        n_units = sum(objective.n_units(batch) for batch in micro_batches)
+        n_tokens = sum(batch.n_tokens for batch in micro_batches)
     loss = 0.0
-    with fast_attention():  # for every method alike
-        for part in parts:
-            with ledger("forward", wait=True):
-                share = loss_sum(model, part) / n_labelled
-            with ledger("backward"):
+    with fast_attention():  # every method's step, and full fine-tuning's, is computed with it
+        for batch in micro_batches:
+            with clock("forward", wait=True):
+                share = objective.loss_sum(reader.model, batch) / n_units
+            with clock("backward"):
                 share.backward()
                 loss += share.item()  # waits for the device
     return loss, n_tokens

@@ -15,7 +15,7 @@ from benchmarks import gpu, memory, plots, providers, roofline, steps, tune
 from benchmarks.apart import Apart, Told
 from benchmarks.table import COLUMNS, Row, add_ratios, read_csv, write_csv
 from benchmarks.timing import Timed, measure
-from experiments.data.encode import Batch
+from experiments.data.batch import Batch
 
 # PEFT still asks transformers by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

@@ -8,7 +8,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from experiments.config.schema import OptimConfig
-from experiments.data.encode import Row
+from experiments.data.encode import Encoded, Encoder
+from experiments.data.reader import Reader
+from experiments.objectives.responses import Responses
 
 CPU = torch.device("cpu")
 PAD, END = 0, 1
@@ -31,14 +33,14 @@ def llama(**changes: object) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**{**sizes, **changes}))
 
 
-def some_rows(n: int = 7, seed: int = 0) -> list[Row]:
+def some_rows(n: int = 7, seed: int = 0) -> list[Encoded]:
     """Rows of uneven prompts and responses."""
     draw = random.Random(seed)
 
     def ids(low: int, high: int) -> list[int]:
         return [draw.randrange(2, VOCABULARY) for _ in range(draw.randint(low, high))]
 
-    return [Row(ids(3, 9), [*ids(1, 8), END]) for _ in range(n)]
+    return [Encoded(ids(3, 9), [*ids(1, 8), END]) for _ in range(n)]
 
 
 def optim(**changes: object) -> OptimConfig:
@@ -55,3 +57,11 @@ class Characters:
 
     def batch_decode(self, ids: torch.Tensor, skip_special_tokens: bool) -> list[str]:
         return [" ".join(str(i) for i in row if i not in (PAD, END)) for row in ids.tolist()]
+
+
+ENCODER = Encoder(Characters(), 64)
+RESPONSES = Responses(ENCODER)
+
+
+def reader(model: torch.nn.Module, front: tuple[int, ...] = ()) -> Reader:
+    return Reader(model, Encoder(Characters(), 64, front), CPU)

@@ -20,6 +20,8 @@ from experiments.data.encode import Encoder
 from experiments.data.findings import KINDS, DataError, Findings
 from experiments.data.gate import check
 from experiments.data.near_duplicates import SIZE, THRESHOLD, jaccard, near_duplicates, shingles
+from experiments.objectives.classification import Classification
+from experiments.objectives.responses import Responses
 from experiments.tasks import load_task
 from experiments.tasks.base import Example, TaskData
 from experiments.tasks.metrics import exact_match
@@ -258,13 +260,13 @@ def test_two_answers_are_a_conflict_only_where_one_is_right() -> None:
 
 
 def test_answers_longer_than_what_is_written() -> None:
-    encoder = Encoder(tokenizer_of_tiny(), 100)
+    objective = Responses(Encoder(tokenizer_of_tiny(), 100))
     long, short = (Example(text=SENTENCES[i], completion="x" * n) for i, n in enumerate((9, 8)))
-    findings = check(data(train=[Example(text="train", completion="y" * 30)], test=[long, short]), encoder, True, 9)
+    findings = check(data(train=[Example(text="train", completion="y" * 30)], test=[long, short]), objective, True, 9)
     (only,) = findings.found
     assert (only.kind, only.place) == ("answer_too_long", "test#0")
     assert only.message == "its answer has 10 tokens, eval.max_new_tokens=9"  # the end is one of them
-    assert "answer_too_long" not in check(data(test=[long]), encoder).counts()
+    assert "answer_too_long" not in check(data(test=[long]), objective).counts()
 
 
 def test_a_group_in_two_parts_is_said_once() -> None:
@@ -274,9 +276,9 @@ def test_a_group_in_two_parts_is_said_once() -> None:
 
 
 def test_tokens_of_a_label_that_a_head_does_not_know() -> None:
-    encoder = Encoder(tokenizer_of_tiny(), 50, ("a",), kind="classify", head=True)
+    objective = Classification(Encoder(tokenizer_of_tiny(), 50), ("a",))
     test = [Example(text=SENTENCES[0], completion="a"), Example(text="new", completion="b")]
-    findings = check(data("classify", train=[Example(text="old", completion="a")], test=test), encoder)
+    findings = check(data("classify", train=[Example(text="old", completion="a")], test=test), objective)
     assert found(findings) == {("unknown_label", "test#1", None), ("truncated", "test#0", None)}
     assert findings.lengths["test"]["tokens"]["max"] == len(SENTENCES[0])
 
@@ -298,16 +300,16 @@ def tokenizer_of_tiny() -> Any:
 def test_tokens_are_those_of_the_rows_of_a_training() -> None:
     turns = ({"role": "user", "content": "How many?"},)
     examples = [Example(messages=turns, completion="12"), Example(messages=turns * 3, completion="a few" * 10)]
-    longest = max(row.n_tokens for row in Encoder(tokenizer_of_tiny(), 1000).rows(examples))
-    findings = check(data(train=examples), Encoder(tokenizer_of_tiny(), longest - 1))
+    longest = max(row.n_tokens for row in Responses(Encoder(tokenizer_of_tiny(), 1000)).rows(examples))
+    findings = check(data(train=examples), Responses(Encoder(tokenizer_of_tiny(), longest - 1)))
     assert findings.lengths["train"]["tokens"]["max"] == longest
     assert found(findings) == {("truncated", "train#1", None)}
-    assert found(check(data(train=examples), Encoder(tokenizer_of_tiny(), longest))) == set()
+    assert found(check(data(train=examples), Responses(Encoder(tokenizer_of_tiny(), longest)))) == set()
 
 
 def test_what_a_run_would_refuse_is_an_error_of_the_data() -> None:
     examples = [Example(text="Say much", completion="a" * 20), Example(text="Say less", completion="b")]
-    findings = check(data(train=examples), Encoder(tokenizer_of_tiny(), 12))
+    findings = check(data(train=examples), Responses(Encoder(tokenizer_of_tiny(), 12)))
     (error,) = findings.of("error")
     assert (error.kind, error.place) == ("does_not_fit", "train#0")
     assert "leaves no room for a prompt in optim.max_length=12" in error.message

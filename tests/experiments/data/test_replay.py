@@ -15,14 +15,18 @@ from hypothesis import strategies as st
 from experiments.config.identity import key
 from experiments.config.schema import DataConfig, ModelConfig
 from experiments.data import replay
-from experiments.data.encode import IGNORED, Encoder, collate, indices
+from experiments.data.batch import IGNORED, indices
+from experiments.data.encode import Encoder
 from experiments.data.findings import DataError
 from experiments.data.replay import Mixture
 from experiments.models.load import load_model
+from experiments.objectives import replayed_objective
+from experiments.objectives.classification import Classification
+from experiments.objectives.responses import Responses
+from experiments.objectives.token_loss import token_loss_sum
 from experiments.run.execute import run
 from experiments.tasks.base import Example, TaskData, TaskError
 from experiments.tasks.metrics import classification, exact_match
-from experiments.training.loss import loss_sum
 from tests.support.runs import config, directory, metrics, overrides, own_cache_and_torch_settings, words  # noqa: F401
 
 SHARES = st.fractions(0, 1, max_denominator=20).filter(lambda share: share < 1)
@@ -78,7 +82,7 @@ def test_without_replay_the_order_is_that_of_the_task(n: int, seed: int, batch_s
 
 def test_a_decimal_share_is_taken_as_written() -> None:
     """0.29 · 100 is 28.999… in binary."""
-    made = replay.load(DataConfig(replay=0.29, replay_from=["general"]), task("generate"), head=False)
+    made = replay.load(DataConfig(replay=0.29, replay_from=["general"]), task("generate"))
     assert made.mixture(5, 0).counts(100) == [71, 29]
 
 
@@ -96,31 +100,33 @@ def write(path: Path, *rows: Any) -> str:
 
 def test_texts_answers_and_labels_in_one_batch_of_a_decoder(tmp_path: Path) -> None:
     loaded = load_model(ModelConfig(name="tiny"), dtype=torch.float32, device=torch.device("cpu"))
-    encoder = Encoder(loaded.tokenizer, 40, front=(7, 8))
+    objective = Responses(Encoder(loaded.tokenizer, 40, front=(7, 8)))
     data = task("generate")
     labelled = write(tmp_path / "labels.jsonl", {"text": "good", "label": "pos"}, {"text": "bad", "label": "neg"})
     earlier = write(tmp_path / "earlier.jsonl", {"prompt": "2 + 2", "completion": "4"})
-    made = replay.load(DataConfig(replay=0.5, replay_from=["general", labelled, earlier]), data, head=False)
+    made = replay.load(DataConfig(replay=0.5, replay_from=["general", labelled, earlier]), data)
     assert [source.kind for source in made.sources] == ["text", "classify", "generate"]
-    rows = [*encoder.rows(data.train), *made.rows(encoder)]
+    rows = objective.rows(data.train)
+    for source in made.sources:
+        rows += replayed_objective(objective, source.kind).rows(source.examples)
     assert len(rows) == 6 + 300 + 2 + 1
     order = made.mixture(len(data.train), seed=0)
-    batch = collate([rows[i] for i in order.indices(0, 8)], encoder.pad, torch.device("cpu"))
+    batch = objective.collate([rows[i] for i in order.indices(0, 8)], torch.device("cpu"))
     assert batch.inputs["input_ids"].shape == batch.labels.shape == (8, 40)
     text = rows[6]
     assert text.prompt[:2] == [7, 8]
     assert loaded.tokenizer.decode([*text.prompt[2:], *text.response]) == made.sources[0].examples[0].text[:38]
-    (single,) = collate([text], 0, torch.device("cpu")).labels.tolist()
+    (single,) = objective.collate([text], torch.device("cpu")).labels.tolist()
     assert single == [IGNORED] * 2 + text.response  # every token after the trained prompt
     assert loaded.tokenizer.decode(rows[306].response, skip_special_tokens=True) == "pos"
-    loss = loss_sum(loaded.model, batch)
+    loss = objective.loss_sum(loaded.model, batch)
     assert torch.isfinite(loss)
     assert loss > 0
 
 
 def test_what_the_result_says(tmp_path: Path) -> None:
     earlier = write(tmp_path / "earlier.jsonl", {"prompt": "2 + 2", "completion": "4"})
-    made = replay.load(DataConfig(replay=0.1, replay_from=["general", earlier]), task("generate"), head=False)
+    made = replay.load(DataConfig(replay=0.1, replay_from=["general", earlier]), task("generate"))
     said = made.result(steps=15, batch_size=8)
     assert said is not None
     assert (said["share"], said["n_task"]) == (0.1, 108)
@@ -131,7 +137,7 @@ def test_what_the_result_says(tmp_path: Path) -> None:
 
 
 def test_nothing_is_replayed_by_default() -> None:
-    made = replay.load(DataConfig(), task("generate"), head=False)
+    made = replay.load(DataConfig(), task("generate"))
     assert (made.sources, made.sha256, made.result(10, 8)) == ((), "", None)
     assert made.mixture(6, 3).indices(2, 4) == indices(2, 4, 6, 3)
 
@@ -144,15 +150,17 @@ def test_another_task_with_its_fields() -> None:
 
 def test_a_head_learns_its_own_labels_alone(tmp_path: Path) -> None:
     data = task("classify")
+    tokenizer = load_model(ModelConfig(name="tiny"), dtype=torch.float32, device=torch.device("cpu")).tokenizer
+    head = Classification(Encoder(tokenizer, 20), data.labels)
     with pytest.raises(TaskError, match=r"general: its examples are of the kind 'text', .* learns 'classify' alone"):
-        replay.load(DataConfig(replay=0.1), data, head=True)
+        replay.load(DataConfig(replay=0.1), data, head)
     other = write(tmp_path / "other.jsonl", {"text": "x", "label": "a"}, {"text": "y", "label": "z"})
     with pytest.raises(TaskError, match=r"label 'z' is none of the 2 labels of task=made"):
-        replay.load(DataConfig(replay=0.1, replay_from=[other]), data, head=True)
+        replay.load(DataConfig(replay=0.1, replay_from=[other]), data, head)
     fits = write(tmp_path / "fits.jsonl", {"text": "x", "label": "a"}, {"text": "y", "label": "b"})
-    made = replay.load(DataConfig(replay=0.1, replay_from=[fits]), data, head=True)
-    tokenizer = load_model(ModelConfig(name="tiny"), dtype=torch.float32, device=torch.device("cpu")).tokenizer
-    assert [row.label for row in made.rows(Encoder(tokenizer, 20, data.labels, kind="classify", head=True))] == [0, 1]
+    made = replay.load(DataConfig(replay=0.1, replay_from=[fits]), data, head)
+    (source,) = made.sources
+    assert [row.label for row in replayed_objective(head, source.kind).rows(source.examples)] == [0, 1]
 
 
 def test_a_source_that_holds_a_test_prompt_is_refused(tmp_path: Path) -> None:
@@ -161,7 +169,7 @@ def test_a_source_that_holds_a_test_prompt_is_refused(tmp_path: Path) -> None:
         tmp_path / "leaky.jsonl", {"prompt": "a", "completion": "b"}, {"prompt": "What  is it?", "completion": "c"}
     )
     with pytest.raises(TaskError, match=r"leaky\.jsonl:2 has the prompt of t\.jsonl:4, on which task=made is measured"):
-        replay.load(DataConfig(replay=0.1, replay_from=[leaky]), task("generate", test=test), head=False)
+        replay.load(DataConfig(replay=0.1, replay_from=[leaky]), task("generate", test=test))
 
 
 def test_sources_that_cannot_be_replayed(tmp_path: Path) -> None:
@@ -172,7 +180,7 @@ def test_sources_that_cannot_be_replayed(tmp_path: Path) -> None:
         ([str(tmp_path / "absent.jsonl")], r"absent\.jsonl: cannot be read"),
     ):
         with pytest.raises(TaskError, match=message):
-            replay.load(DataConfig(replay=0.1, replay_from=entries), task("generate"), head=False)
+            replay.load(DataConfig(replay=0.1, replay_from=entries), task("generate"))
 
 
 def test_the_key_of_a_run_knows_what_is_replayed(tmp_path: Path) -> None:
@@ -202,10 +210,10 @@ def test_a_run_that_was_cut_off_goes_on_in_the_same_order(tmp_path: Path, monkey
     def halt(model: Any, batch: Any) -> Any:
         if len((directory(cut) / "metrics.jsonl").read_text().splitlines()) == 2:
             raise Stopped
-        return loss_sum(model, batch)
+        return token_loss_sum(model, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.training.loop.loss_sum", halt)
+        patch.setattr("experiments.objectives.language_modelling.token_loss_sum", halt)
         with pytest.raises(Stopped):
             run(cut)
     run(cut)

@@ -11,14 +11,11 @@ from torch import nn
 
 import deltatune as dt
 from experiments.config.schema import Trains
-from experiments.data.encode import Encoder, Row, collate
+from experiments.data.encode import Encoded
 from experiments.evaluation import cost
-from experiments.evaluation.writing import write
 from experiments.models.weights import NAME, load_in_place, own_tensors
-from experiments.training.loss import loss_sum
-from tests.support.small import CPU, END, PAD, Characters, llama, some_rows
-
-ENCODER = Encoder(Characters(), 64)
+from experiments.objectives.generation import written
+from tests.support.small import CPU, END, RESPONSES, llama, reader, some_rows
 
 
 def base() -> nn.Module:
@@ -32,20 +29,20 @@ def test_flops_are_those_of_the_layers():
 
     The embedding is a look-up, and the head sees the labelled tokens alone.
     """
-    row = Row([5, 6, 7], [8, 9, END])
+    row = Encoded([5, 6, 7], [8, 9, END])
     frozen, full = base(), llama()
     for model in (frozen, full):  # the first loss of a model looks at its head with a forward of its own
-        loss_sum(model, collate([row], PAD, CPU))
+        RESPONSES.loss_sum(model, RESPONSES.collate([row], CPU))
     weights = sum(m.weight.numel() for n, m in full.named_modules() if isinstance(m, nn.Linear) and n != "lm_head")
     head = full.lm_head.weight.numel() * len(row.response) / row.n_tokens
-    forward = cost.flops(frozen, ENCODER, [row], 100, CPU)
+    forward = cost.flops(RESPONSES, reader(frozen), [row], 100)
     assert forward["train"] == 100 * forward["per_token"]
     attention = forward["per_token"] - 2 * (weights + head)
     assert 0 <= attention < 0.1 * forward["per_token"]  # T is 6
-    all_of_it = cost.flops(full, ENCODER, [row], 100, CPU)["per_token"]
+    all_of_it = cost.flops(RESPONSES, reader(full), [row], 100)["per_token"]
     assert all_of_it == pytest.approx(3 * forward["per_token"], rel=0.05)
     dt.inject(frozen, dt.LoRA.on(rank=1), name=NAME)
-    with_delta = cost.flops(frozen, ENCODER, [row], 100, CPU)["per_token"]
+    with_delta = cost.flops(RESPONSES, reader(frozen), [row], 100)["per_token"]
     assert 1.8 * forward["per_token"] < with_delta < 2.6 * forward["per_token"]
 
 
@@ -55,7 +52,7 @@ def test_counting_leaves_nothing_behind(monkeypatch):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    cost.flops(model, ENCODER, some_rows(), 1, CPU)
+    cost.flops(RESPONSES, reader(model), some_rows(), 1)
     assert torch.equal(torch.rand(2), expected)
     assert all(p.grad is None for p in model.parameters())
     assert "DELTATUNE_KERNELS" not in os.environ
@@ -67,14 +64,18 @@ def test_speed_unmerged_and_merged(method, foldable):
     model = base()
     dt.inject(model, dt.METHODS[method].on(), name=NAME)
     weights = [p.detach().clone() for p in model.parameters()]
-    found = cost.generate_tokens_per_s(model, Trains.deltas, ENCODER, some_rows(), CPU)
+    found = cost.generate_tokens_per_s(reader(model), Trains.deltas, some_rows())
     assert found["unmerged"] is not None and found["unmerged"] > 0
     assert (found["merged"] is not None) == foldable
     assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
 
 
 def test_an_encoder_writes_nothing():
-    found = cost.generate_tokens_per_s(nn.Linear(1, 1), Trains.deltas, Encoder(Characters(), 8, head=True), [], CPU)
+    class Classifier(nn.Module):
+        def get_output_embeddings(self) -> None:
+            return None
+
+    found = cost.generate_tokens_per_s(reader(Classifier()), Trains.deltas, [])
     assert found == {"unmerged": None, "merged": None}
 
 
@@ -109,6 +110,6 @@ def test_a_whole_model_comes_back_in_place(tmp_path):
 
 
 def test_texts_of_a_set_length():
-    out = write(base(), ENCODER, [[5, 6, 7], [8]], CPU, 9)
+    out = written(reader(base()), [[5, 6, 7], [8]], 9)
     assert out.shape == (2, 9)
     assert not (out == END).any()

@@ -13,10 +13,11 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import deltatune as dt
 from experiments.config.schema import EvalConfig
-from experiments.data.encode import Encoder, Row
+from experiments.data.encode import Encoded
 from experiments.evaluation.answers import answers, mean_loss
+from experiments.objectives.classification import Classification
 from experiments.support.files import write_json, write_text
-from tests.support.small import CPU, END, PAD, VOCABULARY, Characters, llama, some_rows
+from tests.support.small import ENCODER, END, PAD, RESPONSES, VOCABULARY, llama, reader, some_rows
 
 
 def greedy(model: nn.Module, prompt: list[int], n: int) -> list[int]:
@@ -34,9 +35,9 @@ def test_batched_generation_is_greedy_decoding_one_by_one():
     model, rows = llama().eval(), some_rows(9, seed=4)
     with torch.no_grad():
         model.lm_head.weight[END] += model.lm_head.weight[2:].mean(0) + 0.04  # so that some responses end early
-    encoder, strided = Encoder(Characters(), 64), []
+    strided = []
     watch = model.lm_head.register_forward_hook(lambda _, args, __: strided.append(not args[0].is_contiguous()))
-    texts = answers(model, encoder, rows, EvalConfig(batch_size=4, max_new_tokens=12), CPU, 100)
+    texts = answers(RESPONSES, reader(model), rows, EvalConfig(batch_size=4, max_new_tokens=12), 100)
     watch.remove()
     assert strided
     assert not any(strided)  # matmul would copy the head once a row
@@ -52,8 +53,8 @@ def test_a_prompts_ids_stand_before_every_row_in_generation():
     for _, p in dt.parameters(model):
         p.normal_(std=2.0)
     front = dt.prompt_ids(model, "p")
-    rows = [Row([*front, *row.prompt], row.response) for row in some_rows(5)]
-    texts = answers(model, Encoder(Characters(), 64), rows, EvalConfig(batch_size=5, max_new_tokens=6), CPU, 100)
+    rows = [Encoded([*front, *row.prompt], row.response) for row in some_rows(5)]
+    texts = answers(RESPONSES, reader(model), rows, EvalConfig(batch_size=5, max_new_tokens=6), 100)
     expected = [greedy(model, row.prompt, 6) for row in rows]
     assert texts == [" ".join(str(i) for i in ids if i not in (PAD, END)) for ids in expected]
 
@@ -62,14 +63,14 @@ def test_classification_by_the_likeliest_class():
     torch.manual_seed(0)
     sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     model = BertForSequenceClassification(BertConfig(**sizes, num_attention_heads=2, num_labels=3)).eval()
-    encoder = Encoder(Characters(), 64, labels=("a", "b", "c"), kind="classify", head=True)
-    rows = [Row(r.prompt, segments=[0] * len(r.prompt), label=i % 3) for i, r in enumerate(some_rows(6))]
-    texts = answers(model, encoder, rows, EvalConfig(batch_size=4), CPU, 100)
+    objective = Classification(ENCODER, ("a", "b", "c"))
+    rows = [Encoded(r.prompt, segments=[0] * len(r.prompt), label=i % 3) for i, r in enumerate(some_rows(6))]
+    texts = answers(objective, reader(model), rows, EvalConfig(batch_size=4), 100)
     with torch.no_grad():
         logits = torch.cat([model(torch.tensor([row.prompt])).logits for row in rows])
     assert texts == ["abc"[i] for i in logits.argmax(-1)]
     expected = F.cross_entropy(logits, torch.tensor([0, 1, 2, 0, 1, 2])).item()
-    assert mean_loss(model, rows, PAD, 4, CPU) == pytest.approx(expected, rel=1e-5)
+    assert mean_loss(objective, reader(model), rows, 4) == pytest.approx(expected, rel=1e-5)
 
 
 # ---------------------------------------------------------------- files

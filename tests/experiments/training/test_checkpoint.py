@@ -14,7 +14,9 @@ from torch import nn
 
 import deltatune as dt
 from experiments.config.schema import OptimConfig
-from experiments.data.encode import Batch, Row, indices
+from experiments.data.batch import Batch, indices
+from experiments.data.encode import Encoded
+from experiments.objectives.token_loss import token_loss_sum
 from experiments.support.memory import Memory
 from experiments.support.phase_clock import Ledger
 from experiments.training.checkpoint import (
@@ -25,10 +27,9 @@ from experiments.training.checkpoint import (
     seed_everything,
     set_random_states,
 )
-from experiments.training.loop import NotFinite, train
-from experiments.training.loss import loss_sum
+from experiments.training.loop import NotFinite, Record, train
 from experiments.training.optimizer import Optimizer, groups
-from tests.support.small import CPU, END, PAD, llama, optim, some_rows
+from tests.support.small import END, RESPONSES, llama, optim, reader, some_rows
 
 
 def started(folder: Path, settings: OptimConfig, identity: str = "one") -> tuple[nn.Module, Optimizer, Checkpoints]:
@@ -39,26 +40,17 @@ def started(folder: Path, settings: OptimConfig, identity: str = "one") -> tuple
     return model, Optimizer(*groups(model), settings), Checkpoints(folder / "checkpoints", identity)
 
 
-def trained(folder: Path, settings: OptimConfig, identity: str = "one", rows: list[Row] | None = None):
+def trained(folder: Path, settings: OptimConfig, identity: str = "one", rows: list[Encoded] | None = None):
     model, optimizer, checkpoints = started(folder, settings, identity)
     rows = rows or some_rows()
     memory = Memory()
     memory.begin()
-    state = train(
-        model,
-        optimizer,
-        rows,
-        lambda step, size: indices(step, size, len(rows), seed=0),
-        settings,
-        pad=PAD,
-        device=CPU,
-        checkpoints=checkpoints,
-        metrics=folder / "metrics.jsonl",
-        memory=memory,
-        ledger=Ledger(),
-        log_every=100,
-        follow=lambda step, row: None,
-    )
+
+    def order(step: int, size: int) -> list[int]:
+        return indices(step, size, len(rows), seed=0)
+
+    record = Record(checkpoints, folder / "metrics.jsonl", memory, Ledger(), 100, lambda step, row: None)
+    state = train(reader(model), RESPONSES, optimizer, rows, order, settings, record)
     return state, [p.detach().clone() for _, p in dt.parameters(model)]
 
 
@@ -83,10 +75,10 @@ def test_resumed_after_any_step_is_bit_identical(tmp_path, monkeypatch, stop):
     def halt(model, batch):
         if len((broken / "metrics.jsonl").read_text().splitlines()) == stop:
             raise Stopped
-        return loss_sum(model, batch)
+        return token_loss_sum(model, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.training.loop.loss_sum", halt)
+        patch.setattr("experiments.objectives.language_modelling.token_loss_sum", halt)
         with pytest.raises(Stopped):
             trained(broken, optim())
     resumed, again = trained(broken, optim())
@@ -98,7 +90,7 @@ def test_resumed_after_any_step_is_bit_identical(tmp_path, monkeypatch, stop):
 
 
 def test_the_loss_falls(tmp_path):
-    rows = [Row([3 + i], [5 + i, 7, 9, END]) for i in range(4)]
+    rows = [Encoded([3 + i], [5 + i, 7, 9, END]) for i in range(4)]
     state, _ = trained(tmp_path, optim(lr=0.1, steps=40), rows=rows)
     losses = [row["loss"] for row in state.metrics]
     assert losses[-1] < losses[0] - 0.2  # the frozen head, a random one, allows about 0.6
@@ -166,9 +158,9 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(tmp_path, monkeypatch):
 
     def third_is_nan(model: nn.Module, batch: Batch) -> torch.Tensor:
         calls.append(1)
-        return loss_sum(model, batch) * (math.nan if len(calls) == 3 else 1.0)
+        return token_loss_sum(model, batch) * (math.nan if len(calls) == 3 else 1.0)
 
-    monkeypatch.setattr("experiments.training.loop.loss_sum", third_is_nan)
+    monkeypatch.setattr("experiments.objectives.language_modelling.token_loss_sum", third_is_nan)
     with pytest.raises(NotFinite, match="step 3: the loss is nan"):
         trained(tmp_path, optim())
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2

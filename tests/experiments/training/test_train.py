@@ -15,16 +15,31 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHead
 
 import deltatune as dt
 from experiments.config.schema import Decay
-from experiments.data.encode import IGNORED, Encoder, Option, Row, by_length, collate, indices, padded
+from experiments.data.batch import IGNORED, by_length, indices, padded
+from experiments.data.encode import Cut, Encoded, Encoder, Option
 from experiments.evaluation.answers import mean_loss
+from experiments.objectives.classification import LabelText
+from experiments.objectives.multiple_choice import MultipleChoice
+from experiments.objectives.plain_text import PlainText
+from experiments.objectives.responses import Responses
 from experiments.run.prepare import checkpoint_activations
 from experiments.support.phase_clock import Ledger
 from experiments.tasks.base import Example
 from experiments.training.loop import accumulate
-from experiments.training.loss import loss_sum
 from experiments.training.optimizer import Optimizer, groups, learning_rate
 from tests.support.cases import shaken
-from tests.support.small import CPU, END, PAD, VOCABULARY, Characters, llama, optim, some_rows
+from tests.support.small import (
+    CPU,
+    END,
+    PAD,
+    RESPONSES,
+    VOCABULARY,
+    Characters,
+    llama,
+    optim,
+    reader,
+    some_rows,
+)
 
 
 def gpt2() -> GPT2LMHeadModel:
@@ -71,47 +86,48 @@ class ByWeight(nn.Module):
 
 
 def test_only_the_response_and_its_end_are_labelled():
-    batch = collate([Row([5, 6, 7], [8, END]), Row([9], [10, 11, END])], PAD, CPU)
+    batch = RESPONSES.collate([Encoded([5, 6, 7], [8, END]), Encoded([9], [10, 11, END])], CPU)
     assert batch.inputs["input_ids"].tolist() == [[5, 6, 7, 8, END], [9, 10, 11, END, PAD]]
     assert batch.inputs["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
     assert batch.labels.tolist() == [[IGNORED] * 3 + [8, END], [IGNORED, 10, 11, END, IGNORED]]
-    assert (batch.n_tokens, batch.n_labelled) == (9, 5)
+    assert (batch.n_tokens, RESPONSES.n_units(batch)) == (9, 5)
     assert padded([[5], [6, 7]], PAD, CPU, left=True).tolist() == [[PAD, 5], [6, 7]]
 
 
 def test_encoding_of_plain_text():
-    encoder = Encoder(Characters(), max_length=10, front=(100, 101))
-    row = encoder.row(Example((), "yes", text="go"))
-    assert row == Row([100, 101, *map(ord, "go\n")], [*map(ord, "yes"), END])
-    assert encoder.row(Example((), "yes", text="go ")).prompt == [100, 101, *map(ord, "go ")]
-    assert encoder.row(Example((), "yes", text="a", text_pair="b")).prompt == [100, 101, *map(ord, "a\nb\n")]
-    cut = encoder.row(Example((), "yes", text="a long way to go"))
-    assert cut.prompt == [100, 101, *map(ord, " go\n")]
-    assert len(cut.prompt) + len(cut.response) == 10
-    assert (row.n_cut, cut.n_cut) == (0, len("a long way to"))
+    objective = Responses(Encoder(Characters(), max_length=10, front=(100, 101)))
+    row = objective.encode(Example((), "yes", text="go"))
+    assert row == Encoded([100, 101, *map(ord, "go\n")], [*map(ord, "yes"), END])
+    assert objective.encode(Example((), "yes", text="go ")).prompt == [100, 101, *map(ord, "go ")]
+    assert objective.encode(Example((), "yes", text="a", text_pair="b")).prompt == [100, 101, *map(ord, "a\nb\n")]
+    cut = objective.encode(Example((), "yes", text="a long way to go"))
+    assert cut.prompt == [100, 101, *map(ord, "go\n")]  # whole words
+    assert len(cut.prompt) + len(cut.response) <= 10
+    assert (row.cut, cut.cut) == (Cut(), Cut(tokens=len("a long way to ")))
     with pytest.raises(ValueError, match=r"file:3.*10 tokens.*optim.max_length=10"):
-        encoder.row(Example((), "long long", text="go", place="file:3"))
+        objective.encode(Example((), "long long", text="go", place="file:3"))
 
 
 def test_options_are_labels_with_their_end_and_choices_without():
-    by_label = Encoder(Characters(), 12, ("no", "maybe"), kind="classify").row(Example((), "no", text="is it so?"))
+    by_label = LabelText(Encoder(Characters(), 12), ("no", "maybe")).encode(Example((), "no", text="is it so?"))
     assert by_label.response == [*map(ord, "no"), END]
     assert [(option.text, option.size) for option in by_label.options] == [("no", 1), ("maybe", 1)]
     assert [option.ids for option in by_label.options] == [[*map(ord, "no"), END], [*map(ord, "maybe"), END]]
-    assert by_label.prompt == [*map(ord, "t so?\n")]  # there is room for the longest label
+    assert by_label.prompt == [*map(ord, "so?\n")]  # there is room for the longest label
     example = Example((), "née", text="q", choices=("née", "b"))
-    choice = Encoder(Characters(), 12, kind="choose").row(example)
+    choice = MultipleChoice(Encoder(Characters(), 12)).encode(example)
     assert choice.options == (Option("née", [*map(ord, "née")], 4), Option("b", [ord("b")], 1))
     assert choice.response == [*map(ord, "née"), END]
 
 
 def test_every_token_of_a_text_is_learned_that_another_comes_before():
-    batch = collate([Encoder(Characters(), 8, kind="text").row(Example(text="abc"))], PAD, CPU)
+    short = PlainText(Encoder(Characters(), 8))
+    batch = short.collate([short.encode(Example(text="abc"))], CPU)
     assert batch.labels.tolist() == [[IGNORED, ord("b"), ord("c")]]
-    row = Encoder(Characters(), 4, front=(100,), kind="text").row(Example(text="abcde"))
-    assert row == Row([100], [*map(ord, "abc")], n_cut=2)
+    row = PlainText(Encoder(Characters(), 4, front=(100,))).encode(Example(text="abcde"))
+    assert row == Encoded([100], [*map(ord, "abc")], cut=Cut(tokens=2))
     with pytest.raises(ValueError, match=r"file:3: a text of one token"):
-        Encoder(Characters(), 8, kind="text").row(Example(text="a", place="file:3"))
+        short.encode(Example(text="a", place="file:3"))
 
 
 def test_every_epoch_is_a_permutation_of_its_own_and_any_step_can_be_had_alone():
@@ -130,12 +146,12 @@ def test_every_epoch_is_a_permutation_of_its_own_and_any_step_can_be_had_alone()
 @pytest.mark.parametrize("make", [llama, gpt2, gemma2, ByWeight], ids=lambda f: f.__name__)
 def test_the_loss_over_labelled_rows_is_the_whole_one(make):
     """The loss over selected rows, and its gradients, against those from all logits."""
-    model, batch = make().train(), collate(some_rows(), PAD, CPU)
+    model, batch = make().train(), RESPONSES.collate(some_rows(), CPU)
     logits = model(**batch.inputs).logits
     whole = F.cross_entropy(
         logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
     )
-    ours = loss_sum(model, batch)
+    ours = RESPONSES.loss_sum(model, batch)
     assert ours.item() == pytest.approx(whole.item(), rel=1e-5)
     parameters = list(model.parameters())
     for a, b in zip(torch.autograd.grad(ours, parameters), torch.autograd.grad(whole, parameters)):
@@ -145,30 +161,30 @@ def test_the_loss_over_labelled_rows_is_the_whole_one(make):
 @pytest.mark.parametrize(("make", "through_head"), [(llama, False), (gemma2, True)], ids=["plain", "capped"])
 def test_the_head_sees_labelled_rows_only(make, through_head):
     """A model that changes the logits after its head runs the head on labelled rows; others need no logits at all."""
-    model, batch, seen = make(), collate(some_rows(), PAD, CPU), []
-    loss_sum(model, batch)
+    model, batch, seen = make(), RESPONSES.collate(some_rows(), CPU), []
+    RESPONSES.loss_sum(model, batch)
     model.get_output_embeddings().register_forward_hook(lambda _, args, __: seen.append(tuple(args[0].shape)))
-    loss_sum(model, batch)
-    assert seen == [(1, batch.n_labelled, 32) if through_head else (1, 1, 32)]
-    assert batch.n_labelled < batch.labels.numel() / 2
+    RESPONSES.loss_sum(model, batch)
+    assert seen == [(1, RESPONSES.n_units(batch), 32) if through_head else (1, 1, 32)]
+    assert RESPONSES.n_units(batch) < batch.labels.numel() / 2
 
 
 def test_the_first_loss_draws_no_more_than_the_others():
     """It finds out on one token whether the head comes last, and dropout draws there."""
-    model, batch = gpt2().train(), collate(some_rows(), PAD, CPU)
+    model, batch = gpt2().train(), RESPONSES.collate(some_rows(), CPU)
     model.transformer.drop.p = 0.5
     found = []
     for _ in range(2):
         torch.manual_seed(3)
-        found.append((loss_sum(model, batch).item(), torch.rand(()).item()))
+        found.append((RESPONSES.loss_sum(model, batch).item(), torch.rand(()).item()))
     assert found[0] == found[1]
 
 
 def test_padding_does_not_change_the_loss():
     model, rows = llama(), some_rows(2)
-    longer = Row(rows[0].prompt, [*rows[0].response[:-1], *[5] * 20, END])
-    alone = loss_sum(model, collate(rows[:1], PAD, CPU)) + loss_sum(model, collate([longer], PAD, CPU))
-    together = loss_sum(model, collate([rows[0], longer], PAD, CPU))
+    longer = Encoded(rows[0].prompt, [*rows[0].response[:-1], *[5] * 20, END])
+    alone = sum(RESPONSES.loss_sum(model, RESPONSES.collate(each, CPU)) for each in (rows[:1], [longer]))
+    together = RESPONSES.loss_sum(model, RESPONSES.collate([rows[0], longer], CPU))
     assert together.item() == pytest.approx(alone.item(), rel=1e-5)
 
 
@@ -177,7 +193,7 @@ def test_accumulation_weighs_tokens_not_parts():
 
     def gradients(micro: int | None) -> tuple[float, list[torch.Tensor]]:
         model.zero_grad()
-        loss, n_tokens = accumulate(model, rows, optim(micro_batch=micro), PAD, CPU, Ledger())
+        loss, n_tokens = accumulate(reader(model), RESPONSES, rows, optim(micro_batch=micro), Ledger())
         assert n_tokens == sum(len(r.prompt) + len(r.response) for r in rows)
         return loss, [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
@@ -187,14 +203,14 @@ def test_accumulation_weighs_tokens_not_parts():
         assert loss == pytest.approx(whole_loss, rel=1e-5)
         for a, b in zip(whole, parts, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
-    means = [mean_loss(model, rows[i : i + 1], PAD, 1, CPU) for i in range(8)]
+    means = [mean_loss(RESPONSES, reader(model), rows[i : i + 1], 1) for i in range(8)]
     assert abs(sum(means) / 8 - whole_loss) > 1e-3  # the mean of means, which it must not be
-    assert mean_loss(model, rows, PAD, 3, CPU) == pytest.approx(whole_loss, rel=1e-5)
+    assert mean_loss(RESPONSES, reader(model), rows, 3) == pytest.approx(whole_loss, rel=1e-5)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(0, 60))
 def test_rows_of_like_length_are_batched_at_the_least_cost(lengths, pass_tokens):
-    rows = [Row([i], [7] * (n - 1)) for i, n in enumerate(lengths)]
+    rows = [Encoded([i], [7] * (n - 1)) for i, n in enumerate(lengths)]
     groups = by_length(rows, pass_tokens)
     assert sorted(row.prompt for part in groups for row in part) == [[i] for i in range(len(rows))]
 
@@ -210,7 +226,7 @@ def test_rows_of_like_length_are_batched_at_the_least_cost(lengths, pass_tokens)
 
 
 def test_a_long_row_is_computed_apart_and_changes_no_gradient():
-    rows = [*some_rows(), Row([3, 4], [5, 6, 7] * 130)]
+    rows = [*some_rows(), Encoded([3, 4], [5, 6, 7] * 130)]
     assert [len(part) for part in by_length(rows)] == [1, len(rows) - 1]
     assert len(by_length(some_rows())) == 1
     model = llama()
@@ -219,13 +235,13 @@ def test_a_long_row_is_computed_apart_and_changes_no_gradient():
     found = []
     for micro in (None, len(rows)):
         model.zero_grad()
-        loss, n_tokens = accumulate(model, rows, optim(micro_batch=micro), PAD, CPU, Ledger())
+        loss, n_tokens = accumulate(reader(model), RESPONSES, rows, optim(micro_batch=micro), Ledger())
         found.append([torch.tensor([loss, n_tokens]), *(p.grad for _, p in dt.parameters(model))])
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-7)
 
 
 def test_gradient_checkpointing_changes_nothing():
-    batch = collate(some_rows(), PAD, CPU)
+    batch = RESPONSES.collate(some_rows(), CPU)
     found = []
     for checkpointed in (False, True):
         model = llama().train()
@@ -234,7 +250,7 @@ def test_gradient_checkpointing_changes_nothing():
         if checkpointed:
             checkpoint_activations(model)
         torch.manual_seed(2)
-        loss_sum(model, batch).backward()
+        RESPONSES.loss_sum(model, batch).backward()
         found.append([p.grad for _, p in dt.parameters(model)])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b)

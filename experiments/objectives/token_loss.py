@@ -1,7 +1,6 @@
-"""The loss of a batch, in fp32, as a sum over labelled positions, so that parts of a batch add up exactly: the
-cross-entropy, or the squared error where a head tells numbers.
+"""The cross-entropy of labelled tokens, in fp32, as a sum, so that parts of a batch add up exactly.
 
-Legend: B rows, T tokens, D width, V vocabulary or classes, M labelled positions.
+Legend: B rows, T tokens, D width, V vocabulary, M labelled positions.
 """
 
 from __future__ import annotations
@@ -14,17 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltatune.loss import linear_cross_entropy
-from experiments.data.encode import IGNORED, Batch
+from experiments.data.batch import IGNORED, Batch
 
 ENDS_WITH_HEAD: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
-    """The summed loss of the batch; divide by its `n_labelled` for the mean."""
-    if batch.labels.is_floating_point():
-        return F.mse_loss(model(**batch.inputs).logits[:, 0].float(), batch.labels, reduction="sum")
-    if batch.labels.dim() == 1:
-        return F.cross_entropy(model(**batch.inputs).logits.float(), batch.labels, reduction="sum")
+def token_loss_sum(model: nn.Module, batch: Batch) -> Tensor:
+    """−Σ log p of the labelled tokens; the logits of other positions are not computed."""
     wanted = F.pad(batch.labels[:, 1:] != IGNORED, (0, 1))  # (B, T)
     targets = batch.labels.roll(-1, dims=1)[wanted]
     head = model.get_output_embeddings()  # type: ignore[operator]
@@ -49,28 +44,28 @@ def ends_with_head(model: nn.Module, head: nn.Module, batch: Batch) -> bool:
     if type(head).forward is not nn.Linear.forward or head.weight.dtype != next(model.parameters()).dtype:
         return False
     if model not in ENDS_WITH_HEAD:
-        said: list[Tensor] = []
+        outputs: list[Tensor] = []
         one = {name: value[:1, :1] for name, value in batch.inputs.items()}
         on_cuda = [batch.labels.device] if batch.labels.is_cuda else []
         # Dropout may draw in this forward; the training's random numbers must not depend on it.
-        hook = head.register_forward_hook(lambda *call: said.append(call[2]))
+        hook = head.register_forward_hook(lambda *call: outputs.append(call[2]))
         with hook, torch.random.fork_rng(on_cuda), torch.no_grad():
             logits = model(**one, use_cache=False).logits
-        ENDS_WITH_HEAD[model] = len(said) == 1 and torch.equal(said[0], logits)
+        ENDS_WITH_HEAD[model] = len(outputs) == 1 and torch.equal(outputs[0], logits)
     return ENDS_WITH_HEAD[model]
 
 
 def labelled_hidden(model: nn.Module, head: nn.Module, batch: Batch, wanted: Tensor) -> Tensor:
     """The head's input at the wanted positions, (M, D); the head itself sees one position only."""
-    found: list[Tensor] = []
+    kept: list[Tensor] = []
 
     def keep(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        found.append(args[0][wanted])  # of (B, T, D)
+        kept.append(args[0][wanted])  # the input is (B, T, D)
         return (args[0][:1, :1].detach(),)
 
     with head.register_forward_pre_hook(keep):
         model(**batch.inputs, use_cache=False)
-    return found[0]
+    return kept[0]
 
 
 def labelled_logits(model: nn.Module, head: nn.Module, batch: Batch, wanted: Tensor) -> Tensor:

@@ -19,8 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.data.encode import IGNORED, Encoder, Option, Row, collate, padded
-from experiments.training.loss import token_losses
+from experiments.data.batch import IGNORED, Batch, inputs_of, padded, token_labels
+from experiments.data.encode import Encoded, Option
+from experiments.data.reader import Reader
+from experiments.objectives.token_loss import token_losses
 
 TOKENS = 1024  # of a forward whose logits are kept: 200 MB in fp32 on a vocabulary of 49,152
 CACHED = 1 << 14  # tokens of the copies of a cache: 400 MB for SmolLM2
@@ -30,26 +32,24 @@ Node = tuple[float, Ids]  # -log p of a label's beginning, and its tokens
 
 
 @torch.no_grad()
-def likeliest(model: nn.Module, encoder: Encoder, rows: Sequence[Row], device: torch.device) -> list[str]:
+def likeliest_choice(reader: Reader, rows: Sequence[Encoded]) -> list[str]:
     """The option of each row with the highest log-likelihood / size."""
-    if encoder.kind == "classify":
-        return likeliest_label(model, encoder.label_options, rows, encoder.pad, device)
-    found = log_likelihoods(model, rows, encoder.pad, device)
-    best = [max(range(len(row.options)), key=lambda i: of[i] / row.options[i].size) for row, of in zip(rows, found)]
+    scores = log_likelihoods(reader, rows)
+    best = [max(range(len(row.options)), key=lambda i: of[i] / row.options[i].size) for row, of in zip(rows, scores)]
     return [row.options[i].text for row, i in zip(rows, best)]
 
 
 @torch.no_grad()
-def log_likelihoods(model: nn.Module, rows: Sequence[Row], pad: int, device: torch.device) -> list[list[float]]:
+def log_likelihoods(reader: Reader, rows: Sequence[Encoded]) -> list[list[float]]:
     """log p(option | prompt) in nats, for every option of every row."""
-    prompts = Prompts(model, rows, pad, device)
+    prompts = Prompts(reader, rows)
     found = [[prompts.first[b, option.ids[0]].item() for option in row.options] for b, row in enumerate(rows)]
     pairs = [(b, i) for b, row in enumerate(rows) for i, option in enumerate(row.options) if len(option.ids) > 1]
     pairs.sort(key=lambda pair: len(rows[pair[0]].options[pair[1]].ids))
     ids = [rows[b].options[i].ids for b, i in pairs]
     for part in packed([len(one) for one in ids], prompts.most):
         logits = prompts.after([pairs[k][0] for k in part], [ids[k][:-1] for k in part])
-        wanted = padded([ids[k][1:] for k in part], IGNORED, device)
+        wanted = padded([ids[k][1:] for k in part], IGNORED, reader.device)
         losses = F.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
         for k, loss in zip(part, losses.sum(1).tolist()):
             b, i = pairs[k]
@@ -58,9 +58,7 @@ def log_likelihoods(model: nn.Module, rows: Sequence[Row], pad: int, device: tor
 
 
 @torch.no_grad()
-def likeliest_label(
-    model: nn.Module, labels: Sequence[Option], rows: Sequence[Row], pad: int, device: torch.device
-) -> list[str]:
+def likeliest_label(reader: Reader, labels: Sequence[Option], rows: Sequence[Encoded]) -> list[str]:
     """The label of each row with the highest log-likelihood, found without scoring them all.
 
     A best-first search: a beginning of a label is at least as likely as the whole, so a whole label that is likelier
@@ -75,7 +73,7 @@ def likeliest_label(
         for n, token in enumerate(ids):
             after[ids[:n]].add(token)
             example.setdefault(ids[:n], ids)
-    prompts = Prompts(model, rows, pad, device)
+    prompts = Prompts(reader, rows)
     heaps: list[list[Node]] = [[(-logp[t].item(), (t,)) for t in sorted(after[()])] for logp in prompts.first]
     for heap in heaps:
         heapq.heapify(heap)
@@ -118,8 +116,9 @@ def best(heap: list[Node], whole: Container[Ids], width: int) -> list[Node]:
 class Prompts:
     """Prompts that were read once, to be gone on from as often as wanted. first: log p of the next token, (B, V)."""
 
-    def __init__(self, model: nn.Module, rows: Sequence[Row], pad: int, device: torch.device):
-        self.model, self.pad, self.device = model, pad, device
+    def __init__(self, reader: Reader, rows: Sequence[Encoded]):
+        self.model, self.pad, self.device = reader.model, reader.encoder.pad, reader.device
+        model, pad, device = self.model, self.pad, self.device
         self.mask = padded([[1] * len(row.prompt) for row in rows], 0, device, left=True)  # (B, T)
         ids = padded([row.prompt for row in rows], pad, device, left=True)
         head = model.get_output_embeddings()  # type: ignore[operator]
@@ -151,15 +150,16 @@ class Prompts:
 
 
 @torch.no_grad()
-def read(model: nn.Module, encoder: Encoder, rows: Sequence[Row], device: torch.device) -> list[str]:
-    """Of each row's response '[nll_sum, n_tokens, n_bytes]': in nats, of all its tokens, and their text's bytes."""
+def text_likelihoods(reader: Reader, rows: Sequence[Encoded]) -> list[str]:
+    """'[nll_sum, n_tokens, n_bytes]' of each row's response: nll in nats over all its tokens, and its text's bytes."""
     found = []
     for part in packed([row.n_tokens for row in rows]):
         chosen = [rows[i] for i in part]
-        losses = token_losses(model, collate(chosen, encoder.pad, device))
+        labels = padded([token_labels(row) for row in chosen], IGNORED, reader.device)
+        losses = token_losses(reader.model, Batch(inputs_of(chosen, reader.encoder.pad, reader.device), labels))
         counts = [len(row.response) for row in chosen]
         for row, own in zip(chosen, losses.split(counts)):
-            text = encoder.tokenizer.decode(row.response, skip_special_tokens=False)
+            text = reader.encoder.tokenizer.decode(row.response, skip_special_tokens=False)
             found.append(json.dumps([own.sum(dtype=torch.float64).item(), len(own), len(text.encode())]))
     return found
 

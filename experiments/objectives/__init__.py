@@ -1,0 +1,69 @@
+"""The table of objectives, and which is a task's: a file each, so a new one is a class here or in a plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from experiments.objectives.base import Objective
+from experiments.objectives.classification import Classification, LabelText
+from experiments.objectives.multiple_choice import MultipleChoice
+from experiments.objectives.plain_text import PlainText
+from experiments.objectives.rating import Rating, WrittenNumber
+from experiments.objectives.responses import Responses
+
+# Where several fit a kind of task and a model, the first is taken.
+OBJECTIVES: dict[str, type[Objective]] = {
+    "responses": Responses,
+    "plain_text": PlainText,
+    "classification": Classification,
+    "label_text": LabelText,
+    "rating": Rating,
+    "written_number": WrittenNumber,
+    "multiple_choice": MultipleChoice,
+}
+
+
+def register_objective(name: str) -> Callable[[type[Objective]], type[Objective]]:
+    """Put a class into the table, as a decorator. Raises ValueError where the name is taken."""
+
+    def register(objective: type[Objective]) -> type[Objective]:
+        if OBJECTIVES.setdefault(name, objective) is not objective:
+            raise ValueError(
+                f"objective {name!r} is there already: {OBJECTIVES[name].__qualname__}; choose another name"
+            )
+        return objective
+
+    return register
+
+
+def objective_class(kind: str, task_head: bool, name: str | None = None) -> type[Objective]:
+    """The objective of a task of this kind for a model with or without a task head; `name` chooses another.
+
+    Raises ValueError where there is none of that name, or none for such a model.
+    """
+    if name is not None:
+        if name not in OBJECTIVES:
+            raise ValueError(f"objective={name}: there is no such objective; there are: {', '.join(OBJECTIVES)}")
+        chosen = OBJECTIVES[name]
+        if chosen.task_head != task_head:
+            wanted, given = (
+                ("a task head", "a language model") if chosen.task_head else ("a language model", "an encoder")
+            )
+            raise ValueError(
+                f"objective={name} needs a model with {wanted}, and this is {given}; take another of either"
+            )
+        return chosen
+    fitting = (each for each in OBJECTIVES.values() if kind in each.kinds and each.task_head == task_head)
+    if (chosen := next(fitting, None)) is None:
+        if task_head:
+            raise ValueError("an encoder generates no text: give it a classification, or take another model")
+        raise ValueError(
+            f"no objective learns a task of the kind {kind!r}; name one: objective={' | '.join(OBJECTIVES)}"
+        )
+    return chosen
+
+
+def replayed_objective(objective: Objective, kind: str) -> Objective:
+    """How examples of another source are learned beside the task's: a language model learns each kind as its own, a
+    task head has the task's outputs alone."""
+    return objective if objective.task_head else objective_class(kind, task_head=False)(objective.encoder)

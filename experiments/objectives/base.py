@@ -1,0 +1,120 @@
+"""The contract of an objective: what is learned from an example, and how a model's answer is had.
+
+Legend: B rows, T tokens, M labelled positions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from experiments.config.schema import LossOn
+from experiments.data.batch import Batch, inputs_of
+from experiments.data.encode import Cut, Encoded, Encoder
+from experiments.data.reader import Reader
+from experiments.tasks.base import Example, TaskData, TaskError
+
+
+class Objective(ABC):
+    """What is learned from examples, and what counts as an answer.
+
+    encoder: the reader's. labels: the classes of a classification. loss_on: of a chat, whether the last turn of the
+    assistant is learned or all of them.
+
+    kinds: kinds of task (TaskData.kind) whose objective this is unless `objective=` names another. task_head: whether
+    the model ends in a head of its own for the task. writes: whether an answer is generated token by token.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ()
+    task_head: ClassVar[bool] = False
+    writes: ClassVar[bool] = False
+
+    def __init__(self, encoder: Encoder, labels: Sequence[str] = (), loss_on: LossOn = LossOn.last) -> None:
+        self.encoder, self.labels, self.loss_on = encoder, tuple(labels), loss_on
+
+    def on(self, encoder: Encoder) -> Self:
+        """The same objective with another encoder."""
+        return type(self)(encoder, self.labels, self.loss_on)
+
+    def rows(self, examples: Sequence[Example]) -> list[Encoded]:
+        """The examples encoded, one row each. Raises ValueError for one that does not fit, naming it."""
+        return [self.encode(example) for example in examples]
+
+    @abstractmethod
+    def encode(self, example: Example) -> Encoded:
+        """The row of one example. Raises ValueError for one that does not fit, naming it."""
+
+    @abstractmethod
+    def collate(self, rows: Sequence[Encoded], device: torch.device) -> Batch:
+        """A training batch of the rows."""
+
+    @abstractmethod
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss summed over the batch's units, in fp32, so that parts of a batch add up exactly."""
+
+    @abstractmethod
+    def n_units(self, batch: Batch) -> int:
+        """How many units the sum runs over: labelled tokens, or rows."""
+
+    @abstractmethod
+    def answers(self, reader: Reader, rows: Sequence[Encoded], max_new_tokens: int) -> list[str]:
+        """What the model answers to each row. max_new_tokens: the most that is written of one."""
+
+    def scorable(self, example: Example) -> bool:
+        """Whether the example can be encoded with its answer; one whose label training never saw has no class."""
+        return True
+
+    @staticmethod
+    def outputs(data: TaskData) -> tuple[str, ...]:
+        """What the task head of a model says, an output each; () without one."""
+        return ()
+
+    def check_replayed(self, entry: str, kind: str, examples: Sequence[Example], task: str) -> None:  # noqa: B027
+        """Raise TaskError where examples of another source cannot be learned beside the task's; by default all can."""
+
+
+class TaskHead(Objective):
+    """What the objectives of models with a task head share: a text is read, and the head says one thing of it."""
+
+    task_head = True
+
+    def encode(self, example: Example) -> Encoded:
+        """The text, or the last turn of a chat, with its class or number; one that is too long loses its end."""
+        encoder = self.encoder
+        text = example.text or example.messages[-1]["content"]
+        whole = encoder.tokenizer(text, example.text_pair)["input_ids"]
+        room = encoder.max_length - len(encoder.front)
+        encoded = encoder.tokenizer(text, example.text_pair, truncation=True, max_length=room)
+        segments = encoded.get("token_type_ids")
+        return Encoded(
+            [*encoder.front, *encoded["input_ids"]],
+            segments=None if segments is None else [0] * len(encoder.front) + segments,
+            label=self.label(example),
+            cut=Cut(tokens=len(whole) - len(encoded["input_ids"])),
+        )
+
+    @abstractmethod
+    def label(self, example: Example) -> float:
+        """The class, as an int, or the number to be told."""
+
+    def collate(self, rows: Sequence[Encoded], device: torch.device) -> Batch:
+        labels = [row.label for row in rows]
+        return Batch(inputs_of(rows, self.encoder.pad, device), torch.tensor(labels, device=device))
+
+    def n_units(self, batch: Batch) -> int:
+        return len(batch.labels)
+
+    def check_replayed(self, entry: str, kind: str, examples: Sequence[Example], task: str) -> None:
+        if kind not in self.kinds:
+            raise TaskError(
+                f"data.replay_from={entry}: its examples are of the kind {kind!r}, and a model with a "
+                f"classification head learns {self.kinds[0]!r} alone; replay classified examples, or take a decoder"
+            )
+
+    def head_outputs(self, reader: Reader, rows: Sequence[Encoded]) -> Tensor:
+        """The head's outputs for each row, (B, outputs)."""
+        return reader.model(**inputs_of(rows, self.encoder.pad, reader.device)).logits
