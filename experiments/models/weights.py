@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -14,8 +11,6 @@ from torch import nn
 
 import deltatune as dt
 from experiments.config.schema import FILES, Config, Trains
-from experiments.support.files import write_text
-from experiments.tasks.base import Example, Scores
 
 NAME = "run"  # of the delta in the model and in its file
 
@@ -63,24 +58,3 @@ def own_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters, tied ones once, and the buffers that belong to the model's state."""
     kept = model.state_dict().keys()
     return {**dict(model.named_parameters()), **{name: b for name, b in model.named_buffers() if name in kept}}
-
-
-def write_predictions(path: Path, examples: Sequence[Example], predictions: Sequence[str], scores: Scores) -> None:
-    """A line an example: its prompt, gold answer, prediction and score; `correct` where the score is 0 or 1."""
-    lines = []
-    for example, prediction, score in zip(examples, predictions, scores.each, strict=True):
-        row: dict[str, Any] = {
-            "prompt": prompt_text(example),
-            "gold": example.completion,
-            "prediction": prediction,
-            "score": score,
-            "part": example.part,
-        }
-        if all(each in (0, 1) for each in scores.each):
-            row["correct"] = score == 1
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    write_text(path, "".join(lines))
-
-
-def prompt_text(example: Example) -> str:
-    return example.messages[-1]["content"] if example.messages else example.text

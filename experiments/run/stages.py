@@ -20,8 +20,9 @@ from experiments.data.reader import Reader
 from experiments.data.replay import Replay
 from experiments.evaluation import cost, forgetting
 from experiments.evaluation.answers import answers, mean_loss
+from experiments.evaluation.predictions import write_predictions
 from experiments.models.load import has_task_head, load_model
-from experiments.models.weights import file_of, save, write_predictions
+from experiments.models.weights import file_of, save
 from experiments.objectives import objective_class, replayed_objective
 from experiments.objectives.base import Objective
 from experiments.run.prepare import checkpoint_activations, prepare
