@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments.data.findings import Finding, excerpt
 from experiments.data.gate import PARTS
-from experiments.tasks.base import Example, TaskData, TaskError, content_sha256
+from experiments.tasks.base import TRAITS, Example, TaskData, TaskError, content_sha256
 from experiments.tasks.forms import KINDS, Named, example_of, form_of, mixed
 from experiments.tasks.metrics import exact_match
 
@@ -76,7 +76,7 @@ class Records:
         most = self.form
         parts = {part: [e for own, form, e in self.good if own == part and form == most] for part in PARTS}
         kind = KINDS.get(most, "generate")
-        labels = tuple(sorted({e.completion for e in parts["train"]})) if kind == "classify" else ()
+        labels = tuple(sorted({e.completion for e in parts["train"]})) if TRAITS[kind].labelled else ()
         return TaskData(
             self.name, kind, **parts, labels=labels, sha256=content_sha256(*parts.values()), sources=self.sources,
             metric="exact_match", scorer=exact_match,

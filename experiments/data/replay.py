@@ -1,6 +1,6 @@
 """Replay: examples of general text or of earlier tasks between those of the task, against forgetting.
 
-    replay = load(config.data, data, head=False)
+    replay = load(config.data, data, objective)
     rows = [*objective.rows(data.train), *replayed_rows]
     order = replay.mixture(len(data.train), seed)
     batch = [rows[i] for i in order.indices(step, batch_size)]

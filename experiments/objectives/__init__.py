@@ -46,20 +46,14 @@ def objective_class(kind: str, task_head: bool, name: str | None = None) -> type
             raise ValueError(f"objective={name}: there is no such objective; there are: {', '.join(OBJECTIVES)}")
         chosen = OBJECTIVES[name]
         if chosen.task_head != task_head:
-            wanted, given = (
-                ("a task head", "a language model") if chosen.task_head else ("a language model", "an encoder")
-            )
-            raise ValueError(
-                f"objective={name} needs a model with {wanted}, and this is {given}; take another of either"
-            )
+            wanted = "an encoder with a task head" if chosen.task_head else "a language model"
+            raise ValueError(f"objective={name} needs {wanted}, which this model is not; take another of either")
         return chosen
     fitting = (each for each in OBJECTIVES.values() if kind in each.kinds and each.task_head == task_head)
     if (chosen := next(fitting, None)) is None:
         if task_head:
             raise ValueError("an encoder generates no text: give it a classification, or take another model")
-        raise ValueError(
-            f"no objective learns a task of the kind {kind!r}; name one: objective={' | '.join(OBJECTIVES)}"
-        )
+        raise ValueError(f"no objective learns a task of the kind {kind!r}; name one of {', '.join(OBJECTIVES)}")
     return chosen
 
 

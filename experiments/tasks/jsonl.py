@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tasks import metrics
-from experiments.tasks.base import Example, Kind, Scorer, TaskData, TaskError, content_sha256
+from experiments.tasks.base import TRAITS, Example, Kind, Scorer, TaskData, TaskError, content_sha256
 from experiments.tasks.forms import KINDS, Named, example_of, form_of, mixed
 
 Parts = dict[str, list[Example]]
@@ -40,10 +40,10 @@ def load(config: Any, seed: int = 0) -> TaskData:
 def assembled(name: str, form: str, parts: Parts, config: Any, sources: dict[str, str]) -> TaskData:
     """The task of parts of that form, with the metric that the configuration names. Raises TaskError."""
     kind = KINDS.get(form, "generate")
-    labels = tuple(sorted({e.completion for e in parts["train"]})) if kind == "classify" else ()
+    labels = tuple(sorted({e.completion for e in parts["train"]})) if TRAITS[kind].labelled else ()
     for part in ("val", "test"):
         for e in parts[part]:
-            if kind == "classify" and e.completion not in labels:
+            if TRAITS[kind].labelled and e.completion not in labels:
                 raise TaskError(f"{e.place}: label {e.completion!r} does not occur in the training part")
     metric, scorer = scoring(kind, config)
     sources = sources | {path: file_sha256(path) for path in (config.schema, config.database) if path}
@@ -54,11 +54,11 @@ def assembled(name: str, form: str, parts: Parts, config: Any, sources: dict[str
 def scoring(kind: Kind, config: Any) -> tuple[str, Scorer]:
     """The main metric's name and the scorer that task.metric, task.schema and task.database ask for."""
     if config.schema is not None:
-        if kind != "generate" or config.metric not in (None, "json"):
+        if not TRAITS[kind].free_text or config.metric not in (None, "json"):
             raise TaskError("task.schema is for answers in JSON: task.metric=json, on records with a text to write")
         return "exact_match", partial(metrics.json_match, schema=json_schema(Path(config.schema)))
     if config.database is not None:
-        if kind != "generate" or config.metric not in (None, "execution"):
+        if not TRAITS[kind].free_text or config.metric not in (None, "execution"):
             raise TaskError(
                 "task.database is for answers in SQL: task.metric=execution, on records with a text to write"
             )
@@ -66,7 +66,7 @@ def scoring(kind: Kind, config: Any) -> tuple[str, Scorer]:
 
         return "execution_accuracy", execution_scorer(Path(config.database))
     known = metrics.METRICS[kind]
-    if config.metric == "execution" and kind == "generate":
+    if config.metric == "execution" and TRAITS[kind].free_text:
         raise TaskError("task.metric=execution needs the database to execute on: task.database=a.sqlite")
     if config.metric is not None and config.metric not in known:
         raise TaskError(f"task.metric={config.metric}: for data of the kind {kind!r} there are: {', '.join(known)}")
