@@ -18,7 +18,7 @@ METHODS: Table[MethodConfig | Path] = Table(
     {file.stem: file for file in FILES},
     about=lambda entry: first_line(entry if isinstance(entry, Path) else CLASSES.get(entry.rules[0].method, entry)),
 )
-CLASSES: dict[str, type] = {}  # of plugins' methods; the library finds a class by its name, so each name is one class's
+CLASSES: dict[str, type] = {}  # the plugins' methods by class name, which the library finds them by
 Delta = TypeVar("Delta", bound=type)
 
 

@@ -39,13 +39,13 @@ class Trains(Enum):
     nothing = "nothing"
 
 
-FILES = {Trains.deltas: "delta.safetensors", Trains.everything: "model.safetensors"}  # of what was trained
+FILES = {Trains.deltas: "delta.safetensors", Trains.everything: "model.safetensors"}  # the file of what was trained
 
 
 @dataclass
 class ModelConfig:
     name: str = MISSING
-    path: str | None = None  # of model=hf: a local directory or a hub id
+    path: str | None = None  # a local directory or a hub id, where model=hf
     dtype: Dtype = Dtype.bf16
 
 
@@ -130,7 +130,7 @@ class ForgettingConfig:
     n_text: int = 16  # texts whose perplexity is taken
     n_kl: int = 8  # texts the base writes, on which the tuned model is held against it
     tasks: list[str] = field(default_factory=list)  # other tasks to score
-    n_examples: int = 50  # of each of them
+    n_examples: int = 50  # test examples of each task
 
 
 @dataclass
@@ -143,13 +143,13 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     forgetting: ForgettingConfig = field(default_factory=ForgettingConfig)
     plugins: list[str] = field(default_factory=list)  # modules, or files, of one's own that add methods, tasks, …
-    objective: str | None = None  # of experiments/objectives; None: the one of the task's kind
+    objective: str | None = None  # a name in experiments/objectives; None: the one of the task's kind
     loss_on: LossOn = LossOn.last
     start_from: str | None = None  # the file of a delta, or of a whole model, that another run left: train it further
     track: list[str] = field(default_factory=list)  # tensorboard, wandb, mlflow, trackio
     seed: int = 0
     device: Device = Device.auto
-    threads: int | None = None  # of the CPU; None: torch's default
+    threads: int | None = None  # CPU threads; None: torch's default
     out: str = "runs"  # the folder that holds the run's directory
     log_every: int = 10  # steps, or examples, between progress lines where there is no terminal
 

@@ -15,7 +15,7 @@ from experiments.config.table import PluginError, Table, first_line
 @dataclass
 class TaskConfig:
     name: str = MISSING
-    seed: int = 0  # of the data and its split, apart from the run's seed
+    seed: int = 0  # draws the data and its split; the run's seed does not
 
 
 @dataclass
@@ -38,8 +38,8 @@ class MultilingualConfig(TaskConfig):
     n_val: int = 120
     n_test: int = 480
     train_languages: list[str] = field(default_factory=lambda: ["en", "de", "es", "fr", "it", "nl"])
-    transfer_languages: list[str] = field(default_factory=lambda: ["pt-BR", "sv"])  # in the test alone
-    n_templates: int = 8  # at most, of an intent in a language
+    transfer_languages: list[str] = field(default_factory=lambda: ["pt-BR", "sv"])  # languages that only the test has
+    n_templates: int = 8  # the most that an intent has in a language
 
 
 @dataclass
@@ -96,14 +96,14 @@ class RecordsConfig(TaskConfig):
 @dataclass
 class JsonlConfig(RecordsConfig):
     train: str = MISSING  # files
-    val: str | None = None  # without one, a part of train by hash
+    val: str | None = None  # None: a part of train, chosen by hash
     test: str | None = None
 
 
 @dataclass
 class HubConfig(RecordsConfig):
-    path: str = MISSING  # of a dataset: an id on the hub, or a directory
-    subset: str | None = None  # of a dataset that has several
+    path: str = MISSING  # a dataset's id on the hub, or its directory
+    subset: str | None = None  # which one, where a dataset has several
     revision: str | None = None  # a commit or tag on the hub
     train: str = "train"  # splits
     val: str | None = None

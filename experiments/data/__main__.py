@@ -44,7 +44,7 @@ from experiments.tasks import load_task
 from experiments.tasks.base import TaskData, TaskError
 from experiments.tasks.forms import Named
 
-N_LABELS = 12  # in the report
+N_LABELS = 12  # the report's most frequent ones
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -70,7 +70,7 @@ def check(
         for part, numbers in counted.items():
             findings.lengths[part]["tokens"] = quantiles(numbers)
     left_out = {
-        "broken_line": True,  # of files, and so the command's
+        "broken_line": True,  # only files have these, and the command looks for them
         "not_utf8": True,
         "near_duplicate": not near_duplicates,
         "near_leak": not near_duplicates,

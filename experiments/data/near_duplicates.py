@@ -19,7 +19,7 @@ from rensa import RMinHash  # type: ignore[attr-defined]
 THRESHOLD = 0.8  # likeness from which two records are near duplicates
 SIZE = 5  # characters
 BANDS, ROWS = 25, 5
-MARGIN = 0.15  # of an estimated likeness: four standard deviations of 125 numbers at 0.8
+MARGIN = 0.15  # four standard deviations of a likeness of 0.8 that is estimated by 125 numbers
 BUCKET = 64  # the latest records of a bucket that are looked at: a prompt that all records share fills the buckets
 CLOSEST = 3  # candidates that are measured exactly
 # An odd multiplier and the powers of it: the polynomial hash of SIZE code points, modulo 2^64.

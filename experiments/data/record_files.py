@@ -15,7 +15,7 @@ from experiments.tasks.base import TRAITS, Example, TaskData, TaskError, content
 from experiments.tasks.forms import KINDS, Named, example_of, form_of, mixed
 from experiments.tasks.metrics import exact_match
 
-OTHER_NAMES = {"valid": "val", "validation": "val", "dev": "val", "eval": "val"}  # of parts
+OTHER_NAMES = {"valid": "val", "validation": "val", "dev": "val", "eval": "val"}  # other names of the parts
 
 
 @dataclass

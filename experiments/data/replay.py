@@ -65,7 +65,7 @@ class Learns(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    entry: str  # as data.replay_from has it
+    entry: str  # the words of data.replay_from
     kind: Kind
     examples: list[Example]
 

@@ -23,7 +23,7 @@ from experiments.models.weights import NAME, load_in_place
 from experiments.objectives.base import Objective
 from experiments.objectives.generation import written
 
-PROMPTS, TOKENS = 4, 16  # of the generation whose speed is taken
+PROMPTS, TOKENS = 4, 16  # what is generated to take the speed
 SWITCHES = 5  # the median of so many
 
 

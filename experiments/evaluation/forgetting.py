@@ -35,8 +35,8 @@ from experiments.tasks import general, jsonl, load_task
 from experiments.tasks.base import Example, TaskData, TaskError
 from experiments.training.loop import NotFinite
 
-FORMAT = 1  # of what is kept in the cache: raise it when what is measured changes
-TEXT_TOKENS = 128  # of a text; what is longer is cut
+FORMAT = 1  # the version of what the cache keeps: raise it when what is measured changes
+TEXT_TOKENS = 128  # the most of a text; what is longer is cut
 
 
 @dataclass
@@ -44,9 +44,9 @@ class Base:
     """What the base is worth: figures that stand in the cache."""
 
     texts: list[list[int]]  # ids
-    nll: list[float] = field(default_factory=list)  # of each text, summed over its tokens
+    nll: list[float] = field(default_factory=list)  # each text's, summed over its tokens
     written: Path | None = None  # the texts that it wrote, and its logits on them
-    features: Path | None = None  # of an encoder, which has these alone
+    features: Path | None = None  # an encoder's, which has these alone
     tasks: dict[str, tuple[TaskData, list[float]]] = field(default_factory=dict)  # and the score of each example
 
 

@@ -24,7 +24,7 @@ class Checkpoint:
     """A model by the function that gives its checkpoint's directory, fetched where need be."""
 
     directory: Directory
-    source: str  # of its weights, as a result names it
+    source: str  # where its weights come from, as a result names it
 
     def whereabouts(self, config: ModelConfig) -> tuple[str, str]:
         """The checkpoint's directory, or its id on the hub; the weights' origin."""

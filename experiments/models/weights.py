@@ -12,7 +12,7 @@ from torch import nn
 import deltatune as dt
 from experiments.config.schema import FILES, Config, Trains
 
-NAME = "run"  # of the delta in the model and in its file
+NAME = "run"  # the delta's name in the model and in its file
 
 
 def file_of(config: Config, directory: Path) -> Path | None:

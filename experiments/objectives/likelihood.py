@@ -24,7 +24,7 @@ from experiments.data.encode import Encoded, Option
 from experiments.data.reader import Reader
 from experiments.objectives.token_loss import token_losses
 
-TOKENS = 1024  # of a forward whose logits are kept: 200 MB in fp32 on a vocabulary of 49,152
+TOKENS = 1024  # a forward whose logits are kept has no more: 200 MB in fp32 on a vocabulary of 49,152
 CACHED = 1 << 14  # tokens of the copies of a cache: 400 MB for SmolLM2
 
 Ids = tuple[int, ...]

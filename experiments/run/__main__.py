@@ -33,7 +33,7 @@ def main(composed: DictConfig) -> None:
     plugins.load(config.plugins)  # a launcher may have brought the configuration into a process that has none yet
     plugins.load_installed()
     config = complete(config)
-    alone = HydraConfig.get().mode is RunMode.RUN  # of the jobs of a multirun several may share the process
+    alone = HydraConfig.get().mode is RunMode.RUN  # several jobs of a multirun may share the process
     result = run(config, start=age_s() if alone else 0.0)
     quality = "  ".join(f"{name} {value:.3f}" for name, value in result["quality"].items())
     print(f"{Path(config.out) / run_name(config)}\n{result['method']} seed {result['seed']}: {quality}")
@@ -46,6 +46,5 @@ if __name__ == "__main__":
         plugins.load_for(sys.argv[1:])
     except PluginError as error:
         raise SystemExit(f"error: {error}") from None
-    # By the module's name: launchers that pickle the function (joblib, submitit) can send names then, and need not
-    # send torch.
+    # The module's name is used so that launchers which pickle the function (joblib, submitit) send names, not torch.
     importlib.import_module("experiments.run.__main__").main()

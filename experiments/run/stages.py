@@ -58,11 +58,11 @@ class Subject:
     data: TaskData
     reader: Reader
     objective: Objective
-    rows: dict[str, list[Encoded]]  # by split: train, val, test
+    rows: dict[str, list[Encoded]]  # train, val and test
     replay: Replay
     findings: gate.Findings | None  # None: nobody looked
     base: forgetting.Base | None
-    source: str  # of the model's weights
+    source: str  # where the model's weights come from
     sizes: Sizes
 
     @property

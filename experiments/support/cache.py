@@ -33,7 +33,7 @@ def cached(name: str, build: Callable[[Path], None]) -> Path:
     with locked(name):
         if not target.is_dir():
             scratch = target.with_name(f"{name}.partial")
-            shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(scratch, ignore_errors=True)  # what a killed process left
             scratch.mkdir()
             try:
                 build(scratch)

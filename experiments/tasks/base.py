@@ -53,7 +53,7 @@ class Example:
     text: str = ""
     text_pair: str | None = None
     references: tuple[str, ...] = ()  # every accepted answer where there are several, the completion first
-    choices: tuple[str, ...] = ()  # of a multiple choice; the completion is one of them
+    choices: tuple[str, ...] = ()  # what a multiple choice offers; the completion is one of them
     part: str = ""  # a language, a category …: quality is also reported by it
     place: str = ""  # "file:line" of a record out of a file
 
@@ -85,8 +85,8 @@ class TaskData:
     train: list[Example]
     val: list[Example]
     test: list[Example]
-    labels: tuple[str, ...]  # of a classification, sorted
-    sha256: str  # of the contents of all three parts
+    labels: tuple[str, ...]  # a classification's classes, sorted
+    sha256: str  # the hash of the contents of all three parts
     sources: dict[str, str]  # package or file -> version or sha256
     metric: str  # the main one: the mean of a number an example, higher is better
     scorer: Scorer

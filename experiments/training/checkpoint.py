@@ -33,7 +33,7 @@ class State:
     step: int = 0  # steps done
     tokens: int = 0  # real tokens seen, without padding
     wall_s: float = 0.0  # spent in steps, over all processes of a resumed run
-    seconds: dict[str, float] = field(default_factory=dict)  # of the ledger, over all processes of a resumed run
+    seconds: dict[str, float] = field(default_factory=dict)  # the clock's, over all processes of a resumed run
     peak_bytes: int = 0  # high-water mark of the process in training
     device_peak_bytes: int = 0  # the same of an accelerator's memory
     increase_bytes: int = 0  # peak of training over the size with the model loaded

@@ -19,7 +19,7 @@ from experiments.tasks.base import TaskError
 from experiments.tasks.home import sentences
 from experiments.tasks.home.sentences import Home, Said, Template, expansions, file_of, sources
 
-TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of an intent's templates
+TEST_SHARE, VAL_SHARE = 0.2, 0.1  # shares of an intent's templates
 Parts = tuple[list[Said], list[Said], list[Said]]
 
 

@@ -21,7 +21,7 @@ from experiments.tasks.instruct.families import FAMILIES
 from experiments.tasks.metrics import exact_match, mean, of_each
 
 PACKAGE = "unicode-rbnf"
-OF_WORDINGS = {"test": 1, "val": 1}  # of each family's five; the others are in train
+OF_WORDINGS = {"test": 1, "val": 1}  # each family has five; the others are in train
 BETWEEN_TURNS = " / "
 
 

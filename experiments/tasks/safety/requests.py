@@ -12,7 +12,7 @@ from dataclasses import dataclass
 class Category:
     because: str  # the refusal's reason
     harmful: tuple[str, ...]
-    benign: dict[str, str]  # with its answer
+    benign: dict[str, str]  # a request and its answer
 
 
 CATEGORIES = {

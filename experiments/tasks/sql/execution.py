@@ -21,7 +21,7 @@ from typing import Any
 from experiments.tasks.base import Example, Scores, TaskError
 from experiments.tasks.metrics import mean, of_each
 
-MAX_BYTES = 100_000  # of one text, blob or row; also of a query
+MAX_BYTES = 100_000  # the most that one text, blob or row may have, or a query
 MAX_OPERATIONS = 10_000_000  # about a second; a scan of 34,000 rows takes 200,000
 MAX_ROWS = 10_000
 MAX_SECONDS = 10.0
