@@ -12,15 +12,24 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from experiments.config.identity import run_name
 from experiments.config.schema import Config
 from experiments.training import trackers
-from experiments.training.trackers import TRACKERS, Trackers
+from experiments.training.accelerated import Accelerated
+from experiments.training.tracker import Tracker
+from experiments.training.tracker_table import TRACKERS, register_tracker
+from experiments.training.trackers import Trackers
 from tests.support.made_up import made_up
 from tests.support.runs import config
 
 OTHERS = ("wandb", "mlflow", "trackio")
+VARIABLES = (
+    *("WANDB_MODE", "WANDB_PROJECT", "WANDB_ERROR_REPORTING", "TRACKIO_PROJECT", "COMET_START_ONLINE"),
+    *("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_DISABLE_TELEMETRY", "CLEARML_OFFLINE_MODE"),
+    *("SWANLAB_MODE", "DVC_NO_ANALYTICS", "COMET_PROJECT_NAME", "CLEARML_PROJECT", "SWANLAB_PROJ_NAME"),
+)
 
 
 @pytest.fixture
@@ -31,20 +40,34 @@ def made(tmp_path: Path) -> Config:
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """None of the variables that the trackers read or set; put back afterwards."""
-    for name in (
-        *("WANDB_MODE", "WANDB_PROJECT", "WANDB_ERROR_REPORTING", "TRACKIO_PROJECT"),
-        *("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_DISABLE_TELEMETRY"),
-    ):
+    for name in VARIABLES:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+
+
+def modules(name: str) -> tuple[str, ...]:
+    """What a tracker imports."""
+    tracker = TRACKERS[name]
+    assert isinstance(tracker, type)
+    assert issubclass(tracker, Accelerated)
+    return tracker.modules
 
 
 class Recorder(ModuleType):
     """A package that has every name; each is a function that writes down its call, and returns the package again."""
 
+    __version__ = "99"
+
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        # What accelerate asks of MLflow, DVCLive, ClearML and SwanLab is no call.
+        self.utils = SimpleNamespace(
+            validation=SimpleNamespace(MAX_PARAM_VAL_LENGTH=6000, MAX_PARAMS_TAGS_PER_BATCH=100)
+        )
+        self.search_experiments = lambda filter_string: []
+        self.Metric = SimpleNamespace(could_log=lambda value: True)
+        self.Task, self.current_task, self.config = self, lambda: None, {}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -58,14 +81,23 @@ class Recorder(ModuleType):
 
         return call
 
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.calls.append(("set", (name, value), {}))
+
     def called(self, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
         return [(args, kwargs) for called, args, kwargs in self.calls if called == name]
 
 
 @pytest.fixture(params=OTHERS)
 def recorder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    fake = Recorder(request.param)
-    monkeypatch.setitem(sys.modules, request.param, fake)
+    return recording(request.param, monkeypatch)
+
+
+def recording(name: str, monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """The package replaced by one that records."""
+    fake = Recorder(name)
+    monkeypatch.setitem(sys.modules, name, fake)
+    monkeypatch.setitem(sys.modules, f"{name}.plots", fake)
     return fake
 
 
@@ -85,7 +117,7 @@ def test_an_unknown_tracker_is_refused(made: Config) -> None:
 
 @pytest.mark.parametrize("name", list(TRACKERS))
 def test_a_package_that_is_missing_is_named(name: str, made: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in TRACKERS[name].modules:
+    for module in modules(name):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ValueError, match=f"cannot import {name} .*pip install {name}"):
         Trackers([name], made)
@@ -133,9 +165,7 @@ def test_the_users_own_settings_stand(monkeypatch: pytest.MonkeyPatch, made: Con
     own = {"WANDB_MODE": "online", "WANDB_PROJECT": "mine", "MLFLOW_TRACKING_URI": "http://made.up"}
     for name, value in own.items():
         monkeypatch.setenv(name, value)
-    wandb, mlflow = Recorder("wandb"), Recorder("mlflow")
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    wandb, mlflow = recording("wandb", monkeypatch), recording("mlflow", monkeypatch)
     a_run(Trackers(["wandb", "mlflow"], made), made_up())
     assert (wandb.called("init")[0][1]["mode"], wandb.called("init")[0][1]["project"]) == ("online", "mine")
     assert not mlflow.called("set_tracking_uri")
@@ -152,6 +182,74 @@ def test_a_failed_run_is_tracked_as_one(recorder: Recorder, made: Config) -> Non
         assert recorder.called("set_tag") == [(("error", "step 4: nan"), {})]
         assert recorder.called("end_run") == [(("FAILED",), {})]
     assert "finish" in {name for name, _, _ in recorder.calls} | {"finish" for _ in recorder.called("end_run")}
+
+
+OFFLINE = {
+    "comet_ml": {"COMET_START_ONLINE": "false"},
+    "aim": {},
+    "clearml": {"CLEARML_OFFLINE_MODE": "1"},
+    "dvclive": {"DVC_NO_ANALYTICS": "true"},
+    "swanlab": {"SWANLAB_MODE": "offline"},
+}
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_the_other_trackers_stay_on_this_machine_and_mark_what_failed(
+    name: str, made: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake, directory = recording(name, monkeypatch), Path(made.out) / run_name(made)
+    a_run(Trackers([name], made), {"status": "failed", "error": "step 4: nan", "failure_kind": "nan"})
+    assert capsys.readouterr().err == ""
+    assert {variable: os.environ[variable] for variable in OFFLINE[name]} == OFFLINE[name]
+    if name == "comet_ml":
+        ((_, settings),) = fake.called("ExperimentConfig")
+        assert (settings["offline_directory"], settings["name"]) == (str(directory / "comet"), run_name(made))
+        assert not any(settings[key] for key in ("log_code", "log_git_patch", "log_env_details", "auto_output_logging"))
+        assert fake.called("start")[0][1]["project_name"] == "deltatune"
+        assert fake.called("log_parameters")[0][0][0]["optim.lr"] == made.optim.lr
+        assert [kwargs["step"] for (metric, _), kwargs in fake.called("log_metric") if metric == "loss"] == [1, 2, 3]
+        assert (("error", "step 4: nan"), {}) in fake.called("log_other")
+    elif name == "aim":
+        ((_, settings),) = fake.called("Run")
+        assert settings["repo"] == str(Path(made.out).resolve())
+        assert (settings["system_tracking_interval"], settings["capture_terminal_logs"]) == (None, False)
+        assert [kwargs["step"] for _, kwargs in fake.called("track") if kwargs["name"] == "loss"] == [1, 2, 3]
+        assert (("error", "step 4: nan"), {}) in fake.called("set")
+    elif name == "clearml":
+        ((_, settings),) = fake.called("init")
+        assert (settings["project_name"], settings["task_name"]) == ("deltatune", run_name(made))
+        assert not any(value for key, value in settings.items() if key.startswith("auto_"))
+        assert fake.called("mark_failed")[0][1]["status_message"] == "step 4: nan"
+    elif name == "dvclive":
+        assert fake.called("Live") == [
+            ((), {"dir": str(directory / "dvclive"), "save_dvc_exp": False, "dvcyaml": None, "resume": False})
+        ]
+        assert (("error", "step 4: nan"), {}) in fake.called("log_metric")
+    else:
+        ((_, settings),) = fake.called("init")
+        assert (settings["mode"], settings["log_dir"]) == ("offline", str(directory / "swanlog"))
+        assert fake.called("finish") == [(("crashed", "step 4: nan"), {})]
+
+
+def test_one_of_ones_own_is_added_by_a_line(made: Config) -> None:
+    heard: list[Any] = []
+
+    @register_tracker("made-up")
+    class MadeUp(Tracker):
+        def start(self, first: int) -> None:
+            heard.append((self.about.name, first))
+
+        def log(self, step: int, metrics: dict[str, float]) -> None:
+            heard.append((step, metrics["loss"]))
+
+        def finish(self, summary: dict[str, float], error: str | None) -> None:
+            heard.append((summary["quality/exact_match"], error))
+
+    try:
+        a_run(Trackers(["made-up"], made), made_up())
+    finally:
+        del TRACKERS["made-up"], TRACKERS.origins["made-up"]
+    assert heard == [(run_name(made), 1), (1, 3.0), (2, 1.5), (3, 1.0), (0.25, None)]
 
 
 def events(folder: Path) -> list[Any]:
@@ -197,11 +295,14 @@ def test_tensorboard_files_hold_every_step(made: Config) -> None:
 class Broken(ModuleType):
     """A package that raises whatever it is asked."""
 
+    __version__ = "99"
     error: type[BaseException] = RuntimeError
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name == "Task":  # a class of ClearML's, whose methods are asked
+            return self
 
         def call(*args: Any, **kwargs: Any) -> None:
             raise self.error(f"made-up failure of {name}")
@@ -218,10 +319,12 @@ def test_one_that_raises_costs_a_warning(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for module in TRACKERS[name].modules:
+    for module in modules(name):
         broken = Broken(module)
         broken.error = error
         monkeypatch.setitem(sys.modules, module, broken)
+        if module == "torch.utils.tensorboard":  # where `from torch.utils import tensorboard` looks first
+            monkeypatch.setattr(torch.utils, "tensorboard", broken, raising=False)
     a_run(Trackers([name], made), made_up())
     assert capsys.readouterr().err.count(f"warning: tracker {name}: {error.__name__}: made-up failure of") == 1
 
