@@ -45,43 +45,43 @@ class Effect(NamedTuple):
     p: float
 
 
-Runs = dict[Condition, dict[int, Row]]  # by seed
+Runs = dict[Condition, dict[int, Row]]  # the inner key is the seed
 
 
 def conditions(rows: Iterable[Row]) -> Runs:
     """The complete, trained runs whose model writes text. Raises ValueError where they cannot stand in one table."""
-    found: Runs = defaultdict(dict)
+    runs: Runs = defaultdict(dict)
     seen: dict[str, Path | None] = {}
     for one in rows:
         if one.failure is not None or one.lr is None or one.perplexity_after is None:
             continue
         condition = Condition(one.method, one.lr, one.config["data"]["replay"])
-        if one.seed in found[condition]:
+        if one.seed in runs[condition]:
             raise ValueError(f"{one.file}: a second run of {condition}, seed {one.seed}; give the runs of one sweep")
-        found[condition][one.seed] = one
+        runs[condition][one.seed] = one
         seen.setdefault(f"{one.model}, {one.task}, {one.steps} steps", one.file)
     if len(seen) > 1:
         raise ValueError(f"runs of several sweeps: {'; '.join(f'{what} ({file})' for what, file in seen.items())}")
-    return dict(sorted(found.items()))
+    return dict(sorted(runs.items()))
 
 
 def reference(condition: Condition, runs: Runs) -> Condition | None:
     """The condition that differs in one measure; None where there is none, or it was not run."""
 
     def highest(method: str) -> float:
-        return max((other.lr for other in runs if other.method == method), default=0.0)
+        return max((run.lr for run in runs if run.method == method), default=0.0)
 
     if condition.replay:
-        found = condition._replace(replay=0.0)
+        other = condition._replace(replay=0.0)
     elif condition.lr < highest(condition.method):
-        found = condition._replace(lr=highest(condition.method))
+        other = condition._replace(lr=highest(condition.method))
     else:
-        found = Condition("full", highest("full"), 0.0)
-    return found if found in runs and found != condition else None
+        other = Condition("full", highest("full"), 0.0)
+    return other if other in runs and other != condition else None
 
 
 def effect(condition: Condition, against: Condition, runs: Runs) -> Effect | None:
-    """Over the seeds that both were run with; None where there is no such seed."""
+    """The difference over the seeds that both were run with; None where there is no such seed."""
     seeds = sorted(runs[condition].keys() & runs[against].keys())
     if not seeds:
         return None
@@ -96,23 +96,24 @@ def effect(condition: Condition, against: Condition, runs: Runs) -> Effect | Non
 
 
 def kept(one: Row) -> list[float]:
-    """Of each general text the mean log-likelihood a token after the training."""
+    """The mean log-likelihood a token of each general text after the training."""
     assert one.forgetting is not None
     return [-nll for nll in one.forgetting["each"]["nll_after"]]
 
 
 def table(runs: Runs) -> Table:
+    """A line for each condition, with what it forgot more or less than its reference."""
     first = next(one for by_seed in runs.values() for one in by_seed.values())
-    made = Table(title=f"Forgetting: {first.model} trained on {first.task}, {first.steps} steps")
-    made.add_column("method")
+    lines = Table(title=f"Forgetting: {first.model} trained on {first.task}, {first.steps} steps")
+    lines.add_column("method")
     for name in ("lr", "replay", "seeds", first.metric, "perplexity", "KL a token"):
-        made.add_column(name, justify="right")
-    made.add_column("nats a token, against", no_wrap=True)
+        lines.add_column(name, justify="right")
+    lines.add_column("nats a token, against", no_wrap=True)
     for condition, by_seed in runs.items():
         other = reference(condition, runs)
-        found = effect(condition, other, runs) if other else None
+        change = effect(condition, other, runs) if other else None
         rows = list(by_seed.values())
-        made.add_row(
+        lines.add_row(
             condition.method,
             f"{condition.lr:g}",
             f"{condition.replay:g}",
@@ -121,9 +122,9 @@ def table(runs: Runs) -> Table:
             f"{mean([one.perplexity_before or 0.0 for one in rows]):.2f} → "
             f"{mean([one.perplexity_after or 0.0 for one in rows]):.2f}",
             f"{mean([one.kl_per_token or 0.0 for one in rows]):.4f}",
-            f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]  {found.against}" if found else "–",
+            f"{change.difference:+.3f} [{change.low:+.3f}, {change.high:+.3f}]  {change.against}" if change else "–",
         )
-    return made
+    return lines
 
 
 def mean(values: Sequence[float]) -> float:

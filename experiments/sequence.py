@@ -72,29 +72,29 @@ def sequence(tasks: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def stage_overrides(tasks: Sequence[str], i: int, overrides: Sequence[str]) -> tuple[str, ...]:
-    """Of the run that trains on task i and is scored on all."""
+    """The overrides of the run that trains on task i and is scored on all."""
     name, *own = shlex.split(tasks[i])
     scored = ",".join(quoted(task) for task in tasks)
     return (*overrides, f"task={name}", *own, f"forgetting.tasks=[{scored}]", "forgetting.enabled=true")
 
 
 def quoted(text: str) -> str:
-    """As a value in Hydra's grammar, whatever stands in it."""
+    """The text as a value in Hydra's grammar, whatever stands in it."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def summary(tasks: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
     """The matrix and what follows from it."""
     first = rows[0]
-    found = [row.other_tasks or {} for row in rows]
-    base = [found[0][task]["before"] for task in tasks]
-    matrix = [[scores[task]["after"] for task in tasks] for scores in found]
+    stages = [row.other_tasks or {} for row in rows]
+    base = [stages[0][task]["before"] for task in tasks]
+    matrix = [[scores[task]["after"] for task in tasks] for scores in stages]
     return {
         "format": FORMAT,
         **{name: getattr(first, name) for name in ("method", "model", "seed", "lr", "steps", "batch_size")},
         "tasks": list(tasks),
-        "metrics": [found[0][task]["metric"] for task in tasks],
-        "n_examples": [found[0][task]["n_examples"] for task in tasks],
+        "metrics": [stages[0][task]["metric"] for task in tasks],
+        "n_examples": [stages[0][task]["n_examples"] for task in tasks],
         "base": base,
         "matrix": matrix,
         **transfer(matrix, base),
@@ -118,17 +118,17 @@ def transfer(matrix: Sequence[Sequence[float]], base: Sequence[float]) -> dict[s
 
 def table(result: dict[str, Any]) -> Table:
     """Scores by stage, and the forgetting of each task under them."""
-    made = Table(title=f"{result['method']} on {result['model']}, seed {result['seed']}: the score on each task")
-    made.add_column("after training on")
+    lines = Table(title=f"{result['method']} on {result['model']}, seed {result['seed']}: the score on each task")
+    lines.add_column("after training on")
     for task, metric in zip(result["tasks"], result["metrics"]):
-        made.add_column(f"{shlex.split(task)[0]}\n{metric}", justify="right")
-    made.add_column("general text\nperplexity", justify="right")
+        lines.add_column(f"{shlex.split(task)[0]}\n{metric}", justify="right")
+    lines.add_column("general text\nperplexity", justify="right")
     stages = ["nothing", *(shlex.split(task)[0] for task in result["tasks"])]
     for stage, scores, perplexity in zip(stages, [result["base"], *result["matrix"]], result["text_perplexity"]):
-        made.add_row(stage, *(f"{score:.3f}" for score in scores), f"{perplexity:.2f}")
-    made.add_section()
-    made.add_row("forgetting", *(f"{lost:+.3f}" for lost in result["forgetting"]), "–", "")
-    return made
+        lines.add_row(stage, *(f"{score:.3f}" for score in scores), f"{perplexity:.2f}")
+    lines.add_section()
+    lines.add_row("forgetting", *(f"{lost:+.3f}" for lost in result["forgetting"]), "–", "")
+    return lines
 
 
 def main(arguments: Sequence[str]) -> None:

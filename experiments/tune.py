@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial, Trial
 
-LR_FACTOR = 10.0  # of the method's default learning rate, down and up
-DIGITS = 3  # of a number that was drawn
+LR_FACTOR = 10.0  # the search goes that far down and up from the method's default learning rate
+DIGITS = 3  # a number that was drawn keeps so many
 SHOWN = 10  # trials in the table at the end
 LOWER_IS_BETTER = ("loss", "perplexity")
 
@@ -90,12 +90,13 @@ def plain(value: Any) -> bool | int | float | str | None:
 def first(searched: dict[str, Any]) -> list[str]:
     """Overrides with a value of each distribution, to compose a configuration with."""
     return [
-        f"{name}={said(kind.choices[0] if hasattr(kind, 'choices') else kind.low)}" for name, kind in searched.items()
+        f"{name}={written(kind.choices[0] if hasattr(kind, 'choices') else kind.low)}"
+        for name, kind in searched.items()
     ]
 
 
-def said(value: Any) -> str:
-    """A value as an override says it."""
+def written(value: Any) -> str:
+    """A value as an override writes it."""
     return "null" if value is None else str(value)
 
 
@@ -109,7 +110,7 @@ def values(trial: Trial | FrozenTrial) -> dict[str, str]:
     from optuna.distributions import FloatDistribution
 
     real = {name for name, kind in trial.distributions.items() if isinstance(kind, FloatDistribution)}
-    return {name: f"{value:.{DIGITS}g}" if name in real else said(value) for name, value in trial.params.items()}
+    return {name: f"{value:.{DIGITS}g}" if name in real else written(value) for name, value in trial.params.items()}
 
 
 def open_study(journal: Path, name: str, minimize: bool) -> Study:
@@ -178,8 +179,8 @@ def show(study: Study, fixed: Sequence[str], name: str, file: Path) -> int:
     return 0
 
 
-def found(given: argparse.Namespace) -> int:
-    """Search as asked, and show it."""
+def tune(given: argparse.Namespace) -> int:
+    """Search as asked, and show the trials."""
     fixed, searched = space(given.overrides)
     asked = [*sorted(fixed), *(f"{name}={kind}" for name, kind in sorted(searched.items())), given.objective]
     name = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]
@@ -206,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     try:
-        return found(given)
+        return tune(given)
     except (ValueError, HydraException) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

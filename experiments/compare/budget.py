@@ -19,7 +19,7 @@ class Sized:
 
     overrides: tuple[str, ...]
     size: int | None
-    parameters: int | None  # by the plan, without a classifier's new head; None where nothing was counted
+    parameters: int | None  # counted by the plan, without a classifier's new head; None where nothing was counted
 
     @property
     def note(self) -> str:

@@ -22,17 +22,17 @@ OURS = (
     "optim.steps",
     "eval.part",
     "plugins",
-)  # keys that the comparison sets itself
+)  # the keys that the comparison sets itself
 
 
 @dataclass
 class CompareConfig:
-    model: str = "smollm2"  # of experiments/conf/model
+    model: str = "smollm2"  # a name of experiments/conf/model
     tasks: list[str] = field(default_factory=lambda: ["ha_json"])
     methods: list[str] = field(default_factory=lambda: ["lora", "adapter", "prefix", "bitfit", "ia3", FULL])
     trials: int = 3  # learning rates a method
     factor: float = 3.0  # between two of them
-    choose_by: ChooseBy = ChooseBy.loss  # on the validation set; why: rates.py
+    choose_by: ChooseBy = ChooseBy.loss  # a measure on the validation set; why: rates.py
     search_seed: int = 0
     first_seed: int = 1  # the search's is none of them: a rate that was lucky with its seed does not bring its luck
     seeds: int = 5

@@ -43,7 +43,7 @@ class Mean:
     low: float
     high: float
     seed_values: tuple[float, ...]
-    seed_sd: float | None  # of the seeds' means; None with fewer than two seeds
+    seed_sd: float | None  # the seeds' means scatter by this; None with fewer than two seeds
     group: str  # letters; two methods that share one are not told apart
 
 
@@ -59,8 +59,8 @@ class Pair:
     p: float
     p_holm: float
     distinguishable: bool
-    seed_sd: float | None  # of the differences by seed; None with fewer than two common seeds
-    seeds_low: float | None  # for other examples and other seeds
+    seed_sd: float | None  # the differences by seed scatter by this; None with fewer than two common seeds
+    seeds_low: float | None  # the interval for other examples and other seeds
     seeds_high: float | None
     beyond_seeds: bool | None  # whether 0 lies outside that interval
 

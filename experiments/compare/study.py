@@ -186,7 +186,7 @@ class Study:
 
         if fresh:
             carry_out([run.arm for run in fresh.values()], self.config.slots, console=self.console, ended=ended)
-        for run in runs:  # in this order, whichever ended first
+        for run in runs:  # the order is kept, whichever ended first
             self.take(run, rows[run])
 
     def keep(self, run: StudyRun, item: Row) -> None:

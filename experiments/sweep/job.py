@@ -23,8 +23,8 @@ from experiments.sweep.arm import Arm
 LOG = "run.log"  # the run's own output, of all its attempts
 CLAIM = "pool.lock"  # held by the sweep that carries the run out, from before its process starts until it is recorded
 LOCK = "lock"  # held by the process that is at work in the run
-COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))  # of processes killed for their memory
-TERM_S = 3.0  # between the request to end and the kill
+COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))  # where kills for want of memory are counted
+TERM_S = 3.0  # a process has so long between the request to end and the kill
 
 
 class Job:
@@ -34,13 +34,13 @@ class Job:
         self.arm = arm
         self.row: Row | None = None
         self.process: subprocess.Popen[bytes] | None = None
-        self.held = False  # by another sweep or run, whose result will be taken
-        self.ran_s: float | None = None  # of the process that this sweep started and that ended
+        self.held = False  # another sweep or run is at work in it, whose result will be taken
+        self.ran_s: float | None = None  # how long the process took that this sweep started and that ended
         self.slot = 0
         self._claim: IO[str] | None = None
         self._began = 0.0
         self._kills: int | None = None
-        self._before = stamp(arm.result)  # of a failure that is to be retried
+        self._before = stamp(arm.result)  # a failure that is to be retried left it
 
     @property
     def log(self) -> Path:
@@ -71,12 +71,12 @@ class Job:
         if self.settle():
             self.release()
             return
-        self.arm.result.unlink(missing_ok=True)  # of an attempt that failed: it must not stand for this one
+        self.arm.result.unlink(missing_ok=True)  # an attempt that failed left it: it must not stand for this one
         self._before, self._kills, self._began, self.slot = None, oom_kills(), time.monotonic(), slot
-        tied = (sys.executable, "-I", "-S", str(Path(__file__).with_name("die_with_parent.py")), str(os.getpid()))
+        launcher = str(Path(__file__).with_name("die_with_parent.py"))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                (*tied, *self.arm.command),
+                (sys.executable, "-I", "-S", launcher, str(os.getpid()), *self.arm.command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -117,15 +117,15 @@ class Job:
 
     def _why(self, code: int) -> tuple[str, str]:
         """The error and its kind, from how the process ended."""
-        said = f"the end of {self.log} says more"
+        more = f"the end of {self.log} says more"
         if code == -signal.SIGKILL and oom_kills() != self._kills:
             return "killed by the kernel, which ran out of memory; use a smaller batch or fewer slots", "oom"
         if code < 0:
-            return f"killed by signal {-code} ({signal.strsignal(-code)}); {said}", "killed"
+            return f"killed by signal {-code} ({signal.strsignal(-code)}); {more}", "killed"
         if code == 0:
             return f"no result at {self.arm.result}: was the code changed while it ran? Start again", "error"
         last = next(reversed(tail(self.log, 1)), "no output")
-        return f"ended with exit code {code} before it wrote a result: {last}; {said}", "error"
+        return f"ended with exit code {code} before it wrote a result: {last}; {more}", "error"
 
 
 def failed(config: Config, error: str, kind: str) -> dict[str, Any]:
@@ -209,9 +209,9 @@ def oom_kills() -> int | None:
     """
     for file in COUNTERS:
         try:
-            found = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
+            count = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
         except OSError:
             continue
-        if found:
-            return int(found[1])
+        if count:
+            return int(count[1])
     return None

@@ -1,4 +1,4 @@
-"""What a sweep shows of itself: a live table on a terminal, a line per event elsewhere."""
+"""The view of a sweep at work: a live table on a terminal, a line an event elsewhere."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ TAIL = 8  # lines of a failed run's output
 
 
 @contextmanager
-def overview(jobs: Sequence[Job], slots: int, console: Console) -> Iterator[Callable[[], None]]:
+def live_view(jobs: Sequence[Job], slots: int, console: Console) -> Iterator[Callable[[], None]]:
     """Yields a function that shows where the jobs stand; call it often."""
     names = dict(zip(jobs, labels(jobs)))
     n_done = 0
-    told: dict[Job, str] = {}  # what was last said of a job
+    shown: dict[Job, str] = {}  # the state of a job in its last line
     last = time.monotonic()
 
     def events() -> None:
-        """A line for each job whose state is not the one last told."""
+        """Print a line for each job whose state is not the one last shown."""
         nonlocal n_done
         for job in jobs:
             state = "ended" if job.row else "running" if job.process else "held" if job.held else ""
-            if state == told.get(job, ""):
+            if state == shown.get(job, ""):
                 continue
-            told[job] = state
+            shown[job] = state
             if job.row is not None:
                 n_done += 1
                 for line in outcome(job, job.row, f"{n_done}/{len(jobs)} {names[job]}"):
@@ -75,22 +75,24 @@ def labels(jobs: Sequence[Job]) -> list[str]:
 
 
 def outcome(job: Job, row: Row, name: str) -> list[str]:
-    """The lines about a job that has ended."""
+    """The lines about a job that has ended: its scores, or its error and the end of its output."""
     took = "done already" if job.ran_s is None else duration(job.ran_s)
     if row.failure is None:
-        said = "  ".join(f"{metric} {value:.3f}" for metric, value in row.quality.items())
-        return [f"[green]done[/]: {escape(name)}: {said}  ({took})"]
+        scores = "  ".join(f"{metric} {value:.3f}" for metric, value in row.quality.items())
+        return [f"[green]done[/]: {escape(name)}: {scores}  ({took})"]
     log = job.arm.directory / LOG
     output = [escape(f"    {line}") for line in tail(log, TAIL)] if log.is_file() else []
     return [f"[red]failed[/]: {escape(name)}: {escape(row.failure)}", *(f"[dim]{line}[/]" for line in output)]
 
 
 def progress(job: Job) -> str:
+    """The job's step and loss."""
     at = last_step(job.arm.directory / "metrics.jsonl")
     return f"{at['step']:.0f}/{job.arm.config.optim.steps}, loss {at['loss']:.3f}" if at else "starting"
 
 
 def counts(jobs: Sequence[Job], slots: int) -> str:
+    """How many jobs are done, running, failed and to do, and the time that is left."""
     failed = sum(job.row is not None and job.row.failure is not None for job in jobs)
     ended = sum(job.row is not None for job in jobs)
     running = sum(job.process is not None for job in jobs)
@@ -111,6 +113,7 @@ def left_s(jobs: Sequence[Job], slots: int) -> float | None:
 
 
 def duration(seconds: float) -> str:
+    """The time in the largest unit that suits."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

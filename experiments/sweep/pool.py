@@ -23,8 +23,9 @@ from experiments import ROOT
 from experiments.config.schema import Device
 from experiments.store.result import Row
 from experiments.sweep.arm import Arm
+from experiments.sweep.cores import cores
 from experiments.sweep.job import Job, stop
-from experiments.sweep.live_view import overview
+from experiments.sweep.live_view import live_view
 
 POLL_S = 0.1
 
@@ -45,15 +46,15 @@ def carry_out(
         raise ValueError(f"slots={slots}: must be at least 1")
     jobs = {arm.directory: Job(arm) for arm in arms}  # the same run given twice is one job
     console = console or Console()
-    told: set[Path] = set()
+    reported: set[Path] = set()
 
-    def tell() -> None:
+    def report() -> None:
         for directory, job in jobs.items():
-            if job.row is not None and directory not in told:
-                told.add(directory)
+            if job.row is not None and directory not in reported:
+                reported.add(directory)
                 ended(job.arm, job.row)
 
-    with signals() as raise_if_signalled, overview(list(jobs.values()), slots, console) as show:
+    with signals() as raise_if_signalled, live_view(list(jobs.values()), slots, console) as show:
         try:
             while unsettled := [job for job in jobs.values() if not job.settle()]:
                 raise_if_signalled()
@@ -64,7 +65,7 @@ def carry_out(
                         job.start(slot, environment(job.arm, slot, slots))
                         running += [job] if job.process is not None else []
                 show()
-                tell()
+                report()
                 time.sleep(POLL_S)
         except (KeyboardInterrupt, SystemExit):
             console.print("stopped: the same command goes on with the runs that were cut off")
@@ -72,7 +73,7 @@ def carry_out(
         finally:
             stop(jobs.values())
         show()
-        tell()
+        report()
     return [row for arm in arms if (row := jobs[arm.directory].row) is not None]
 
 
@@ -91,11 +92,6 @@ def environment(arm: Arm, slot: int, slots: int) -> dict[str, str]:
     return given
 
 
-def cores() -> int:
-    """Of the CPU, that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def gpus() -> list[str]:
     """The CUDA devices that this process may use, without torch, whose import takes seconds."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
@@ -107,7 +103,7 @@ def gpus() -> list[str]:
 def signals() -> Iterator[Callable[[], None]]:
     """Yields a function that raises if a signal to stop has come; while the body runs they do nothing else.
 
-    So that no signal falls between the start of a process and the note that it runs, or into the end of one.
+    No signal falls between the start of a process and the note that it runs, then, or into the end of one.
     """
     if threading.current_thread() is not threading.main_thread():  # which alone gets signals
         yield lambda: None

@@ -25,7 +25,7 @@ from experiments.config.schema import Config, plain
 from experiments.training.tracker import About, Tracker, is_number, leaves
 from experiments.training.tracker_table import TRACKERS
 
-FINISH_S = 60.0  # for all trackers together
+FINISH_S = 60.0  # what all trackers together may take
 WAITING = 10_000  # calls; a tracker that falls behind by more is given up
 SUMMARY = (
     *("quality", "quality_by_part", "validation", "loss", "parameters", "bytes", "memory", "seconds"),
