@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from experiments.report.sections import section
     from experiments.tasks.base import Example, Scores, TaskData, content_sha256
     from experiments.tasks.metrics import metric, of_each
+    from experiments.training.tracker import Tracker
+    from experiments.training.tracker_table import tracker
 
 ROOMS = {
     "experiments.config.methods": ("add_method", "method"),
@@ -31,6 +33,8 @@ ROOMS = {
     "experiments.report.sections": ("section",),
     "experiments.tasks.base": ("Example", "Scores", "TaskData", "content_sha256"),
     "experiments.tasks.metrics": ("metric", "of_each"),
+    "experiments.training.tracker": ("Tracker",),
+    "experiments.training.tracker_table": ("tracker",),
 }
 HOMES = {name: room for room, names in ROOMS.items() for name in names}
 
@@ -41,6 +45,7 @@ __all__ = [
     "Scores",
     "TaskConfig",
     "TaskData",
+    "Tracker",
     "add_method",
     "content_sha256",
     "method",
@@ -49,6 +54,7 @@ __all__ = [
     "of_each",
     "section",
     "task",
+    "tracker",
 ]
 
 

@@ -26,6 +26,7 @@ ROOMS = (  # that hold tables, in the order of the list
     "experiments.tasks.metrics",
     "experiments.models.table",
     "experiments.report.sections",
+    "experiments.training.tracker_table",
 )
 
 

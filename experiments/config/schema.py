@@ -146,7 +146,7 @@ class Config:
     objective: str | None = None  # a name in experiments/objectives; None: the one of the task's kind
     loss_on: LossOn = LossOn.last
     start_from: str | None = None  # the file of a delta, or of a whole model, that another run left: train it further
-    track: list[str] = field(default_factory=list)  # tensorboard, wandb, mlflow, trackio
+    track: list[str] = field(default_factory=list)  # tensorboard, wandb, mlflow, …: python -m experiments.list tracker
     seed: int = 0
     device: Device = Device.auto
     threads: int | None = None  # CPU threads; None: torch's default

@@ -259,7 +259,7 @@ TRACKERS: Table[Callable[[About], Tracker]] = Table(
 Maker = TypeVar("Maker", bound=Callable[[About], Tracker])
 
 
-def register_tracker(name: str) -> Callable[[Maker], Maker]:
+def tracker(name: str) -> Callable[[Maker], Maker]:
     """Add a tracker to the table under this name, as a decorator of its class."""
 
     def add(maker: Maker) -> Maker:

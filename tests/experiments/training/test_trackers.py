@@ -16,10 +16,10 @@ import torch
 
 from experiments.config.identity import run_name
 from experiments.config.schema import Config
+from experiments.extend import Tracker, tracker
 from experiments.training import trackers
 from experiments.training.accelerated import Accelerated
-from experiments.training.tracker import Tracker
-from experiments.training.tracker_table import TRACKERS, register_tracker
+from experiments.training.tracker_table import TRACKERS
 from experiments.training.trackers import Trackers
 from tests.support.made_up import made_up
 from tests.support.runs import config
@@ -234,7 +234,7 @@ def test_the_other_trackers_stay_on_this_machine_and_mark_what_failed(
 def test_one_of_ones_own_is_added_by_a_line(made: Config) -> None:
     heard: list[Any] = []
 
-    @register_tracker("made-up")
+    @tracker("made-up")
     class MadeUp(Tracker):
         def start(self, first: int) -> None:
             heard.append((self.about.name, first))
