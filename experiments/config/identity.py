@@ -23,6 +23,8 @@ def key(config: Config) -> str:
     for name, default in {"objective": None, "loss_on": LossOn.last.value}.items():
         if values[name] == default:
             del values[name]
+    if not config.eval.stop_hopeless:
+        del values["eval"]["stop_hopeless"]
     if config.method.module is None:
         del values["method"]["module"]
     else:

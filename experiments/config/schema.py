@@ -93,6 +93,7 @@ class Part(Enum):
 class EvalConfig:
     batch_size: int = 50
     max_new_tokens: int = 48
+    stop_hopeless: bool = False  # end an answer that can score nothing any more: the same scores, shorter texts
     part: Part = Part.test
 
 

@@ -78,7 +78,8 @@ class Records:
         kind = KINDS.get(most, "generate")
         labels = tuple(sorted({e.completion for e in parts["train"]})) if TRAITS[kind].labelled else ()
         return TaskData(
-            self.name, kind, **parts, labels=labels, sha256=content_sha256(*parts.values()), sources=self.sources,
+            self.name, kind, *(parts[part] for part in PARTS), labels=labels,
+            sha256=content_sha256(*parts.values()), sources=self.sources,
             metric="exact_match", scorer=exact_match,
         )  # fmt: skip
 

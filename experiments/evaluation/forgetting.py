@@ -172,7 +172,8 @@ def perplexity(nll: float, n_tokens: int) -> float:
 def scored(config: Config, reader: Reader, data: TaskData) -> list[float]:
     """The score of each of the first test examples of another task."""
     examples = data.test[: config.forgetting.n_examples]
-    objective = objective_class(data.kind, task_head=False)(reader.encoder, data.labels)
+    hopeless = data.hopeless if config.eval.stop_hopeless else None
+    objective = objective_class(data.kind, task_head=False)(reader.encoder, data.labels, hopeless=hopeless)
     predictions = answers(objective, reader, objective.rows(examples), config.eval, config.log_every)
     return data.score(examples, predictions).each
 

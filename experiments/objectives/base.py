@@ -16,14 +16,15 @@ from experiments.config.schema import LossOn
 from experiments.data.batch import Batch, inputs_of
 from experiments.data.encode import Cut, Encoded, Encoder
 from experiments.data.reader import Reader
-from experiments.tasks.base import Example, TaskData, TaskError
+from experiments.tasks.base import Example, Hopeless, TaskData, TaskError
 
 
 class Objective(ABC):
     """What is learned from examples, and what counts as an answer.
 
     encoder: the reader's. labels: the classes of a classification. loss_on: of a chat, whether the last turn of the
-    assistant is learned or all of them.
+    assistant is learned or all of them. hopeless: an answer that is generated ends where it says so, and "…" stands
+    for the rest.
 
     kinds: kinds of task (TaskData.kind) whose objective this is unless `objective=` names another. task_head: whether
     the model ends in a head of its own for the task. writes: whether an answer is generated token by token.
@@ -33,12 +34,18 @@ class Objective(ABC):
     task_head: ClassVar[bool] = False
     writes: ClassVar[bool] = False
 
-    def __init__(self, encoder: Encoder, labels: Sequence[str] = (), loss_on: LossOn = LossOn.last) -> None:
-        self.encoder, self.labels, self.loss_on = encoder, tuple(labels), loss_on
+    def __init__(
+        self,
+        encoder: Encoder,
+        labels: Sequence[str] = (),
+        loss_on: LossOn = LossOn.last,
+        hopeless: Hopeless | None = None,
+    ) -> None:
+        self.encoder, self.labels, self.loss_on, self.hopeless = encoder, tuple(labels), loss_on, hopeless
 
     def on(self, encoder: Encoder) -> Self:
         """The same objective with another encoder."""
-        return type(self)(encoder, self.labels, self.loss_on)
+        return type(self)(encoder, self.labels, self.loss_on, self.hopeless)
 
     def rows(self, examples: Sequence[Example]) -> list[Encoded]:
         """The examples encoded, one row each. Raises ValueError for one that does not fit, naming it."""

@@ -11,18 +11,25 @@ from torch import Tensor, nn
 from experiments.data.batch import padded
 from experiments.data.encode import Encoded
 from experiments.data.reader import Reader
+from experiments.objectives.hopeless import StopHopeless
+from experiments.tasks.base import Hopeless
 
 
-def generated(reader: Reader, rows: Sequence[Encoded], max_new_tokens: int) -> list[str]:
-    """Greedy continuations of the rows' prompts, up to the end-of-turn token."""
+def generated(
+    reader: Reader, rows: Sequence[Encoded], max_new_tokens: int, hopeless: Hopeless | None = None
+) -> list[str]:
+    """Greedy continuations of the rows' prompts, up to the end-of-turn token, or to where they are hopeless."""
     tokenizer = reader.encoder.tokenizer
+    stop = StopHopeless(hopeless, tokenizer, max(len(row.prompt) for row in rows)) if hopeless else None
     ids = continued(
         reader,
         [row.prompt for row in rows],
         max_new_tokens=max_new_tokens,
         eos_token_id=tokenizer.eos_token_id,
+        stopping_criteria=stop and [stop],
     )
-    return tokenizer.batch_decode(ids, skip_special_tokens=True)
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return stop.marked(texts) if stop else texts
 
 
 def written(reader: Reader, prompts: Sequence[list[int]], n_tokens: int, **how: Any) -> Tensor:

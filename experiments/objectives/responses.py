@@ -17,4 +17,4 @@ class Responses(LanguageModelling):
     writes = True
 
     def answers(self, reader: Reader, rows: Sequence[Encoded], max_new_tokens: int) -> list[str]:
-        return generated(reader, rows, max_new_tokens)
+        return generated(reader, rows, max_new_tokens, self.hopeless)

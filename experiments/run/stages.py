@@ -96,7 +96,9 @@ def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledg
         loaded = load_model(config.model, dtype=dtype, device=device, outputs=outputs)
         sizes = frozen_sizes(loaded.model)
     with ledger("data"):
-        objective = chosen(Encoder(loaded.tokenizer, config.optim.max_length), data.labels, config.loss_on)
+        encoder = Encoder(loaded.tokenizer, config.optim.max_length)
+        hopeless = data.hopeless if config.eval.stop_hopeless else None
+        objective = chosen(encoder, data.labels, config.loss_on, hopeless)
         findings = checked(config, data, objective)
         replayed = replay.load(config.data, data, objective)
     base = None

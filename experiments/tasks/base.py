@@ -71,6 +71,8 @@ class Scores:
 
 
 Scorer = Callable[[Sequence[Example], Sequence[str]], Scores]
+# Whether an answer that begins with this text scores nothing in any metric, whatever follows.
+Hopeless = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class TaskData:
     sources: dict[str, str]  # package or file -> version or sha256
     metric: str  # the main one: the mean of a number an example, higher is better
     scorer: Scorer
+    hopeless: Hopeless | None = None  # None: the metric may find something in every text
 
     def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
         """The scores of `examples`, whose predictions stand in the same order."""

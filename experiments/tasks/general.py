@@ -38,7 +38,9 @@ def load(config: Any, seed: int = 0) -> TaskData:
     return TaskData(
         "general",
         "text",
-        **parts,
+        parts["train"],
+        parts["val"],
+        parts["test"],
         labels=(),
         sha256=digest,
         sources=sources,

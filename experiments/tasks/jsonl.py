@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.tasks import metrics
-from experiments.tasks.base import TRAITS, Example, Kind, Scorer, TaskData, TaskError, content_sha256
+from experiments.tasks.base import TRAITS, Example, Kind, TaskData, TaskError, content_sha256
 from experiments.tasks.forms import KINDS, Named, example_of, form_of, mixed
+from experiments.tasks.metrics import METRICS, Metric, json_match, no_json_object
 
 Parts = dict[str, list[Example]]
 
@@ -45,18 +45,20 @@ def assembled(name: str, form: str, parts: Parts, config: Any, sources: dict[str
         for e in parts[part]:
             if TRAITS[kind].labelled and e.completion not in labels:
                 raise TaskError(f"{e.place}: label {e.completion!r} does not occur in the training part")
-    metric, scorer = scoring(kind, config)
+    metric = scoring(kind, config)
     sources = sources | {path: file_sha256(path) for path in (config.schema, config.database) if path}
     train, val, test = (parts[part] for part in ("train", "val", "test"))
-    return TaskData(name, kind, train, val, test, labels, content_sha256(train, val, test), sources, metric, scorer)
+    digest = content_sha256(train, val, test)
+    scored_by = metric.main, metric.scorer, metric.hopeless
+    return TaskData(name, kind, train, val, test, labels, digest, sources, *scored_by)
 
 
-def scoring(kind: Kind, config: Any) -> tuple[str, Scorer]:
-    """The main metric's name and the scorer that task.metric, task.schema and task.database ask for."""
+def scoring(kind: Kind, config: Any) -> Metric:
+    """The metric that task.metric, task.schema and task.database ask for."""
     if config.schema is not None:
         if not TRAITS[kind].free_text or config.metric not in (None, "json"):
             raise TaskError("task.schema is for answers in JSON: task.metric=json, on records with a text to write")
-        return "exact_match", partial(metrics.json_match, schema=json_schema(Path(config.schema)))
+        return Metric("exact_match", partial(json_match, schema=json_schema(Path(config.schema))), no_json_object)
     if config.database is not None:
         if not TRAITS[kind].free_text or config.metric not in (None, "execution"):
             raise TaskError(
@@ -64,14 +66,13 @@ def scoring(kind: Kind, config: Any) -> tuple[str, Scorer]:
             )
         from experiments.tasks.sql.execution import execution_scorer
 
-        return "execution_accuracy", execution_scorer(Path(config.database))
-    known = metrics.METRICS[kind]
+        return Metric("execution_accuracy", execution_scorer(Path(config.database)))
+    known = METRICS[kind]
     if config.metric == "execution" and TRAITS[kind].free_text:
         raise TaskError("task.metric=execution needs the database to execute on: task.database=a.sqlite")
     if config.metric is not None and config.metric not in known:
         raise TaskError(f"task.metric={config.metric}: for data of the kind {kind!r} there are: {', '.join(known)}")
-    chosen = known[config.metric or next(iter(known))]
-    return chosen.main, chosen.scorer
+    return known[config.metric or next(iter(known))]
 
 
 def json_schema(path: Path) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from experiments.config.table import PluginError, Table, first_line
-from experiments.tasks.base import Example, Kind, Scorer, Scores
+from experiments.tasks.base import Example, Hopeless, Kind, Scorer, Scores
+
+SPACE = " \t\n\r"  # what JSON holds to be white space
 
 
 def mean(values: Iterable[float]) -> float:
@@ -213,6 +215,21 @@ def json_object(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def no_json_object(beginning: str) -> bool:
+    """Whether no JSON object begins so: it opens with no brace, or its object has closed and more than space follows.
+
+    Nothing that follows such a beginning makes it valid, so `json_match` has nothing but zeros for it.
+    """
+    text = beginning.lstrip(SPACE)
+    if not text.startswith("{"):
+        return bool(text)
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return False  # it is open still, or a fault of which more text might be the cure
+    return bool(text[end:].strip(SPACE))
+
+
 def canonical(value: Any) -> str:
     """Compact JSON, keys sorted: texts that tell 1 from true, which Python holds equal."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -227,10 +244,11 @@ def _refuse(constant: str) -> Any:
 
 @dataclass(frozen=True)
 class Metric:
-    """A scorer, and the name that its main metric has in the scores."""
+    """A scorer, the name that its main metric has in the scores, and which beginnings of an answer are hopeless."""
 
     main: str
     scorer: Scorer
+    hopeless: Hopeless | None = None
 
 
 def _table(kind: Kind, own: dict[str, Metric]) -> Table[Metric]:
@@ -246,7 +264,7 @@ METRICS: dict[Kind, Table[Metric]] = {
             "chrf": Metric("chrf", chrf),
             "bleu": Metric("bleu", bleu),
             "rouge_l": Metric("rouge_l", rouge_l),
-            "json": Metric("exact_match", json_match),
+            "json": Metric("exact_match", json_match, no_json_object),
         },
     ),
     "classify": _table("classify", {"accuracy": Metric("accuracy", classification), "mcc": Metric("mcc", matthews)}),
@@ -257,13 +275,16 @@ METRICS: dict[Kind, Table[Metric]] = {
 Scoring = TypeVar("Scoring", bound=Scorer)
 
 
-def metric(name: str, kind: Kind) -> Callable[[Scoring], Scoring]:
-    """Add a metric of a kind of task to its table, as a decorator of a scorer whose main metric has this name."""
+def metric(name: str, kind: Kind, hopeless: Hopeless | None = None) -> Callable[[Scoring], Scoring]:
+    """Add a metric of a kind of task to its table, as a decorator of a scorer whose main metric has this name.
+
+    hopeless: says of the beginning of an answer whether all metrics are 0 for it, whatever follows.
+    """
     if kind not in METRICS:
         raise PluginError(f"metric {name!r}: no kind of task {kind!r}; there are: {', '.join(METRICS)}")
 
     def add(scorer: Scoring) -> Scoring:
-        METRICS[kind].add(name, Metric(name, scorer))
+        METRICS[kind].add(name, Metric(name, scorer, hopeless))
         return scorer
 
     return add

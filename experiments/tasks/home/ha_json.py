@@ -8,7 +8,7 @@ from typing import Any
 from experiments.tasks.base import Example, TaskData, content_sha256
 from experiments.tasks.home.draw import Draw, drawn
 from experiments.tasks.home.sentences import Said, sources
-from experiments.tasks.metrics import canonical, json_match
+from experiments.tasks.metrics import canonical, json_match, no_json_object
 
 SCHEMA = {
     "type": "object",
@@ -22,7 +22,8 @@ def load(config: Any, seed: int) -> TaskData:
     parts = drawn(Draw("en", config.n_train, config.n_val, config.n_test, seed))
     train, val, test = ([example(said) for said in part] for part in parts)
     digest, scorer = content_sha256(train, val, test), partial(json_match, schema=SCHEMA)
-    return TaskData("ha_json", "generate", train, val, test, (), digest, sources(), "exact_match", scorer)
+    metric = "exact_match", scorer, no_json_object
+    return TaskData("ha_json", "generate", train, val, test, (), digest, sources(), *metric)
 
 
 def example(said: Said) -> Example:

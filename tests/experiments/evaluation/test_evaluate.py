@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from experiments.config.schema import EvalConfig
 from experiments.data.encode import Encoded
 from experiments.evaluation.answers import answers, mean_loss
 from experiments.objectives.classification import Classification
+from experiments.objectives.hopeless import EVERY
+from experiments.objectives.responses import Responses
 from experiments.support.files import write_json, write_text
 from tests.support.small import ENCODER, END, PAD, RESPONSES, VOCABULARY, llama, reader, some_rows
 
@@ -57,6 +60,33 @@ def test_a_prompts_ids_stand_before_every_row_in_generation():
     texts = answers(RESPONSES, reader(model), rows, EvalConfig(batch_size=5, max_new_tokens=6), 100)
     expected = [greedy(model, row.prompt, 6) for row in rows]
     assert texts == [" ".join(str(i) for i in ids if i not in (PAD, END)) for ids in expected]
+
+
+@torch.no_grad()
+def test_an_answer_ends_where_it_is_hopeless_and_the_others_stay_as_they_are():
+    model, rows = llama().eval(), some_rows(9, seed=4)
+    model.lm_head.weight[END] += model.lm_head.weight[2:].mean(0) + 0.04  # so that some responses end early
+    calls: list[int] = []
+    watch = model.register_forward_pre_hook(lambda *_: calls.append(1))
+
+    def hopeless(text: str) -> bool:  # a metric that wants the first number to be even
+        return bool(text) and int(text.split()[0]) % 2 == 1
+
+    def texts(ends: Callable[[str], bool] | None) -> list[str]:
+        calls.clear()
+        objective = Responses(ENCODER, hopeless=ends)
+        return answers(objective, reader(model), rows, EvalConfig(batch_size=4, max_new_tokens=16), 100)
+
+    whole, short = texts(None), texts(hopeless)
+    cut = [text.endswith(" …") for text in short]
+    # A text that ended by itself is whole, hopeless or not; the others are cut at the first look at them.
+    assert cut == [hopeless(text) and len(text.split()) >= EVERY for text in whole]
+    assert any(cut) and not all(cut) and any(hopeless(text) for text, c in zip(whole, cut) if not c)
+    for a, b, c in zip(whole, short, cut):
+        assert a.startswith(b.removesuffix(" …")) and len(b.split()) == EVERY + 1 if c else a == b
+    texts(lambda text: True)
+    assert len(calls) <= 3 * EVERY  # of three batches, where all rows are hopeless
+    watch.remove()
 
 
 def test_classification_by_the_likeliest_class():

@@ -179,6 +179,19 @@ def test_a_run_of_a_search_is_scored_on_the_validation_set(tmp_path):
     assert not set(said["val"]) & set(said["test"])
 
 
+def test_answers_that_end_where_they_are_hopeless_score_the_same(tmp_path):
+    small = ("task.n_train=20", "task.n_val=3", "task.n_test=6", "forgetting.n_text=2", "forgetting.n_kl=1")
+    shared = ("model=tiny", "task=ha_json", "optim=quick", "device=cpu", f"out={tmp_path}", *small)
+    made = [config(*shared, f"eval.stop_hopeless={on}") for on in (False, True)]
+    whole, short = (run(one) for one in made)
+    assert whole["key"] != short["key"]
+    for name in ("quality", "quality_by_part", "scores", "validation", "forgetting"):
+        assert whole[name] == short[name]
+    texts = [[line["prediction"] for line in lines(directory(one) / "predictions.jsonl")] for one in made]
+    assert any(text.endswith(" …") for text in texts[1])
+    assert all((b.endswith(" …") and a.startswith(b[:-2])) or a == b for a, b in zip(*texts))
+
+
 def test_prompts_that_were_cut_are_counted(tmp_path):
     """A byte is a token here; between prompt and completion stands a line's end, and after it the end of the turn."""
     result = run(config(*overrides(tmp_path, "method=none", "optim.max_length=22")))

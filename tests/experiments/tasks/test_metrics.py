@@ -8,6 +8,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments.tasks import metrics
 from experiments.tasks.base import Example, Scores
@@ -20,6 +22,7 @@ from experiments.tasks.metrics import (
     json_match,
     log_likelihood,
     matthews,
+    no_json_object,
     pearson,
     rouge_l,
 )
@@ -179,6 +182,40 @@ def test_the_likelihood_of_texts() -> None:
 def test_json(prediction: str, exact: float, valid_json: float) -> None:
     scores = json_match(gold('{"intent":"A","slots":{"n":1}}'), [prediction])
     assert scores == Scores([exact], {"exact_match": exact, "valid_json": valid_json})
+
+
+@pytest.mark.parametrize(
+    ("beginning", "hopeless"),
+    [
+        ("", False),
+        (" \n\t", False),
+        ("Tea", True),
+        (" [", True),
+        ("\u00a0{", True),  # white space, but not JSON's
+        ("\ufeff{", True),
+        ("\ufffd", True),  # the first byte of some other sign than a brace
+        ("{", False),
+        ('{"a": {"b": 1}', False),
+        ('{"a": "} x', False),
+        ('{"a": 1} \n', False),
+        ('{"a": 1} x', True),
+        ('{"a": 1}{', True),
+        ('{"a": NaN} x', True),
+        ("{" * 100_000, False),
+        ("{a", False),  # broken, but that is not looked for
+    ],
+)
+def test_a_beginning_that_no_json_object_has(beginning: str, hopeless: bool) -> None:
+    assert no_json_object(beginning) is hopeless
+
+
+@given(st.text('{}[]":,1a \n', max_size=12), st.text('{}[]":,1a \n', max_size=12))
+def test_what_is_hopeless_scores_nothing_whatever_follows(beginning: str, rest: str) -> None:
+    if no_json_object(beginning):
+        assert no_json_object(beginning + rest)
+        for text in (beginning, beginning + rest, f"{beginning} …"):
+            means = json_match(gold("{}"), [text], schema={}).means
+            assert means == {"exact_match": 0, "valid_json": 0, "valid_schema": 0}
 
 
 def test_json_that_a_schema_allows() -> None:
