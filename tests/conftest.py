@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-pytest.register_assert_rewrite("tests.support.cases", "tests.support.kernel_cases", "tests.laws")
+pytest.register_assert_rewrite("tests.support", "tests.laws")
 
 # Triton reads this when it is imported, so here, before any test module is. With a GPU the kernels run on it.
 if not torch.cuda.is_available():

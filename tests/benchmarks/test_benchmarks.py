@@ -13,9 +13,11 @@ import torch
 
 from benchmarks import gpu, memory, plots, providers, roofline, steps, tune
 from benchmarks.apart import Apart, Told
+from benchmarks.command import DTYPES
 from benchmarks.table import COLUMNS, Row, add_ratios, read_csv, write_csv
 from benchmarks.timing import Timed, measure
 from experiments.data.batch import Batch
+from tests.support.tolerance import bound
 
 # PEFT still asks transformers by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -73,7 +75,9 @@ def test_every_benchmark_runs_and_compares_rows_of_one_case(name: str, tmp_path:
             else:
                 assert row[column] == ""
         if row["rel_error"]:
-            assert float(row["rel_error"]) < (0.02 if row["dtype"] == "bf16" else 1e-5), row
+            # the toy layers' sums are no longer than 512; in bf16 no chain is rounded more than five times
+            dtype, sums = DTYPES[row["dtype"]], (512, 512, 512)
+            assert float(row["rel_error"]) <= bound(dtype, *sums, roundings=5 if dtype.itemsize == 2 else 0), row
     assert {"ours"} <= {row["provider"].split()[0] for row in rows}
     assert name in ALONE or any(row["provider"] == "peft" and row["best"] for row in rows)
 

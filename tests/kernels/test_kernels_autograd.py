@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from deltatune.kernels import lora_linear, lora_linear_routed, lora_linear_stacked
 from deltatune.kernels.launch import tf32
-from tests.support.kernel_cases import DEVICE, SCALE, Layer, close, error, gradients, layer, mask_of, reference
+from tests.support.kernel_cases import DEVICE, SCALE, Layer, allowed, close, error, gradients, layer, mask_of, reference
+from tests.support.tolerance import bound
 
 # "addmm" is made of the pieces of the other two
 PATHS = ("triton", pytest.param("addmm", marks=pytest.mark.kernels), "plain")
@@ -32,7 +33,7 @@ def test_inputs_of_one_to_four_dimensions(shape: tuple[int, ...], path: str) -> 
     y, dx, *rest = gradients(call(at, 0.3, path), at)
     assert y is not None and y.shape == (*shape[:-1], 24)
     assert dx is not None and dx.shape == shape
-    close([y.view(-1, 24), dx.view(-1, 40), *rest], reference(flat, mask_of(flat.x, 0.3, 5)), torch.float32)
+    close([y.view(-1, 24), dx.view(-1, 40), *rest], reference(flat, mask_of(flat.x, 0.3, 5)), flat)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -50,10 +51,10 @@ def test_no_bias_and_a_zero_factor(path: str) -> None:
     at = layer(30, 24, 40, 4, bias=False)
     at = at._replace(B=torch.zeros_like(at.B).requires_grad_())
     y, dx, db, dA, dB = gradients(call(at, 0.3, path), at)
-    assert error(y, F.linear(at.x, at.W)) < 1e-6 and db is None
+    assert error(y, F.linear(at.x, at.W)) <= 2 * allowed(torch.float32, 40) and db is None
     assert dA is not None and not bool(dA.any())
     true = reference(at, mask_of(at.x, 0.3, 5))
-    close([dx, dB], [true[1], true[4]], torch.float32)
+    close([dx, dB], [true[1], true[4]], at)
 
 
 def strided(t: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def test_non_contiguous_operands(path: str) -> None:
         b=at.b.detach().repeat_interleave(2)[::2].requires_grad_(),
     )  # fmt: skip
     assert not any(t.is_contiguous() for t in (odd.x, odd.W, odd.A, odd.B, odd.dY))
-    close(gradients(call(odd, 0.3, path), odd), reference(at, mask_of(at.x, 0.3, 5)), torch.float32)
+    close(gradients(call(odd, 0.3, path), odd), reference(at, mask_of(at.x, 0.3, 5)), at)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -79,7 +80,7 @@ def test_a_gradient_that_is_one_number_expanded(path: str) -> None:
     at = layer(30, 24, 40, 4)
     y = call(at, 0.0, path)
     (dx,) = torch.autograd.grad(y.sum(), at.x)
-    assert error(dx, reference(at._replace(dY=torch.ones_like(at.dY)))[1]) < 1e-6
+    assert error(dx, reference(at._replace(dY=torch.ones_like(at.dY)))[1]) <= allowed(torch.float32, 24, 4)
 
 
 @pytest.mark.parametrize("path", ["triton", "plain"])
@@ -87,7 +88,7 @@ def test_a_gradient_that_is_one_number_expanded(path: str) -> None:
 def test_frozen_parts(frozen: str, path: str) -> None:
     at = layer(30, 24, 40, 4)
     at = at._replace(**{name: getattr(at, name).detach() for name in frozen})
-    close(gradients(call(at, 0.3, path), at), reference(at, mask_of(at.x, 0.3, 5)), torch.float32)
+    close(gradients(call(at, 0.3, path), at), reference(at, mask_of(at.x, 0.3, 5)), at)
 
 
 def saved(at: Layer, p: float) -> list[Tensor]:
@@ -198,8 +199,9 @@ def test_autocast_casts_as_linear_does(path: str) -> None:
         assert y.dtype == F.linear(at.x, at.W, at.b).dtype == torch.bfloat16
     found = gradients(y, at)
     assert [t.dtype for t in found[1:] if t is not None] == [torch.float32] * 4
+    # x, A, B, S and y are rounded to bf16, and in the backward x, B, dY, dS and its product
     for ours, true in zip(found, reference(at)):
-        assert error(ours, true) < 2e-2
+        assert error(ours, true) <= bound(torch.bfloat16, 40, 24, 4, 30, roundings=5)
 
 
 def compiled(of: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -220,7 +222,7 @@ def test_compile_takes_the_op_in_one_graph(path: str, p: float) -> None:
     usual = gradients(run(*at[:5]), at)
     torch.manual_seed(5)
     found = gradients(compiled(run)(*at[:5]), at)
-    close(found, [t if t is None else t.double() for t in usual], torch.float32)
+    close(found, [t if t is None else t.double() for t in usual], at)
 
 
 @pytest.mark.kernels
@@ -229,7 +231,7 @@ def test_compile_with_frozen_parts(frozen: str) -> None:
     at = layer(30, 24, 40, 4)
     at = at._replace(**{name: getattr(at, name).detach() for name in frozen})
     run = compiled(lambda x, W, b, A, B: lora_linear(x, W, b, A, B, SCALE, path="plain"))
-    close(gradients(run(*at[:5]), at), reference(at), torch.float32)
+    close(gradients(run(*at[:5]), at), reference(at), at)
 
 
 @pytest.mark.kernels

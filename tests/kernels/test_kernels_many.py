@@ -10,10 +10,11 @@ from torch import Tensor
 from deltatune.kernels import lora_linear, lora_linear_routed, lora_linear_stacked
 from deltatune.kernels.mask import draw_seed, keep, rescale, threshold
 from deltatune.kernels.routes import routes
-from tests.support.kernel_cases import DEVICE, TOLERANCE, error
+from tests.support.kernel_cases import DEVICE, allowed, error
 
 M, K, N = 45, 50, 40
 SIZES, RANKS, SCALES = (40, 24, 1), (8, 3, 20), [0.5, 2.0, 1.3]
+LENGTHS = (M, K, N, sum(RANKS))  # rows, inputs, outputs and ranks, over which a layer has its sums
 PATHS = ("triton", pytest.param("addmm", marks=pytest.mark.kernels), "plain")
 
 
@@ -53,7 +54,7 @@ def same(found: list[Tensor], true: list[Tensor], dtype: torch.dtype = torch.flo
     assert len(found) == len(true)
     for i, (ours, theirs) in enumerate(zip(found, true)):
         assert ours.dtype == theirs.dtype
-        assert error(ours, theirs) <= 2 * TOLERANCE[dtype], f"number {i}: {error(ours, theirs):.2e}"
+        assert error(ours, theirs) <= 2 * allowed(dtype, *LENGTHS), f"number {i}: {error(ours, theirs):.2e}"
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -89,7 +90,8 @@ def test_a_stack_without_rows_and_one_whose_output_is_unused() -> None:
     ys = lora_linear_stacked(stack.x, stack.Ws, stack.bs, stack.As, stack.Bs, SCALES, path="plain")
     dx, dB = torch.autograd.grad(ys[0].sum(), (stack.x, stack.Bs[1]))
     alone = lora_linear(stack.x, stack.Ws[0], stack.bs[0], stack.As[0], stack.Bs[0], SCALES[0], path="plain")
-    assert error(dx, torch.autograd.grad(alone.sum(), stack.x)[0]) < 1e-6 and not bool(dB.any())
+    (true,) = torch.autograd.grad(alone.sum(), stack.x)
+    assert error(dx, true) <= 2 * allowed(torch.float32, *LENGTHS) and not bool(dB.any())
 
 
 def test_a_stack_of_unequal_lists_is_refused() -> None:
@@ -148,7 +150,7 @@ class Batch:
 
 def routed_same(found: list[Tensor], true: list[Tensor], dtype: torch.dtype) -> None:
     for i, (ours, theirs) in enumerate(zip(found, true)):
-        assert error(ours, theirs) <= 2 * TOLERANCE[dtype], f"number {i}: {error(ours, theirs):.2e}"
+        assert error(ours, theirs) <= 2 * allowed(dtype, *LENGTHS), f"number {i}: {error(ours, theirs):.2e}"
 
 
 @pytest.mark.parametrize("path", ["triton", "plain"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import deltatune as dt
 from deltatune import kernels  # type: ignore[attr-defined]  # kernels/fused
 from tests.support.kernel_cases import DEVICE, SCALE, gradients, layer
+from tests.support.tolerance import bound, reduction
 
 peft = pytest.importorskip("peft")
 
@@ -24,6 +26,16 @@ def llama() -> LlamaForCausalLM:
         num_key_value_heads=2,
     )  # fmt: skip
     return LlamaForCausalLM(config).to(DEVICE)  # type: ignore[arg-type]
+
+
+def nudged(model: nn.Module) -> nn.Module:
+    """The model with every weight off by what the rounding of one forward and backward may come to."""
+    size, noise = bound(torch.float32, 2 * reduction(model)), torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in model.parameters():
+            by = torch.randn(p.shape, generator=noise).to(p.device)
+            p *= 1 + size * by
+    return model
 
 
 def learn(model: nn.Module, steps: int) -> torch.Tensor:
@@ -42,7 +54,8 @@ def learn(model: nn.Module, steps: int) -> torch.Tensor:
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # of peft 0.21's making
 def test_fifty_steps_learn_what_peft_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU by our kernels throughout, on a CPU by `fast`."""
+    """On a GPU by our kernels throughout, on a CPU by `fast`. The losses part no farther than PEFT's own do from a
+    start that rounding might have moved: how fast steps of AdamW draw two runs apart is no matter of the kernels."""
     for name in ("lora_linear", "lora_linear_stacked"):
         monkeypatch.setattr(kernels, name, partial(getattr(kernels, name), path="triton"))
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear")
@@ -55,9 +68,10 @@ def test_fifty_steps_learn_what_peft_learns(monkeypatch: pytest.MonkeyPatch) -> 
             path, _, which = name.partition(".deltas.default.0.")
             p.copy_(factors[f"{path}.lora_{which}.default.weight"])
     assert len(factors) == len(list(dt.parameters(ours))) == 28
-    want, found = learn(theirs.train(), 50), learn(ours.train(), 50)
+    moved = nudged(copy.deepcopy(theirs))
+    want, moved_, found = (learn(model.train(), 50) for model in (theirs, moved, ours))
     assert want[-1] < 0.9 * want[0]
-    torch.testing.assert_close(found, want, rtol=2e-3, atol=0)
+    assert (found - want).abs().max() <= (moved_ - want).abs().max() < 0.01 * want.max()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

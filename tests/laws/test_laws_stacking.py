@@ -18,6 +18,7 @@ from deltatune.core import Stacked
 from deltatune.host import changed_parameters, names
 from deltatune.layout import frozen, own_parameters
 from tests.support.cases import shaken
+from tests.support.tolerance import agree, bound, largest
 
 pytestmark = pytest.mark.law
 SIZES = st.sampled_from([1, 2, 3, 5, 7, 13, 31])
@@ -174,11 +175,13 @@ def test_gradients_of_the_call_are_those_of_the_fold(stack: Stack) -> None:
     got, want = (
         torch.autograd.grad((out * weights).sum(), list(ours.values()), allow_unused=True) for out in (called, folded)
     )
+    # sums over inputs, outputs and rows once for the host and each delta; what is rounded is no larger than the largest
+    # gradient times the gains that deltas here have, below 2 each
+    allowed = bound(torch.float64, *[stack.into, stack.out, 12] * (1 + len(stack.methods))) * 2 ** len(stack.methods)
+    scale = max(1.0, largest(b for b in want if b is not None))
     for name, a, b in zip(ours, got, want):
         assert (a is None) == (b is None), name
-        if a is not None and b is not None:
-            scale = max(1.0, float(b.abs().max()))
-            assert float((a - b).abs().max()) <= 1e-10 * scale * stack.into, name
+        assert a is None or b is None or float((a - b).norm()) <= allowed * scale, name
 
 
 @given(st.lists(st.sampled_from(list(FOLDABLE)), min_size=2, max_size=4), st.data())
@@ -204,4 +207,4 @@ def test_merge_refuses_what_lies_on_top_of_a_live_one(methods: list[str], data: 
     dt.merge(model, *chosen)
     left = [n for n in order if n not in chosen]
     assert list(model[0].deltas if left else []) == left  # type: ignore[index, union-attr]
-    assert torch.allclose(model(x), called, rtol=1e-5, atol=1e-5)  # twenty-five products, four deltas, fp32
+    agree(model(x), called, 5 * len(methods), 5 * len(methods))  # by the inputs and ranks of the deltas

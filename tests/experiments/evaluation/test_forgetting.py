@@ -27,6 +27,7 @@ from tests.support.runs import (
     words,
 )
 from tests.support.small import VOCABULARY, llama, reader
+from tests.support.tolerance import agree, bound, reduction
 
 TEXTS = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [9, 8, 7], [20, 21, 22, 23, 24]]
 
@@ -46,14 +47,15 @@ def test_text_nll_is_the_sum_over_all_tokens_after_the_first():
     for text, nll in zip(TEXTS, found, strict=True):
         ids = torch.tensor([text])
         expected = F.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="sum")
-        assert nll == pytest.approx(expected.item(), rel=1e-5)
+        assert nll == pytest.approx(expected.item(), rel=bound(torch.float32, reduction(model)))
 
 
 def test_kl_is_the_definition_and_zero_for_the_same():
     torch.manual_seed(0)
     base, tuned = torch.randn(7, 11), torch.randn(7, 11)
     p, q = base.double().softmax(-1), tuned.double().softmax(-1)
-    assert probes.kl_sum(base, tuned) == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-5)
+    true = (p * (p / q).log()).sum().item()
+    assert probes.kl_sum(base, tuned) == pytest.approx(true, rel=bound(torch.float32, 7 * 11))
     assert probes.kl_sum(base, base) == 0.0
 
 
@@ -70,7 +72,7 @@ def test_logits_are_those_that_chose_the_own_tokens():
     model, text = llama().eval(), Written([5, 6, 7], [8, 9])
     (found,) = probes.logits_of(reader(model), [text])
     expected = model(torch.tensor([[5, 6, 7, 8, 9]])).logits[0, 2:4]
-    torch.testing.assert_close(found, expected)
+    agree(found, expected, reduction(model))
 
 
 def test_a_trained_prompt_stands_before_the_texts():
@@ -80,7 +82,7 @@ def test_a_trained_prompt_stands_before_the_texts():
     (found,) = probes.logits_of(reader(model.eval(), front), [Written([5, 6], [7, 8])])
     assert found.shape[0] == 2
     expected = model(torch.tensor([[*front, 5, 6, 7, 8]])).logits[0, 4:6]
-    torch.testing.assert_close(found, expected)
+    agree(found, expected, reduction(model))
 
 
 def bert(seed: int = 0) -> BertForSequenceClassification:
