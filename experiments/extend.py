@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from experiments.config.schema import MethodConfig, RuleConfig
     from experiments.config.tasks import TaskConfig, task
     from experiments.models.table import model
+    from experiments.objectives import objective
     from experiments.report.sections import section
     from experiments.tasks.base import Example, Scores, TaskData, content_sha256
     from experiments.tasks.metrics import metric, of_each
@@ -30,6 +31,7 @@ ROOMS = {
     "experiments.config.schema": ("MethodConfig", "RuleConfig"),
     "experiments.config.tasks": ("TaskConfig", "task"),
     "experiments.models.table": ("model",),
+    "experiments.objectives": ("objective",),
     "experiments.report.sections": ("section",),
     "experiments.tasks.base": ("Example", "Scores", "TaskData", "content_sha256"),
     "experiments.tasks.metrics": ("metric", "of_each"),
@@ -51,6 +53,7 @@ __all__ = [
     "method",
     "metric",
     "model",
+    "objective",
     "of_each",
     "section",
     "task",

@@ -20,23 +20,29 @@ from experiments.config import plugins
 from experiments.config.table import TABLES, Origin, PluginError
 from experiments.store.tables import ending, terminal
 
-ROOMS = (  # that hold tables, in the order of the list
-    "experiments.config.methods",
-    "experiments.config.tasks",
-    "experiments.tasks.metrics",
-    "experiments.models.table",
-    "experiments.report.sections",
-    "experiments.training.tracker_table",
-)
+ROOMS = {  # the module of each kind's tables, in the order of the list
+    "method": "experiments.config.methods",
+    "task": "experiments.config.tasks",
+    "metric": "experiments.tasks.metrics",
+    "objective": "experiments.objectives",
+    "model": "experiments.models.table",
+    "tracker": "experiments.training.tracker_table",
+    "section": "experiments.report.sections",
+}
 
 
-def rows() -> list[tuple[str, str, str, str]]:
-    """Kind, name, what it is, where it comes from."""
-    for room in ROOMS:
+def rows(kinds: Sequence[str] = ()) -> list[tuple[str, str, str, str]]:
+    """Kind, name, what it is, where it comes from; of these kinds, or all. Objectives alone wait for torch."""
+    if unknown := [kind for kind in kinds if kind not in ROOMS]:
+        raise PluginError(f"no kind {unknown[0]!r}; there are: {', '.join(ROOMS)}")
+    rooms = [room for kind, room in ROOMS.items() if not kinds or kind in kinds]
+    for room in rooms:
         import_module(room)
     return [
         (table.kind, name, table.about(entry), where(table.origins.get(name)))
-        for table in sorted(TABLES, key=lambda table: ROOMS.index(table.room))
+        for room in rooms
+        for table in TABLES
+        if table.room == room
         for name, entry in table.items()
     ]
 
@@ -58,10 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("words", nargs="*", metavar="KIND", help="of these kinds alone; or plugins=[…]")
     words = parser.parse_args(argv).words
     plugins.load_for(words)
-    listed, kinds = rows(), [word for word in words if "=" not in word]
-    if unknown := [kind for kind in kinds if not any(row[0].startswith(kind) for row in listed)]:
-        raise PluginError(f"no kind {unknown[0]!r}; there are: {', '.join(dict.fromkeys(row[0] for row in listed))}")
-    show([row for row in listed if not kinds or any(row[0].startswith(kind) for kind in kinds)], terminal())
+    show(rows([word for word in words if "=" not in word]), terminal())
     return 0
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
+from experiments.config.table import Table
 from experiments.objectives.base import Objective
 from experiments.objectives.classification import Classification, LabelText
 from experiments.objectives.multiple_choice import MultipleChoice
@@ -12,28 +14,29 @@ from experiments.objectives.rating import Rating, WrittenNumber
 from experiments.objectives.responses import Responses
 
 # Where several fit a kind of task and a model, the first is taken.
-OBJECTIVES: dict[str, type[Objective]] = {
-    "responses": Responses,
-    "plain_text": PlainText,
-    "classification": Classification,
-    "label_text": LabelText,
-    "rating": Rating,
-    "written_number": WrittenNumber,
-    "multiple_choice": MultipleChoice,
-}
+OBJECTIVES: Table[type[Objective]] = Table(
+    "objective",
+    {
+        "responses": Responses,
+        "plain_text": PlainText,
+        "classification": Classification,
+        "label_text": LabelText,
+        "rating": Rating,
+        "written_number": WrittenNumber,
+        "multiple_choice": MultipleChoice,
+    },
+)
+Learned = TypeVar("Learned", bound=type[Objective])
 
 
-def register_objective(name: str) -> Callable[[type[Objective]], type[Objective]]:
-    """Put a class into the table, as a decorator. Raises ValueError where the name is taken."""
+def objective(name: str) -> Callable[[Learned], Learned]:
+    """Add an objective to the table, as a decorator of its class."""
 
-    def register(objective: type[Objective]) -> type[Objective]:
-        if OBJECTIVES.setdefault(name, objective) is not objective:
-            raise ValueError(
-                f"objective {name!r} is there already: {OBJECTIVES[name].__qualname__}; choose another name"
-            )
-        return objective
+    def add(each: Learned) -> Learned:
+        OBJECTIVES.add(name, each)
+        return each
 
-    return register
+    return add
 
 
 def objective_class(kind: str, task_head: bool, name: str | None = None) -> type[Objective]:
@@ -57,7 +60,7 @@ def objective_class(kind: str, task_head: bool, name: str | None = None) -> type
     return chosen
 
 
-def replayed_objective(objective: Objective, kind: str) -> Objective:
+def replayed_objective(own: Objective, kind: str) -> Objective:
     """How examples of another source are learned beside the task's: a language model learns each kind as its own, a
     task head has the task's outputs alone."""
-    return objective if objective.task_head else objective_class(kind, task_head=False)(objective.encoder)
+    return own if own.task_head else objective_class(kind, task_head=False)(own.encoder)

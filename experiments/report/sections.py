@@ -25,7 +25,7 @@ class Section:
 
 
 SECTIONS: Table[Section] = Table(
-    "report section",
+    "section",
     {
         "comparison": Section("Comparison", "Methods in a table: means, intervals, ties, costs."),
         "tradeoffs": Section("Quality against cost", "Quality against parameters, bytes, memory, time.", True),

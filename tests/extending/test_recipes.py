@@ -63,6 +63,18 @@ def metric(folder: Path, printed: str) -> None:
     assert (done["metric"], list(done["quality"])) == ("first_word", ["first_word"])
 
 
+def objective(folder: Path, printed: str) -> None:
+    done = result(folder)
+    assert (done["status"], done["config"]["objective"]) == ("complete", "smoothed")
+    assert "2 passed" in printed
+
+
+def tracker(folder: Path, printed: str) -> None:
+    (steps,) = (folder / "runs").glob("*/steps.csv")
+    assert [line.split(",")[0] for line in steps.read_text().splitlines() if ",loss," in line] == ["1", "2", "3", "4"]
+    assert "quality/exact_match" in steps.with_name("result.csv").read_text()
+
+
 def kernel(folder: Path, printed: str) -> None:
     assert result(folder)["method"] == "gain"
     assert "3 passed" in printed
@@ -85,8 +97,10 @@ CHECKS: dict[str, Callable[[Path, str], None]] = {
     "method": method,
     "task": task,
     "metric": metric,
+    "objective": objective,
     "kernel": kernel,
     "model": model,
+    "tracker": tracker,
     "section": section,
 }
 

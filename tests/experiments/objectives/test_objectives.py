@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from experiments.config.identity import key
 from experiments.data.encode import Encoder
 from experiments.data.reader import Reader
-from experiments.objectives import OBJECTIVES, objective_class, register_objective
+from experiments.objectives import OBJECTIVES, objective, objective_class
 from experiments.objectives.base import Objective
 from experiments.objectives.classification import Classification, LabelText
 from experiments.objectives.multiple_choice import MultipleChoice
@@ -123,7 +123,7 @@ def test_what_cannot_be_is_said() -> None:
 
 def test_a_name_is_one_objectives() -> None:
     with pytest.raises(ValueError, match="responses"):
-        register_objective("responses")(PlainText)
+        objective("responses")(PlainText)
     assert OBJECTIVES["responses"] is Responses
 
 
