@@ -19,7 +19,7 @@ from experiments.run.failures import kind
 from experiments.run.stages import CHECKPOINTS, measured
 from experiments.store.header import head
 from experiments.support.files import locked, write_json, write_text
-from experiments.support.phase_clock import Ledger
+from experiments.support.phase_clock import PhaseClock
 from experiments.support.provenance import environment
 from experiments.training.checkpoint import seed_everything
 from experiments.training.trackers import Trackers
@@ -30,8 +30,8 @@ def run(config: Config, start: float = 0.0) -> dict[str, Any]:
 
     start: seconds since its process began.
     """
-    ledger = Ledger(start=start)
-    with ledger("load"):
+    clock = PhaseClock(start=start)
+    with clock("load"):
         check(config)
         directory = Path(config.out) / run_name(config)
         directory.mkdir(parents=True, exist_ok=True)
@@ -43,15 +43,15 @@ def run(config: Config, start: float = 0.0) -> dict[str, Any]:
         if file.is_file() and (result := json.loads(file.read_text()))["status"] == "complete":
             return result
         file.unlink(missing_ok=True)
-        with ledger("load"):
+        with clock("load"):
             trackers = Trackers(config.track, config)
-            ledger.device = device = set_up(config)
+            clock.device = device = set_up(config)
             about = head(config, environment(device))
-        with ledger("save"):
+        with clock("save"):
             write_text(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
             write_json(directory / "environment.json", about["environment"])
         try:
-            result = about | measured(config, directory, device, ledger, trackers)
+            result = about | measured(config, directory, device, clock, trackers)
         except Exception as error:
             failure = about | {
                 "status": "failed",

@@ -27,7 +27,7 @@ from experiments.objectives import objective_class, replayed_objective
 from experiments.objectives.base import Objective
 from experiments.run.prepare import checkpoint_activations, prepare
 from experiments.support.memory import Memory, release, resident_bytes
-from experiments.support.phase_clock import Ledger
+from experiments.support.phase_clock import PhaseClock
 from experiments.tasks import load_task
 from experiments.tasks.base import Scores, TaskData
 from experiments.training.checkpoint import Checkpoints, State
@@ -54,7 +54,7 @@ class Subject:
 
     config: Config
     directory: Path
-    ledger: Ledger
+    clock: PhaseClock
     data: TaskData
     reader: Reader
     objective: Objective
@@ -71,31 +71,31 @@ class Subject:
 
 
 def measured(
-    config: Config, directory: Path, device: torch.device, ledger: Ledger, trackers: Trackers
+    config: Config, directory: Path, device: torch.device, clock: PhaseClock, trackers: Trackers
 ) -> dict[str, Any]:
     """Carry the run out, or what is left of it; the measured part of its result."""
     memory = Memory()
     try:
-        subject = prepared(config, directory, device, ledger)
+        subject = prepared(config, directory, device, clock)
         state = trained(subject, memory, trackers)
         return result(subject, state, memory)
     finally:
         memory.end()
 
 
-def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledger) -> Subject:
+def prepared(config: Config, directory: Path, device: torch.device, clock: PhaseClock) -> Subject:
     """The data, the model, the base's figures, and the method's parameters put in."""
-    with ledger("data"):
+    with clock("data"):
         data = load_task(config.task, seed=config.task.seed)
         splits = {"train": data.train, "val": data.val, "test": data.test}
         if empty := [split for split, examples in splits.items() if not examples]:
             raise ValueError(f"task={data.name} has no examples in {', '.join(empty)}; give it some, or raise task.n_*")
-    with ledger("load"):
+    with clock("load"):
         chosen = objective_class(data.kind, has_task_head(config.model), config.objective)
         dtype, outputs = DTYPES[config.model.dtype], chosen.outputs(data)
         loaded = load_model(config.model, dtype=dtype, device=device, outputs=outputs)
         sizes = frozen_sizes(loaded.model)
-    with ledger("data"):
+    with clock("data"):
         encoder = Encoder(loaded.tokenizer, config.optim.max_length)
         hopeless = data.hopeless if config.eval.stop_hopeless else None
         objective = chosen(encoder, data.labels, config.loss_on, hopeless)
@@ -103,16 +103,16 @@ def prepared(config: Config, directory: Path, device: torch.device, ledger: Ledg
         replayed = replay.load(config.data, data, objective)
     base = None
     if config.forgetting.enabled:
-        with ledger("forgetting"):
+        with clock("forgetting"):
             learned = [*data.train, *(example for one in replayed.sources for example in one.examples)]
             base = forgetting.before(config, Reader(loaded.model, objective.encoder, device), learned)
-    with ledger("inject"):
+    with clock("inject"):
         objective = prepare(config, loaded, data, objective, device)
-    with ledger("data"):
+    with clock("data"):
         rows = {split: objective.rows(examples) for split, examples in splits.items()}
     reader = Reader(loaded.model, objective.encoder, device)
     return Subject(
-        *(config, directory, ledger, data, reader, objective, rows, replayed, findings, base, loaded.source, sizes)
+        *(config, directory, clock, data, reader, objective, rows, replayed, findings, base, loaded.source, sizes)
     )
 
 
@@ -141,24 +141,24 @@ def trained(subject: Subject, memory: Memory, trackers: Trackers) -> State:
         return State()
     if config.optim.gradient_checkpointing:
         checkpoint_activations(model)
-    with subject.ledger("cost"):
+    with subject.clock("cost"):
         release()  # what the probes and the data have used and no longer need
         memory.begin(subject.sizes.resident_bytes)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-    with subject.ledger("data"):
+    with subject.clock("data"):
         identity = f"{key(config)}-{subject.data.sha256[:16]}{subject.replay.sha256[:16]}"
         rows = list(subject.rows["train"])
         for source in subject.replay.sources:
             rows += replayed_objective(subject.objective, source.kind).rows(source.examples)
         order = subject.replay.mixture(len(subject.data.train), config.seed)
-    with subject.ledger("optimizer"):
+    with subject.clock("optimizer"):
         optimizer = Optimizer(*groups(model), config.optim)
     record = Record(
         checkpoints=Checkpoints(subject.directory / CHECKPOINTS, identity),
         metrics=subject.directory / "metrics.jsonl",
         memory=memory,
-        clock=subject.ledger,
+        clock=subject.clock,
         log_every=config.log_every,
         follow=trackers.log,
     )
@@ -167,18 +167,18 @@ def trained(subject: Subject, memory: Memory, trackers: Trackers) -> State:
 
 def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
     """Save, evaluate, probe; every number of the run."""
-    config, data, ledger, reader = subject.config, subject.data, subject.ledger, subject.reader
+    config, data, clock, reader = subject.config, subject.data, subject.clock, subject.reader
     model, device = reader.model, reader.device
-    with ledger("save"):
+    with clock("save"):
         delta_bytes = save(config, subject.directory, model)
-    with ledger("evaluate"):
+    with clock("evaluate"):
         validation, scores, by_part = evaluated(subject)
     forgot = None
     if subject.base is not None:
-        with ledger("forgetting"):
+        with clock("forgetting"):
             known = {} if config.eval.part is Part.val else {data.sha256: scores.each}
             forgot = forgetting.after(config, subject.base, reader, known)
-    with ledger("cost"):
+    with clock("cost"):
         flops = cost.flops(subject.objective, reader, subject.rows["train"], state.tokens)
         use = {
             "generate_tokens_per_s": cost.generate_tokens_per_s(reader, config.method.trains, subject.rows["test"]),
@@ -226,7 +226,7 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
             "replay": subject.replay.result(config.optim.steps, config.optim.batch_size) if subject.trained else None,
         },
         "base": subject.source,
-        "seconds": ledger.seconds(),
+        "seconds": clock.seconds(),
     }
 
 
@@ -244,7 +244,7 @@ def evaluated(subject: Subject) -> tuple[dict[str, float], Scores, dict[str, dic
         examples = data.test
         said = answers(*asked, subject.rows["test"], config.eval, config.log_every)
     scores = data.score(examples, said)
-    with subject.ledger("save"):
+    with subject.clock("save"):
         write_predictions(subject.directory / "predictions.jsonl", examples, said, scores)
     return {**validation, "loss": loss}, scores, data.by_part(examples, said)
 

@@ -1,4 +1,4 @@
-"""The cost ledger's clock: every second of a run in exactly one phase."""
+"""The clock of a run's phases: every second lies in exactly one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PHASES = (
 )
 
 
-class Ledger:
+class PhaseClock:
     """Seconds of wall time by phase, from the moment it is made; "other" is what no phase covers.
 
     start: seconds that had passed before it was made.

@@ -19,7 +19,7 @@ from experiments.data.reader import Reader
 from experiments.objectives.base import Objective
 from experiments.support.files import write_text
 from experiments.support.memory import Memory
-from experiments.support.phase_clock import Ledger
+from experiments.support.phase_clock import PhaseClock
 from experiments.support.progress import progress
 from experiments.training.checkpoint import Checkpoints, State
 from experiments.training.optimizer import Optimizer, learning_rate
@@ -38,7 +38,7 @@ class Record:
     checkpoints: Checkpoints
     metrics: Path
     memory: Memory
-    clock: Ledger
+    clock: PhaseClock
     log_every: int
     follow: Callable[[int, dict[str, float]], None]
 
@@ -108,7 +108,7 @@ def take_peaks(state: State, earlier: State, memory: Memory, device: torch.devic
 
 
 def accumulate(
-    reader: Reader, objective: Objective, rows: Sequence[Encoded], optim: OptimConfig, clock: Ledger
+    reader: Reader, objective: Objective, rows: Sequence[Encoded], optim: OptimConfig, clock: PhaseClock
 ) -> tuple[float, int]:
     """Gradients of the mean loss over all units of the rows, in micro-batches; that loss, and the real tokens.
 

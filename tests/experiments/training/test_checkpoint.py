@@ -18,7 +18,7 @@ from experiments.data.batch import Batch, indices
 from experiments.data.encode import Encoded
 from experiments.objectives.token_loss import token_loss_sum
 from experiments.support.memory import Memory
-from experiments.support.phase_clock import Ledger
+from experiments.support.phase_clock import PhaseClock
 from experiments.training.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -49,7 +49,7 @@ def trained(folder: Path, settings: OptimConfig, identity: str = "one", rows: li
     def order(step: int, size: int) -> list[int]:
         return indices(step, size, len(rows), seed=0)
 
-    record = Record(checkpoints, folder / "metrics.jsonl", memory, Ledger(), 100, lambda step, row: None)
+    record = Record(checkpoints, folder / "metrics.jsonl", memory, PhaseClock(), 100, lambda step, row: None)
     state = train(reader(model), RESPONSES, optimizer, rows, order, settings, record)
     return state, [p.detach().clone() for _, p in dt.parameters(model)]
 

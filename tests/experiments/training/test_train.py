@@ -23,7 +23,7 @@ from experiments.objectives.multiple_choice import MultipleChoice
 from experiments.objectives.plain_text import PlainText
 from experiments.objectives.responses import Responses
 from experiments.run.prepare import checkpoint_activations
-from experiments.support.phase_clock import Ledger
+from experiments.support.phase_clock import PhaseClock
 from experiments.tasks.base import Example
 from experiments.training.loop import accumulate
 from experiments.training.optimizer import Optimizer, groups, learning_rate
@@ -194,7 +194,7 @@ def test_accumulation_weighs_tokens_not_parts():
 
     def gradients(micro: int | None) -> tuple[float, list[torch.Tensor]]:
         model.zero_grad()
-        loss, n_tokens = accumulate(reader(model), RESPONSES, rows, optim(micro_batch=micro), Ledger())
+        loss, n_tokens = accumulate(reader(model), RESPONSES, rows, optim(micro_batch=micro), PhaseClock())
         assert n_tokens == sum(len(r.prompt) + len(r.response) for r in rows)
         return loss, [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
@@ -237,7 +237,7 @@ def test_a_long_row_is_computed_apart_and_changes_no_gradient():
     found = []
     for micro in (None, len(rows)):
         model.zero_grad()
-        loss, n_tokens = accumulate(reader(model), RESPONSES, rows, optim(micro_batch=micro), Ledger())
+        loss, n_tokens = accumulate(reader(model), RESPONSES, rows, optim(micro_batch=micro), PhaseClock())
         found.append([torch.tensor([loss, n_tokens]), *(p.grad for _, p in dt.parameters(model))])
     agree(*found, 2 * reduction(model), sum(row.n_tokens for row in rows))
 
