@@ -6,8 +6,10 @@ PY := $(VENV)/bin/python
 WORKERS ?= 2
 # One thread a worker: two workers with two threads each would fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
+# Strict: a link, an anchor or a name that leads nowhere fails the build, and so does a page in no table of contents.
+SPHINX := $(PY) -m sphinx -W --keep-going -n -q -b html docs build/docs
 
-.PHONY: demo compare bench test test-kernels test-all check format clean
+.PHONY: demo compare bench test test-kernels test-all check docs report format clean
 
 demo: $(VENV)/.experiments
 	$(PY) -m experiments.demo
@@ -35,6 +37,10 @@ check: $(VENV)/.dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright
+	$(SPHINX)
+
+docs: $(VENV)/.dev
+	$(SPHINX)
 
 format: $(VENV)/.dev
 	$(PY) -m ruff check --fix .

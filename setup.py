@@ -40,8 +40,10 @@ KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]
 HUB = ["datasets"]  # for task=hub
 TRACK = ["tensorboardX", "wandb", "mlflow", "trackio"]  # any one of them will do; not in `all`: they bring much along
+DOCS = ["sphinx>=9", "myst-parser>=5", "furo"]
 DEV = [
     *BENCH,
+    *DOCS,
     *HUB,
     *KERNELS,
     "tensorboardX",
@@ -75,6 +77,7 @@ setup(
         "bench": BENCH,
         "hub": HUB,
         "track": TRACK,
+        "docs": DOCS,
         "dev": DEV,
         "all": sorted({*EXPERIMENTS, *SWEEP, *KERNELS, *BENCH, *DEV}),
     },
