@@ -45,7 +45,8 @@ class Accelerated(Tracker):
         self.peer.log(metrics, step=step)
 
     def finish(self, summary: dict[str, float], error: str | None) -> None:
-        self.peer.log(summary)
+        if summary:  # a failed run has none
+            self.peer.log(summary)
         if error is not None:
             self.peer.log({"error": error})
         self.peer.finish()

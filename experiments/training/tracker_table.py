@@ -129,23 +129,21 @@ class Comet(Accelerated):
     """An archive in the run's directory, which `comet upload` sends; COMET_START_ONLINE=true to do so at once."""
 
     modules = ("comet_ml",)
-    environment = {"COMET_START_ONLINE": "false"}
+    environment = {"COMET_START_ONLINE": "false", "COMET_DISABLE_AUTO_LOGGING": "1"}
 
     def opened(self, first: int) -> GeneralTracker:
         from accelerate.tracking import CometMLTracker
 
-        # Nothing of the run is sampled or patched, but what it logs.
-        unasked = dict.fromkeys(
-            ("log_code", "log_graph", "log_git_metadata", "log_git_patch", "log_env_details"), False
-        )
-        automatic = dict.fromkeys(("auto_param_logging", "auto_metric_logging", "auto_log_co2", "parse_args"), False)
+        folder = self.about.directory / "comet"
+        folder.mkdir(parents=True, exist_ok=True)
+        # Nothing of the run is sampled, but what it logs.
+        unasked = ("log_code", "log_graph", "log_git_metadata", "log_git_patch", "log_env_details")
         config = self.package.ExperimentConfig(
             name=self.about.name,
-            offline_directory=str(self.about.directory / "comet"),
+            offline_directory=str(folder),
             auto_output_logging=False,
             display_summary_level=0,
-            **unasked,
-            **automatic,
+            **dict.fromkeys(unasked, False),
         )
         return CometMLTracker(self.project("COMET_PROJECT_NAME"), experiment_config=config)
 
@@ -173,30 +171,6 @@ class Aim(Accelerated):
         if error is not None:
             self.peer.tracker["error"] = error  # a text is no metric to Aim
         super().finish(summary, None)
-
-
-class ClearML(Accelerated):
-    """An offline session in CLEARML_CACHE_DIR; CLEARML_OFFLINE_MODE=0 for a server."""
-
-    modules = ("clearml",)
-    environment = {"CLEARML_OFFLINE_MODE": "1"}
-
-    def opened(self, first: int) -> GeneralTracker:
-        from accelerate.tracking import ClearMLTracker
-
-        watched = ("auto_connect_arg_parser", "auto_connect_frameworks", "auto_resource_monitoring")
-        how: dict[str, Any] = dict.fromkeys((*watched, "auto_connect_streams", "reuse_last_task_id"), False)
-        return ClearMLTracker(self.project("CLEARML_PROJECT"), task_name=self.about.name, **how)
-
-    def start(self, first: int) -> None:
-        super().start(first)
-        self.peer.store_init_configuration(self.about.config)
-
-    def finish(self, summary: dict[str, float], error: str | None) -> None:
-        self.peer.log(summary)
-        if error is not None:
-            self.peer.tracker.mark_failed(status_reason="error", status_message=error, force=True)
-        self.peer.finish()
 
 
 class DVCLive(Accelerated):
@@ -239,7 +213,8 @@ class SwanLab(Accelerated):
         self.peer.tracker.finish("success" if error is None else "crashed", error)  # accelerate's knows no failed run
 
 
-# A tracker is made by a call with what it may know of its run.
+# A tracker is made by a call with what it may know of its run. Of accelerate's, ClearML alone is not here: its task,
+# closed on another thread than the main one, waits forever (clearml 2.1.12).
 TRACKERS: Table[Callable[[About], Tracker]] = Table(
     "tracker",
     {
@@ -249,7 +224,6 @@ TRACKERS: Table[Callable[[About], Tracker]] = Table(
         "trackio": Trackio,
         "comet_ml": Comet,
         "aim": Aim,
-        "clearml": ClearML,
         "dvclive": DVCLive,
         "swanlab": SwanLab,
     },

@@ -27,8 +27,8 @@ from tests.support.runs import config
 OTHERS = ("wandb", "mlflow", "trackio")
 VARIABLES = (
     *("WANDB_MODE", "WANDB_PROJECT", "WANDB_ERROR_REPORTING", "TRACKIO_PROJECT", "COMET_START_ONLINE"),
-    *("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_DISABLE_TELEMETRY", "CLEARML_OFFLINE_MODE"),
-    *("SWANLAB_MODE", "DVC_NO_ANALYTICS", "COMET_PROJECT_NAME", "CLEARML_PROJECT", "SWANLAB_PROJ_NAME"),
+    *("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_DISABLE_TELEMETRY", "COMET_DISABLE_AUTO_LOGGING"),
+    *("SWANLAB_MODE", "DVC_NO_ANALYTICS", "COMET_PROJECT_NAME", "SWANLAB_PROJ_NAME"),
 )
 
 
@@ -61,13 +61,13 @@ class Recorder(ModuleType):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
-        # What accelerate asks of MLflow, DVCLive, ClearML and SwanLab is no call.
+        # What accelerate asks of MLflow, DVCLive and SwanLab is no call.
         self.utils = SimpleNamespace(
             validation=SimpleNamespace(MAX_PARAM_VAL_LENGTH=6000, MAX_PARAMS_TAGS_PER_BATCH=100)
         )
         self.search_experiments = lambda filter_string: []
         self.Metric = SimpleNamespace(could_log=lambda value: True)
-        self.Task, self.current_task, self.config = self, lambda: None, {}
+        self.config: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -185,9 +185,8 @@ def test_a_failed_run_is_tracked_as_one(recorder: Recorder, made: Config) -> Non
 
 
 OFFLINE = {
-    "comet_ml": {"COMET_START_ONLINE": "false"},
+    "comet_ml": {"COMET_START_ONLINE": "false", "COMET_DISABLE_AUTO_LOGGING": "1"},
     "aim": {},
-    "clearml": {"CLEARML_OFFLINE_MODE": "1"},
     "dvclive": {"DVC_NO_ANALYTICS": "true"},
     "swanlab": {"SWANLAB_MODE": "offline"},
 }
@@ -215,11 +214,6 @@ def test_the_other_trackers_stay_on_this_machine_and_mark_what_failed(
         assert (settings["system_tracking_interval"], settings["capture_terminal_logs"]) == (None, False)
         assert [kwargs["step"] for _, kwargs in fake.called("track") if kwargs["name"] == "loss"] == [1, 2, 3]
         assert (("error", "step 4: nan"), {}) in fake.called("set")
-    elif name == "clearml":
-        ((_, settings),) = fake.called("init")
-        assert (settings["project_name"], settings["task_name"]) == ("deltatune", run_name(made))
-        assert not any(value for key, value in settings.items() if key.startswith("auto_"))
-        assert fake.called("mark_failed")[0][1]["status_message"] == "step 4: nan"
     elif name == "dvclive":
         assert fake.called("Live") == [
             ((), {"dir": str(directory / "dvclive"), "save_dvc_exp": False, "dvcyaml": None, "resume": False})
@@ -301,8 +295,6 @@ class Broken(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if name == "Task":  # a class of ClearML's, whose methods are asked
-            return self
 
         def call(*args: Any, **kwargs: Any) -> None:
             raise self.error(f"made-up failure of {name}")
