@@ -67,8 +67,9 @@ def load_installed() -> None:
             print(f"warning: {error}", file=sys.stderr)
 
 
+@cache
 def installed() -> dict[str, EntryPoint]:
-    """The entry points of the group, by name."""
+    """The entry points of the group, by name; a scan of all that is installed, so once a process."""
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 

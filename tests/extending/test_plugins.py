@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,16 @@ from experiments.compare.config import how
 from experiments.config import plugins
 from experiments.config.compose import complete, composed
 from experiments.config.identity import key, run_name
-from experiments.config.methods import CLASSES, METHODS
-from experiments.config.table import LOADING, TABLES, PluginError, Table, first_line
+from experiments.config.methods import METHODS
+from experiments.config.table import LOADING, PluginError, Table, first_line
 from experiments.config.tasks import TASKS, TaskConfig, task
 from experiments.list import ROOMS, rows
 from experiments.models.table import MODELS
 from experiments.objectives import OBJECTIVES
-from experiments.report.sections import SECTIONS, content
+from experiments.report.sections import SECTIONS
 from experiments.tasks.metrics import METRICS, metric
 from experiments.training.tracker_table import TRACKERS
+from tests.support.own_tables import tables_as_before  # noqa: F401
 from tests.support.runs import own_cache_and_torch_settings  # noqa: F401
 
 DEFAULT = "aa3397ea1edf"  # the key of `model=tiny optim=quick device=cpu`, before there were plugins
@@ -59,25 +59,6 @@ def load(config, seed):
     """{name}: nothing at all."""
 '''
 SMALL = ("task.n_train=40", "task.n_val=5", "task.n_test=6", "forgetting.enabled=false", "device=cpu")
-
-
-@pytest.fixture(autouse=True)
-def tables_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder of one's own to give commands in; what plugins add and import is taken out again."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    kept = [(table, dict(table), dict(table.origins)) for table in TABLES]
-    modules, classes = set(sys.modules), dict(CLASSES)
-    yield
-    for table, entries, origins in kept:
-        table.clear()
-        table.update(entries)
-        table.origins = origins
-    CLASSES.clear()
-    CLASSES.update(classes)
-    for name in set(sys.modules) - modules:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
 
 
 def written(name: str, source: str, folder: Path | None = None) -> Path:
@@ -319,24 +300,3 @@ def test_first_lines(tmp_path: Path) -> None:
     assert first_line(file) == "what it is"
     assert first_line("experiments.tasks.style").startswith("style: ")
     assert first_line(Table) == (Table.__doc__ or "").splitlines()[0]
-
-
-# ---------------------------------------------------------------- report sections
-
-
-def test_a_section_is_html_a_figure_or_nothing() -> None:
-    from plotly.graph_objects import Bar, Figure
-
-    assert content("<p>") == {"html": "<p>"}
-    assert content(None) == {"html": None}
-    assert content({"data": [], "layout": {}}) == {"figure": {"data": [], "layout": {}}}
-    assert content(Figure(Bar(y=[1, 2])))["figure"]["data"][0]["type"] == "bar"
-    with pytest.raises(TypeError, match="not int"):
-        content(3)
-
-
-def test_the_pages_script_draws_the_packages_sections() -> None:
-    script = (ROOT / "experiments" / "report" / "page.js").read_text()
-    names = script.partition("const DRAWN = {")[2].partition("};")[0]
-    drawn = [name.strip(' "') for name, _ in re.findall(r'("?[\w-]+"?)\s*(:\s*\w+)?\s*,', names)]
-    assert set(drawn) == set(SECTIONS)

@@ -1,0 +1,31 @@
+"""Tests that load plugins: a folder of their own, and every table afterwards as it was."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from experiments.config.methods import CLASSES
+from experiments.config.table import TABLES
+
+
+@pytest.fixture(autouse=True)
+def tables_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder of one's own to give commands in; what plugins add and import is taken out again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    kept = [(table, dict(table), dict(table.origins)) for table in TABLES]
+    modules, classes = set(sys.modules), dict(CLASSES)
+    yield
+    for table, entries, origins in kept:
+        table.clear()
+        table.update(entries)
+        table.origins = origins
+    CLASSES.clear()
+    CLASSES.update(classes)
+    for name in set(sys.modules) - modules:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
