@@ -11,8 +11,11 @@ SPHINX := $(PY) -m sphinx -W --keep-going -n -q -b html docs build/docs
 
 .PHONY: demo compare bench test test-kernels test-all check docs report format clean
 
+# Its steps are sized to this budget, the install aside: make demo MINUTES=30
+MINUTES ?= 12
+
 demo: $(VENV)/.experiments
-	$(PY) -m experiments.demo
+	$(PY) -m experiments.demo --minutes $(MINUTES)
 
 # make compare ARGS='model=minilm tasks=[ha_intent] slots=2'
 compare: $(VENV)/.experiments

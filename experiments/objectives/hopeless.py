@@ -34,4 +34,4 @@ class StopHopeless(StoppingCriteria):
 
     def marked(self, texts: Sequence[str]) -> list[str]:
         """The texts with "…" where one was cut: whatever follows, it scores the same."""
-        return [f"{text} …" if i in self.cut else text for i, text in enumerate(texts)]
+        return [f"{text.rstrip()} …" if i in self.cut else text for i, text in enumerate(texts)]

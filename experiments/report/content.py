@@ -23,7 +23,7 @@ POINTS = 24_000  # of all learning curves together, so that the page stays small
 FEWEST, MOST = 20, 150  # points of one curve
 # Settings that change neither what is learned nor what it is tested on.
 NO_VARIANT = (
-    *("seed", "optim.lr", "optim.checkpoint_every", "eval.batch_size", "eval.part"),
+    *("seed", "optim.lr", "optim.checkpoint_every", "eval.batch_size", "eval.part", "eval.stop_hopeless"),
     *("out", "log_every", "threads", "device", "track"),
 )
 # Kept apart from the run's record: too large, or stored once for all runs.
