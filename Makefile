@@ -45,6 +45,10 @@ check: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(SPHINX)
 
+# The committed results as one HTML page.
+report: $(VENV)/.experiments
+	$(PY) -m experiments.report experiments/results --out build/report.html
+
 format: $(VENV)/.dev
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .

@@ -1,0 +1,62 @@
+"""The keys of every task, from the dataclass of its configuration and the comments beside the fields."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import Field, fields
+from typing import Any, get_type_hints
+
+from omegaconf import MISSING
+
+from docs.generators.text import inline, page, table
+from experiments.config.table import first_line
+from experiments.config.tasks import TASKS, TaskConfig
+
+# What keys mean that most tasks have, and say nothing of.
+USUAL = {"n_train": "training examples", "n_val": "validation examples", "n_test": "test examples"}
+
+
+def page_of_tasks() -> str:
+    """A table of the tasks, then one for each task's keys; without a title, for data.md to include."""
+    parts = [
+        table(["task", "what it is"], [[f"`{name}`", inline(first_line(each.load))] for name, each in TASKS.items()])
+    ]
+    for name, each in TASKS.items():
+        parts += [f"### {name}", table(["key", "type", "default", "what it is"], keys(each.config))]
+    return page(*parts)
+
+
+def keys(config: type[TaskConfig]) -> list[list[str]]:
+    """A line a key: its name on the command line, type, default and comment."""
+    hints, notes = get_type_hints(config), comments(config)
+    listed = [each for each in fields(config) if each.name != "name"]
+    meanings = [inline(notes.get(each.name) or USUAL.get(each.name, "")) for each in listed]
+    return [
+        [f"`task.{each.name}`", f"`{in_words(hints[each.name])}`", default(each), meaning]
+        for each, meaning in zip(listed, meanings)
+    ]
+
+
+def comments(config: type) -> dict[str, str]:
+    """The comment on each field's line, those of inherited fields included."""
+    written: dict[str, str] = {}
+    for each in reversed(config.__mro__[:-1]):
+        source = inspect.getsource(each)
+        lines = source.splitlines()
+        for node in ast.parse(inspect.cleandoc(source)).body[0].body:  # type: ignore[attr-defined]
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                rest = lines[(node.end_lineno or 1) - 1][node.end_col_offset or 0 :]
+                written[node.target.id] = rest.partition("#")[2].strip() or written.get(node.target.id, "")
+    return written
+
+
+def default(of: Field[Any]) -> str:
+    value = of.default_factory() if of.default_factory is not NO_DEFAULT else of.default
+    return "must be given" if value == MISSING else "–" if value is None else f"`{value}`"
+
+
+def in_words(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not re.search(r"\[", str(hint)) else str(hint)
