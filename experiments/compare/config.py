@@ -31,7 +31,7 @@ class CompareConfig:
     tasks: list[str] = field(default_factory=lambda: ["ha_json"])
     methods: list[str] = field(default_factory=lambda: ["lora", "adapter", "prefix", "bitfit", "ia3", FULL])
     trials: int = 3  # learning rates a method
-    factor: float = 3.0  # between two of them
+    factor: float = 3.0  # the step from one rate to the next
     choose_by: ChooseBy = ChooseBy.loss  # a measure on the validation set; why: rates.py
     search_seed: int = 0
     first_seed: int = 1  # the search's is none of them: a rate that was lucky with its seed does not bring its luck

@@ -26,7 +26,7 @@ RESAMPLES = 10_000  # the smallest p is 1e-4, times Holm's 45 for ten methods st
 CHUNK = 2_000_000  # numbers drawn at a time, 16 MB
 
 Array = NDArray[np.float64]
-# By method, then by seed: its test scores in test order. The seed of a model that was not trained is None.
+# Each method's test scores in test order, by seed. The seed of a model that was not trained is None.
 Scores = Mapping[str, Mapping[int | None, Sequence[float]]]
 
 

@@ -19,7 +19,7 @@ from experiments.report.samples import side_by_side
 from experiments.report.sections import drawn
 from experiments.store.result import ReportError, beside, essentials, find, read, row
 
-POINTS = 24_000  # of all learning curves together, so that the page stays small however many runs there are
+POINTS = 24_000  # all learning curves together have no more, so that the page stays small however many runs there are
 FEWEST, MOST = 20, 150  # points of one curve
 # Settings that change neither what is learned nor what it is tested on.
 NO_VARIANT = (

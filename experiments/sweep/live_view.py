@@ -16,7 +16,7 @@ from rich.text import Text
 from experiments.store.result import Row
 from experiments.sweep.job import LOG, Job, last_step, tail
 
-EVERY_S = 60.0  # between two lines about what is running, where there is no terminal
+EVERY_S = 60.0  # the pause between two lines about what is running, where there is no terminal
 TAIL = 8  # lines of a failed run's output
 
 

@@ -19,7 +19,7 @@ STATE = threading.Lock()  # every tracker has a thread, and the first of them ma
 class Accelerated(Tracker):
     """A tracker that one of accelerate's, its `peer`, carries out."""
 
-    modules: tuple[str, ...]  # to import before the run begins: the first that is there
+    modules: tuple[str, ...]  # imported before the run begins: the first that is there
     environment: dict[str, str] = {}  # variables by which nothing leaves the machine; those that are set stay
 
     def __init__(self, about: About) -> None:

@@ -35,7 +35,7 @@ class TensorBoard(Accelerated):
     def start(self, first: int) -> None:
         super().start(first)
         self.last = first
-        # As text: accelerate's store_init_configuration would add a folder named by the clock at each start.
+        # It is text: accelerate's store_init_configuration would add a folder named by the clock at each start.
         self.peer.log({"config": f"```json\n{json.dumps(self.about.config, indent=2)}\n```"})
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -182,7 +182,7 @@ class DVCLive(Accelerated):
     def opened(self, first: int) -> GeneralTracker:
         from accelerate.tracking import DVCLiveTracker
 
-        # By default it would commit to the repository that it is called in, and write a dvc.yaml there.
+        # It would commit to the repository that it is called in, and write a dvc.yaml there.
         how: dict[str, Any] = {"save_dvc_exp": False, "dvcyaml": None, "resume": first > 1}
         return DVCLiveTracker(dir=str(self.about.directory / "dvclive"), **how)
 
@@ -213,8 +213,8 @@ class SwanLab(Accelerated):
         self.peer.tracker.finish("success" if error is None else "crashed", error)  # accelerate's knows no failed run
 
 
-# A tracker is made by a call with what it may know of its run. Of accelerate's, ClearML alone is not here: its task,
-# closed on another thread than the main one, waits forever (clearml 2.1.12).
+# A tracker is made by a call with what it may know of its run. ClearML, which accelerate has too, is not here: its task,
+# closed on another thread than the main one, was not closed within a minute (clearml 2.1.12).
 TRACKERS: Table[Callable[[About], Tracker]] = Table(
     "tracker",
     {

@@ -188,7 +188,7 @@ def test_an_arm_that_fails_is_shown_and_is_the_exit_code(
         return [row(put(arm.directory.parent, result, arm.directory.name)) for arm, result in zip(arms, results)]
 
     monkeypatch.setattr(demo, "carry_out", carry_out)
-    put(tmp_path, made_up("myth"))  # of something else in the same folder
+    put(tmp_path, made_up("myth"))  # something else in the same folder
     assert demo.main([*SMALL, "--out", str(tmp_path)]) == 1
     assert "lora failed: made-up failure" in capsys.readouterr().out
     assert [run["status"] for run in page_content(tmp_path / "report.html")["runs"]] == ["complete", "failed"]

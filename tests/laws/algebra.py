@@ -138,7 +138,7 @@ def strengths_between(case: Case, host: Host) -> None:
     full = run(host, model)
     with dt.active(model, default=1 - 2.0**-20):
         assert_close(run(host, model), full, host.reduction)
-    if not front(model):  # at strength 0 the reserved ids of a prompt stand for nothing
+    if not front(model):  # the reserved ids of a prompt stand for nothing at strength 0
         base = base_output(host)
         with dt.active(model, default=2.0**-20):
             assert_close(run(host, model), base, host.reduction)

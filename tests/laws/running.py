@@ -68,7 +68,7 @@ def checkpointing_is_equal(case: Case, host: Host) -> None:
     model, other = case.trained(host), case.trained(host)
     out, want = gradients(host, model)
     again, got = gradients(host, other, host.checkpointed(other))
-    assert_close(again, out, host.reduction)  # to the bit but for T5, which attends by another kernel then
+    assert_close(again, out, host.reduction)  # equal to the bit but for T5, which attends by another kernel then
     assert_gradients_close(got, want, host.reduction)
 
 

@@ -78,7 +78,7 @@ def test_threads_that_run_one_model_all_reach_its_prefix(host: Host) -> None:
     dt.inject(model, dt.Prefix.on(length=2))
     shaken(model)
     for name, module in model.named_modules():
-        if name.endswith("o_proj"):  # after attention, and still in the host
+        if name.endswith("o_proj"):  # the host goes on after attention
             module.register_forward_hook(lambda *_: time.sleep(0.005))
     want = run(host, model)
     with ThreadPoolExecutor(4) as threads:

@@ -207,4 +207,4 @@ def test_merge_refuses_what_lies_on_top_of_a_live_one(methods: list[str], data: 
     dt.merge(model, *chosen)
     left = [n for n in order if n not in chosen]
     assert list(model[0].deltas if left else []) == left  # type: ignore[index, union-attr]
-    agree(model(x), called, 5 * len(methods), 5 * len(methods))  # by the inputs and ranks of the deltas
+    agree(model(x), called, 5 * len(methods), 5 * len(methods))  # set by the inputs and ranks of the deltas

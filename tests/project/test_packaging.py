@@ -95,7 +95,7 @@ def editable(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-# In place of the PyPI package: any name is a class, and its instances decorate by returning their argument.
+# This stands in place of the PyPI package: any name is a class, and its instances decorate by returning their argument.
 STAND_IN = """
 class Anything:
     def __init__(self, *args, **kwargs): ...

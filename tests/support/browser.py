@@ -53,7 +53,7 @@ class Page:
         self.resize(width, height)
         self.prefer(scheme)
         if file is not None:
-            driver.get_log("browser")  # of an earlier page
+            driver.get_log("browser")  # an earlier page's
             driver.get(file.as_uri())
 
     def resize(self, width: int, height: int) -> None:

@@ -189,7 +189,7 @@ class T5(Host):
             num_heads=HEADS,
             dropout_rate=0.0,
             decoder_start_token_id=0,  # type: ignore[call-arg]
-            feed_forward_proj="gelu",  # as in every host: at a ReLU's kink one rounding makes a gradient jump
+            feed_forward_proj="gelu",  # no host has one: at a ReLU's kink one rounding makes a gradient jump
         )
         return transformers.T5ForConditionalGeneration(config)
 

@@ -25,7 +25,7 @@ from experiments.config.tasks import TaskConfig
 from experiments.sweep.arm import Arm
 from experiments.sweep.pool import carry_out
 
-WAIT_S = 60.0  # at most, for what comes in a moment
+WAIT_S = 60.0  # the longest wait for what comes in a moment
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def main(kind: str, slots: int, given: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    # As from a terminal: what a shell starts in the background ignores them, and so do its children.
+    # A terminal's ways: what a shell starts in the background ignores them, and so do its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     raise SystemExit(main(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))

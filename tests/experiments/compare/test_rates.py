@@ -31,7 +31,7 @@ def test_the_lowest_loss_is_chosen_in_any_order() -> None:
     trials = [trial(0.1, 0.8, 0.4), trial(0.033, 0.9, 0.5), trial(0.3, 1.0, 0.5)]
     for given in permutations(trials):
         assert choose(given, RATES, ChooseBy.loss) == Choice(0.1, False)
-        # By the metric two rates tie, and the loss decides.
+        # Two rates tie in the metric, and the loss decides.
         assert choose(given, RATES, ChooseBy.metric).lr == 0.033
 
 

@@ -101,7 +101,7 @@ def test_holm_keeps_the_familywise_error_and_the_difference_is_found(binary: boo
     """Three that tie and one that is better: false claims at most 5 % of studies, power as the normal law says."""
     outcome = studies((0.3, 0.3, 0.3, 0.55), binary)
     assert 0 < outcome.false_claims <= bounds(0.05)[1]
-    # Of six pairs the three true ones go first, and each is tested at 0.05 / 6 at the strictest, 0.05 / 3 at the
+    # The three true ones of six pairs go first, and each is tested at 0.05 / 6 at the strictest, 0.05 / 3 at the
     # mildest: all three false hypotheses cannot be rejected before.
     per_example = difference_sd(0.3, 0.55, binary)
     gap = scipy.stats.norm.cdf(0.55) - scipy.stats.norm.cdf(0.3) if binary else 0.25
@@ -142,7 +142,7 @@ def test_examples_alone_say_nothing_about_new_seeds() -> None:
     assert outcome.false_claims > 2 * bounds(0.05)[1]
     assert bounds(0.05)[0] <= STUDIES - outcome.covered_by_seeds <= bounds(0.06)[1]
     assert outcome.beyond_seeds == STUDIES - outcome.covered_by_seeds
-    assert bounds(0.945)[0] <= outcome.covered["m0 - m1"] <= bounds(0.95)[1]  # of these very models, it does hold
+    assert bounds(0.945)[0] <= outcome.covered["m0 - m1"] <= bounds(0.95)[1]  # it does hold for these very models
 
 
 def test_the_sign_flip_agrees_with_all_flips() -> None:
@@ -267,7 +267,7 @@ def test_means_come_from_best_to_worst_and_repeat(monkeypatch: pytest.MonkeyPatc
     assert all(a.mean >= b.mean for a, b in pairwise(first.means))
     assert all(pair.difference >= 0 for pair in first.pairs)
     assert first == compare(scores)
-    monkeypatch.setattr(statistics, "CHUNK", 1000)  # in many small parts
+    monkeypatch.setattr(statistics, "CHUNK", 1000)  # many small parts
     apart = [pair.distinguishable for pair in first.pairs]
     assert [pair.distinguishable for pair in compare(scores).pairs] == apart
 

@@ -191,7 +191,7 @@ def test_the_key_of_a_run_knows_what_is_replayed(tmp_path: Path) -> None:
     words(file, 5)
     assert key(config(*given)) != before
     plain = overrides(tmp_path)
-    assert key(config(*plain)) == key(config(*plain, "data.replay_from=[ha_json]"))  # of which nothing is replayed
+    assert key(config(*plain)) == key(config(*plain, "data.replay_from=[ha_json]"))  # nothing of it is replayed
 
 
 class Stopped(Exception):

@@ -86,7 +86,7 @@ def test_an_answer_ends_where_it_is_hopeless_and_the_others_stay_as_they_are():
     for a, b, c in zip(whole, short, cut):
         assert a.startswith(b.removesuffix(" …")) and len(b.split()) == EVERY + 1 if c else a == b
     texts(lambda text: True)
-    assert len(calls) <= 3 * EVERY  # of three batches, where all rows are hopeless
+    assert len(calls) <= 3 * EVERY  # three batches, where all rows are hopeless
     watch.remove()
 
 

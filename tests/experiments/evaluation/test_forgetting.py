@@ -127,7 +127,7 @@ def test_the_bases_figures_are_taken_once(tmp_path, monkeypatch):
     monkeypatch.setattr(probes, "text_nll", lambda *given: calls.append(1) or taken(*given))
     monkeypatch.setattr(probes, "continuations", None)
     second = probed(tmp_path, "method=lora", "seed=1")
-    assert len(calls) == 1  # after the training
+    assert len(calls) == 1  # the one after the training
     assert second["text_perplexity"]["before"] == first["text_perplexity"]["before"]
 
 

@@ -218,7 +218,7 @@ def test_a_wheel_is_unpacked_once(cache: Path, index: tuple[Path, str]) -> None:
     assert (place / "demo_weights/weights.bin").read_bytes() == bytes(range(256)) * 4096
     for wheel in folder.iterdir():
         wheel.unlink()
-    assert unpacked_wheel("demo-weights==1.0", sha256) == place  # from the cache: the index is empty now
+    assert unpacked_wheel("demo-weights==1.0", sha256) == place  # the cache has it: the index is empty now
 
 
 def test_processes_that_fetch_at_once_all_get_it(cache: Path, index: tuple[Path, str]) -> None:

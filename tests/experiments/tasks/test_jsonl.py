@@ -87,7 +87,7 @@ def test_every_form_of_record(form: str, tmp_path: Path) -> None:
     said = "[1.5, 3, 4]" if kind == "text" else example.completion
     scores = data.score(data.test, [said])
     assert next(iter(scores.means)) == data.metric
-    assert scores.each == [{"text": -0.5, "rate": 0}.get(kind, 1)]  # of one number there is no correlation
+    assert scores.each == [{"text": -0.5, "rate": 0}.get(kind, 1)]  # one number has no correlation
 
 
 def test_split_by_hash(tmp_path: Path) -> None:

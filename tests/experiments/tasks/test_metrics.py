@@ -120,7 +120,7 @@ def test_bleu() -> None:
     one = (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)
     scores = bleu(gold("a b c e", "a b c d"), ["a b c d", "a b c d"])
     assert scores.each == pytest.approx([one, 1])
-    # of the corpus: 7/8, 5/6, 3/4, 1/2
+    # the corpus: 7/8, 5/6, 3/4, 1/2
     assert scores.means["corpus_bleu"] == pytest.approx((7 / 8 * 5 / 6 * 3 / 4 * 1 / 2) ** (1 / 4))
     shorter = bleu(gold("a b c d e"), ["a b c d"])
     assert shorter.each == pytest.approx([math.exp(1 - 5 / 4)])  # the penalty for being brief

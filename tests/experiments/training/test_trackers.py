@@ -280,7 +280,7 @@ def test_tensorboard_files_hold_every_step(made: Config) -> None:
     hidden = [
         event.step for event in events(Path(made.out) / run_name(made) / "tensorboard") if event.session_log.status
     ]
-    assert hidden == [1, 2]  # from these steps on, what stands in earlier files is not shown
+    assert hidden == [1, 2]  # what came from these steps on: what stands in earlier files is not shown
 
 
 # ---------------------------------------------------------------- nothing of it reaches the run
