@@ -213,8 +213,8 @@ class SwanLab(Accelerated):
         self.peer.tracker.finish("success" if error is None else "crashed", error)  # accelerate's knows no failed run
 
 
-# A tracker is made by a call with what it may know of its run. ClearML, which accelerate has too, is not here: its task,
-# closed on another thread than the main one, was not closed within a minute (clearml 2.1.12).
+# A tracker is made by a call with what it may know of its run. ClearML, which accelerate has too, is not here: its
+# task was not closed within a minute on another thread than the main one (clearml 2.1.12).
 TRACKERS: Table[Callable[[About], Tracker]] = Table(
     "tracker",
     {
