@@ -83,7 +83,7 @@ def _costs(config: Config, folder: Path) -> tuple[float, float, float]:
 
 
 def evaluation_s(config: Config, subject: Subject) -> float:
-    """Seconds to answer the validation and test examples, each with as many tokens as an answer may have."""
+    """Seconds to answer the validation and test examples, each batch with as many tokens as the longest gold answer."""
     size, reader = config.eval.batch_size, subject.reader
     n_batches = sum(math.ceil(len(subject.rows[part]) / size) for part in ("val", "test"))
     batch = max(parts(subject.rows["test"], size), key=len)
@@ -91,4 +91,5 @@ def evaluation_s(config: Config, subject: Subject) -> float:
     written(reader, prompts[:1], 1)  # what happens on a first call alone
     one, more = (timed(lambda n=n: written(reader, prompts, n), reader.device) for n in (1, TOKENS))
     token_s = max(0.0, more - one) / (TOKENS - 1)
-    return n_batches * (one + (config.eval.max_new_tokens - 1) * token_s)
+    longest = min(config.eval.max_new_tokens, max(len(row.response) for row in subject.rows["test"]))
+    return n_batches * (one + (longest - 1) * token_s)
