@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
@@ -18,11 +19,7 @@ from experiments.training.tracker import About
 
 CONTRACTS = (Objective, Reader, Encoder, Encoded, Option, Cut, Batch, About)
 TERMS = (dt.Frozen, dt.Stacked, dt.Opaque, dt.Features)
-LOOPS = {
-    "deltatune.loss": "linear_cross_entropy",
-    "deltatune.attention": "fast_attention",
-    "deltatune.fast": "keep_freed",
-}
+LOOPS = ("linear_cross_entropy", "fast_attention", "keep_freed")
 # What belongs to each page of the library's public names, so that a new name finds its page by itself.
 GROUPS: dict[str, tuple[str, str, Callable[[Any], bool]]] = {
     "methods": (
@@ -54,10 +51,18 @@ def pages() -> dict[str, str]:
     texts["loops"] = page(
         "# Training loops",
         "A loop of one's own can use what a run of experiments does for memory and speed.",
-        *(entry(import_module(module), name) for module, name in LOOPS.items()),
+        *(entry(home(name), name) for name in LOOPS),
     )
     texts["extend"] = extension_page()
     return {f"api/{name}.md": text for name, text in texts.items()} | {"api/index.md": index([*texts, "names"])}
+
+
+def home(name: str) -> Any:
+    """The module of the library that defines a function which `import deltatune` does not bring."""
+    for module in (import_module(f"deltatune.{each.name}") for each in pkgutil.iter_modules(dt.__path__)):
+        if getattr(getattr(module, name, None), "__module__", None) == module.__name__:
+            return module
+    raise LookupError(f"no module of deltatune defines {name}; put LOOPS right")
 
 
 def index(names: Iterable[str]) -> str:

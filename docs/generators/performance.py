@@ -12,6 +12,19 @@ from docs.generators.text import ROOT, module_doc, page, prose, table
 Rows = Sequence[dict[str, str]]
 SCENARIO = ("dropout", "dtype", "dx", "threads")  # in a layer's benchmark the first of each is shown
 
+PROVIDERS = (
+    ("`frozen`", "the layer or model without a method, forward and backward: what no method can undercut by much"),
+    ("`full`", "the layer's own weight trained"),
+    ("`eager`", "the method in torch modules, as one would write it"),
+    ("`peft`", "PEFT as its users get it, with adapters in fp32"),
+    ("`peft matched`", "PEFT with its adapters in the base's data type"),
+    ("`peft compiled`", "PEFT under `torch.compile`"),
+    ("`ours`", "the backend that this library chooses by itself"),
+    ("`ours plain`", "the same without its kernels"),
+    ("`ours triton`, `ours addmm`", "the same by that backend, chosen or not"),
+    ("… `our loop`", "in the training loop of an experiment"),
+)
+
 
 def page_of_performance() -> str:
     """A part for each benchmark, a table in it for each device that it was measured on."""
@@ -24,10 +37,12 @@ def page_of_performance() -> str:
     return page(
         "# Performance",
         "Each number is a time over another provider's time in the same process and on the same machine: below one is "
-        "faster.",
+        "faster. `fwd`, `bwd` and `both` are the forward pass, the backward pass and one after the other.",
         "Times of different machines or tables are not to be compared. Every table shows one scenario of its file; "
         "the other data types, thread counts and shares of dropout are in the CSV, with the spread, the memory and "
         "the error of each row.",
+        "## Who is timed",
+        table(["provider", "what it is"], PROVIDERS),
         *parts,
     )
 
@@ -76,7 +91,7 @@ def main_scenario(rows: Rows) -> Rows:
 def ratio_table(rows: Rows, base: str) -> str:
     """A line a shape, a column a provider; the base's own time in milliseconds first."""
     column = "ratio_peft" if base == PEFT else "ratio_frozen"
-    providers = [name for name in dict.fromkeys(row["provider"] for row in rows) if name != base]
+    providers = [name for name in dict.fromkeys(row["provider"] for row in rows if row[column]) if name != base]
     lines = []
     for op, shape in dict.fromkeys((row["op"], row["shape"]) for row in rows):
         here = {row["provider"]: row for row in rows if (row["op"], row["shape"]) == (op, shape)}
@@ -86,16 +101,17 @@ def ratio_table(rows: Rows, base: str) -> str:
 
 
 def origin(path: Path, rows: Rows, graphs: bool) -> str:
-    """The command that writes the file, and the commit and versions that wrote it."""
+    """The command that writes the file, and the commit and versions that wrote it, a table of one line."""
     first = rows[0]
-    commits = ", ".join(dict.fromkeys(row["commit"][:12] for row in rows))
-    changed = ", with changes that were not committed" if any(row["dirty"] == "True" for row in rows) else ""
-    command = f"python -m benchmarks.bench_{first['benchmark']}{' --graphs' * graphs}"
-    versions = ", ".join(f"{name} {first[name]}" for name in ("torch", "transformers", "peft") if first[name])
-    return (
-        f"`{command}` made `benchmarks/results/{path.name}` at commit {commits}{changed}: {versions}, "
-        f"seed {first['seed']}, {first['repeats']} repeats."
-    )
+    commits = ", ".join(dict.fromkeys(f"`{row['commit'][:12]}`" for row in rows))
+    versions = {name: first[name] or "–" for name in ("torch", "transformers", "peft", "seed", "repeats")}
+    columns = {
+        "file": f"`{path.relative_to(ROOT).as_posix()}`",
+        "made by": f"`python -m benchmarks.bench_{first['benchmark']}{' --graphs' * graphs}`",
+        "commit": commits + " and changes on top" * any(row["dirty"] == "True" for row in rows),
+        **versions,
+    }
+    return table(list(columns), [list(columns.values())])
 
 
 def same(rows: Rows, name: str) -> bool:

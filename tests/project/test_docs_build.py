@@ -81,8 +81,8 @@ def test_every_ratio_on_the_page_is_one_of_the_file(path: Path) -> None:
         assert own in {performance.number(row["best"]) for row in here if row["provider"] == header[2][:-4]} | {"–"}
         for provider, ratio in zip(header[3:], ratios):
             assert ratio in {performance.number(row[column]) for row in here if row["provider"] == provider} | {"–"}
-    assert measured[0]["commit"][:12] in origin
-    assert measured[0]["torch"] in origin
+    assert f"`{measured[0]['commit'][:12]}`" in origin
+    assert f"| {measured[0]['torch']} |" in origin
 
 
 def test_every_committed_study_is_on_the_page_under_its_warning(pages: dict[str, str]) -> None:
