@@ -11,6 +11,7 @@ from torch import nn
 
 import deltatune as dt
 from experiments.config.schema import FILES, Config, Trains
+from experiments.support.files import replaced
 
 NAME = "run"  # the delta's name in the model and in its file
 
@@ -28,10 +29,9 @@ def save(config: Config, directory: Path, model: nn.Module) -> int:
         return 0
     if config.method.trains is Trains.deltas:
         return dt.save(model, file, name=NAME)
-    temporary = file.with_name(file.name + ".part")
     tensors = {name: t.detach().cpu().contiguous() for name, t in own_tensors(model).items()}
-    save_file(tensors, temporary, {"format": "pt"})
-    temporary.replace(file)
+    with replaced(file) as written:
+        save_file(tensors, written, {"format": "pt"})
     return file.stat().st_size
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from experiments.support.files import replaced
+
 HERE = Path(__file__).parent
 SCRIPTS = ("format.js", "state.js", "table.js", "comparison.js", "labels.js", "plots.js", "sections.js", "page.js")
 
@@ -24,11 +26,9 @@ def write(content: dict[str, Any], path: Path) -> int:
         script="\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    # A lone surrogate, which a model's text may hold, has no UTF-8.
-    size = temporary.write_bytes(html.encode("utf-8", errors="replace"))
-    temporary.replace(path)
-    return size
+    with replaced(path) as written:
+        # A lone surrogate, which a model's text may hold, has no UTF-8.
+        return written.write_bytes(html.encode("utf-8", errors="replace"))
 
 
 def inert(content: Any) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
 from platformdirs import user_cache_dir
+
+from experiments.support.files import clear, replaced
 
 
 def cache_dir() -> Path:
@@ -19,26 +19,18 @@ def cache_dir() -> Path:
     return path
 
 
-@contextmanager
-def locked(name: str) -> Iterator[None]:
-    """One process at a time for this name; the others wait."""
-    with open(cache_dir() / f".{name}.lock", "w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        yield
-
-
 def cached(name: str, build: Callable[[Path], None]) -> Path:
-    """The cached directory that `build(directory)` fills, built once even if several processes ask."""
+    """The cached directory that `build(directory)` fills, built once even if several processes ask.
+
+    One that is there is taken without a lock, so that a warm cache may be one that nobody can write to.
+    """
     target = cache_dir() / name
-    with locked(name):
+    if target.is_dir():
+        return target
+    with FileLock(cache_dir() / f".{name}.lock", thread_local=False, fallback_to_soft=False):
         if not target.is_dir():
-            scratch = target.with_name(f"{name}.partial")
-            shutil.rmtree(scratch, ignore_errors=True)  # what a killed process left
-            scratch.mkdir()
-            try:
-                build(scratch)
-                scratch.rename(target)
-            except BaseException:
-                shutil.rmtree(scratch, ignore_errors=True)
-                raise
+            clear(cache_dir(), name)
+            with replaced(target) as folder:
+                folder.mkdir()
+                build(folder)
     return target

@@ -7,7 +7,6 @@ only when it is whole. The newest two are kept, and a bad newest falls back to t
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import warnings
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.support.files import settle, temporary
 from experiments.training.optimizer import Optimizer
 
 KEPT = 2
@@ -72,16 +72,10 @@ class Checkpoints:
             "optimizer": optimizer.state_dict(),
             "random": random_states(),
         }
-        temporary = self.directory / "writing.part"
-        try:
-            with temporary.open("wb") as file:
+        with temporary(self.directory / "step") as written:
+            with written.open("wb") as file:  # from a path, torch would write its random name into the file
                 torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.directory / f"step-{state.step:08d}-{digest(temporary)}.pt")
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+            settle(written, self.directory / f"step-{state.step:08d}-{digest(written)}.pt")
         for old in self.newest_first()[KEPT:]:
             old.unlink()
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from filelock import FileLock
 
 pytest.importorskip("transformers", reason="needs the extra `experiments`")
 
@@ -258,9 +259,19 @@ def test_a_build_that_fails_leaves_nothing_and_is_tried_again(cache: Path) -> No
 
 
 def test_what_a_killed_process_left_is_not_taken(cache: Path) -> None:
-    left = cache / "thing.partial"
-    left.mkdir(parents=True)
-    (left / "half").write_text("half")
+    left = cache / "thing.0123abcd.part"
+    other = cache / "thing.2.0123abcd.part"  # which another process may be building
+    for folder in (left, other):
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("half")
     place = cached("thing", lambda directory: (directory / "whole").touch())
     assert [path.name for path in place.iterdir()] == ["whole"]
     assert not left.exists()
+    assert other.exists()
+
+
+def test_a_warm_cache_needs_no_lock(cache: Path) -> None:
+    """It may lie where nobody can write, and another process may be building in it."""
+    (cache / "thing").mkdir(parents=True)
+    with FileLock(cache / ".thing.lock"):
+        assert cached("thing", lambda directory: pytest.fail("built again")) == cache / "thing"
