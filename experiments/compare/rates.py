@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from experiments.store.result import Row
+from experiments.store.result import Failed, Result
 
 
 class ChooseBy(Enum):
@@ -34,9 +34,9 @@ class Trial:
     diverged: bool = False  # it failed by NaN: this rate is too high, which is an outcome too
 
     @classmethod
-    def of(cls, row: Row) -> Trial:
+    def of(cls, row: Result) -> Trial:
         assert row.lr is not None
-        if row.failure is not None:
+        if isinstance(row, Failed):
             return cls(row.lr, failure=row.failure, diverged=row.failure_kind == "nan")
         return cls(row.lr, row.metric, row.validation)
 

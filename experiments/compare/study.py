@@ -18,7 +18,9 @@ from experiments.compare.summary import FORMAT, NONE, TaskStudy, compared
 from experiments.compare.table import markdown, notes, rich_table
 from experiments.config.identity import key
 from experiments.config.schema import Trains
-from experiments.store.result import Row, essentials, read, row
+from experiments.store.files import read
+from experiments.store.result import Complete, Failed, Result
+from experiments.store.small import essentials
 from experiments.support.files import locked, write_json, write_text
 from experiments.sweep.arm import Arm
 from experiments.sweep.pool import carry_out
@@ -48,7 +50,7 @@ class StudyRun:
         """The result file of the complete run: in this checkout's runs, or the small one of an earlier checkout."""
         if self.arm.complete:
             return self.arm.result
-        return self.file if self.file.is_file() and read(self.file)["status"] == "complete" else None
+        return self.file if self.file.is_file() and isinstance(read(self.file), Complete) else None
 
 
 class Study:
@@ -176,11 +178,11 @@ class Study:
         """Carry out those that are not done, and keep what stays of each as it ends."""
         done = {run: run.complete for run in runs}
         fresh = {run.arm.directory: run for run in runs if done[run] is None}
-        rows = {run: row(path) for run, path in done.items() if path is not None}
+        rows = {run: read(path) for run, path in done.items() if path is not None}
         for run, item in rows.items():
             self.keep(run, item)
 
-        def ended(arm: Arm, item: Row) -> None:
+        def ended(arm: Arm, item: Result) -> None:
             rows[fresh[arm.directory]] = item
             self.keep(fresh[arm.directory], item)
 
@@ -189,7 +191,7 @@ class Study:
         for run in runs:  # the order is kept, whichever ended first
             self.take(run, rows[run])
 
-    def keep(self, run: StudyRun, item: Row) -> None:
+    def keep(self, run: StudyRun, item: Result) -> None:
         """Write the run's small file and its line in the log: of a trial what the validation set says alone."""
         if run.arm.result.is_file():
             run.file.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +204,7 @@ class Study:
             "seed": item.seed,
             "key": key(config),
             "file": str(run.file.relative_to(self.results)),
-            "commit": item.environment.get("commit"),
+            "commit": item.environment.commit,
             "failure": item.failure,
         }
         event = "trial" if run.searching else "tested"
@@ -211,19 +213,19 @@ class Study:
         if run.searching:
             self.decisions.write(event, **entry, validation=Trial.of(item).validation)
         else:
-            self.decisions.write(event, **entry, score=None if item.failure is not None else item.score)
+            self.decisions.write(event, **entry, score=item.score if isinstance(item, Complete) else None)
 
-    def take(self, run: StudyRun, item: Row) -> None:
+    def take(self, run: StudyRun, item: Result) -> None:
         """Count the run in its task: as a trial, as tested, or as missing."""
         task_study, config = self.tasks[run.task], run.arm.config
-        if item.failure is not None:
+        if isinstance(item, Failed):
             which = f"lr {config.optim.lr:g} of the search" if run.searching else f"seed {config.seed}"
             task_study.missing.append(f"{run.method}, {which}, failed: {' '.join(item.failure.split())}")
             if not run.searching:
                 task_study.note(run.method, f"seed {config.seed} failed and is not in the mean ({item.failure_kind})")
         if run.searching:
             task_study.trials.setdefault(run.method, []).append(Trial.of(item))
-        elif item.failure is None:
+        elif isinstance(item, Complete):
             task_study.tested.setdefault(run.method, []).append(item)
 
     def write(self, pending: Sequence[StudyRun]) -> dict[str, Any]:

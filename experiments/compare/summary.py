@@ -11,10 +11,20 @@ from typing import Any
 from experiments.compare import statistics
 from experiments.compare.rates import Choice, Trial
 from experiments.compare.statistics import Mean, Pair
-from experiments.store.result import ReportError, Row
+from experiments.store.files import ReportError
+from experiments.store.result import Complete
+from experiments.store.schema import flat
 
 FORMAT = 1
 FULL, NONE = "full", "none"
+# Columns of a run that are those of its method: alike for all seeds, or averaged over them.
+SAME = ("trainable", "share", "delta_bytes", "full_copy_bytes")
+AVERAGED: dict[str, Callable[[list[float]], float]] = {
+    "training_peak_bytes": fmean,
+    "increase_bytes": fmean,
+    **dict.fromkeys(("step_s", "train_s", "total_s"), median),  # one run may have been slowed down by others
+    **dict.fromkeys(("perplexity_before", "perplexity_after", "kl_per_token", "feature_drift"), fmean),
+}
 
 
 @dataclass
@@ -25,7 +35,7 @@ class TaskStudy:
     rates: dict[str, list[float]] = field(default_factory=dict)
     trials: dict[str, list[Trial]] = field(default_factory=dict)
     choices: dict[str, Choice] = field(default_factory=dict)
-    tested: dict[str, list[Row]] = field(default_factory=dict)  # complete runs, a row a seed
+    tested: dict[str, list[Complete]] = field(default_factory=dict)  # complete runs, a row a seed
     missing: list[str] = field(default_factory=list)  # runs that failed, a line each
     pending: list[str] = field(default_factory=list)  # runs still to be tested
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -64,7 +74,7 @@ def compared(study: TaskStudy, alpha: float, resamples: int) -> dict[str, Any]:
         "model": rows[0].model,
         "metric": rows[0].metric,
         "n_test": rows[0].n_test,
-        "data_sha256": rows[0].data["sha256"],
+        "data_sha256": rows[0].data.sha256,
         "share_of_full_reason": no_share,
         "methods": [
             described(study, mean, shares.get(mean.method)) | {"forgot": forgot.get(mean.method)}
@@ -78,10 +88,10 @@ def compared(study: TaskStudy, alpha: float, resamples: int) -> dict[str, Any]:
     }
 
 
-def seeded(row: Row) -> bool:
+def seeded(row: Complete) -> bool:
     """Whether the seed changes the model: an untrained one that writes text is the same at every seed, while the head
     of one that does not is drawn from it."""
-    return not row.untrained or row.unmerged_tokens_per_s is None
+    return not row.untrained or row.cost.generate_tokens_per_s.unmerged is None
 
 
 def forgotten(study: TaskStudy, alpha: float, resamples: int) -> dict[str, dict[str, Any]]:
@@ -93,10 +103,12 @@ def forgotten(study: TaskStudy, alpha: float, resamples: int) -> dict[str, dict[
     measure = ""
     for method, rows in study.tested.items():
         for row in rows:
-            each = (row.forgetting or {}).get("each", {})
-            measure = "drift" if "drift" in each else "nats" if each else measure
-            kept = each.get("drift") or [a - b for a, b in zip(each.get("nll_after", ()), each.get("nll_before", ()))]
+            if row.forgetting is None:
+                continue
+            each = row.forgetting.each
+            kept = each.drift or [a - b for a, b in zip(each.nll_after or (), each.nll_before or ())]
             if kept:
+                measure = "drift" if each.drift else "nats"
                 values.setdefault(method, {})[row.seed if seeded(row) else None] = [-value for value in kept]
     if not values or min(len(each) for by_seed in values.values() for each in by_seed.values()) < 2:
         return {}
@@ -113,21 +125,21 @@ def ceiling(means: tuple[Mean, ...]) -> list[str]:
     return [f"near the most there is, so hardly to be told apart: {', '.join(high)}"] if len(high) > 1 else []
 
 
-def mixed(rows: list[Row]) -> list[str]:
+def mixed(rows: list[Complete]) -> list[str]:
     """What differs between the machines and programs of the runs."""
     notes = []
     for name in ("commit", "dirty", "device", "cpu", "threads", "torch", "transformers"):
-        counts = Counter(str(row.environment.get(name)) for row in rows)
+        counts = Counter(str(getattr(row.environment, name)) for row in rows)
         if len(counts) > 1:
             listed = ", ".join(f"{value[:12]} ({n})" for value, n in counts.most_common())
             notes.append(f"the runs are of several kinds of {name}: {listed}")
     return notes
 
 
-def same_data(task: str, rows: list[Row]) -> None:
-    places: dict[str, Row] = {}
+def same_data(task: str, rows: list[Complete]) -> None:
+    places: dict[str, Complete] = {}
     for row in rows:
-        places.setdefault(row.data["sha256"], row)
+        places.setdefault(row.data.sha256, row)
     if len(places) > 1:
         listed = " and ".join(f"{row.file} ({sha256[:12]})" for sha256, row in places.items())
         raise ReportError(
@@ -170,8 +182,10 @@ def described(study: TaskStudy, mean: Mean, share: float | None) -> dict[str, An
     rows = study.tested[mean.method]
     choice = study.choices.get(mean.method)
 
-    def average(get: Callable[[Row], float | None], of: Callable[[list[float]], float] = fmean) -> float | None:
-        values = [value for row in rows if (value := get(row)) is not None]
+    numbers = [flat(row) for row in rows]
+
+    def average(name: str, of: Callable[[list[float]], float]) -> float | None:
+        values = [each[name] for each in numbers if each[name] is not None]
         return of(values) if len(values) == len(rows) else None
 
     return {
@@ -189,24 +203,22 @@ def described(study: TaskStudy, mean: Mean, share: float | None) -> dict[str, An
         "group": mean.group,
         "share_of_full": share,
         "quality": {name: fmean(row.quality[name] for row in rows) for name in rows[0].quality},
-        "trainable": rows[0].trainable,
-        "share": rows[0].share,
-        "delta_bytes": rows[0].delta_bytes,
-        "full_copy_bytes": rows[0].full_copy_bytes,
-        "training_peak_bytes": average(lambda row: row.training_peak_bytes),
-        "increase_bytes": average(lambda row: row.increase_bytes),
-        "step_s": average(lambda row: row.step_s, median),  # one run may have been slowed down by others
-        "train_s": average(lambda row: row.train_s, median),
-        "total_s": average(lambda row: row.total_s, median),
-        "perplexity_before": average(lambda row: row.perplexity_before),
-        "perplexity_after": average(lambda row: row.perplexity_after),
-        "kl_per_token": average(lambda row: row.kl_per_token),
-        "feature_drift": average(lambda row: row.feature_drift),
-        "other_tasks": {
-            task: {when: fmean((row.other_tasks or {})[task][when] for row in rows) for when in ("before", "after")}
-            for task in rows[0].other_tasks or {}
-        },
+        **{name: numbers[0][name] for name in SAME},
+        **{name: average(name, of) for name, of in AVERAGED.items()},
+        "other_tasks": other_tasks(rows),
         "notes": study.notes.get(mean.method, []),
+    }
+
+
+def other_tasks(rows: list[Complete]) -> dict[str, dict[str, float]]:
+    """By other task, its mean score before and after the training."""
+    by_task = [row.forgetting.tasks if row.forgetting else {} for row in rows]
+    return {
+        task: {
+            "before": fmean(tasks[task].before for tasks in by_task),
+            "after": fmean(tasks[task].after for tasks in by_task),
+        }
+        for task in by_task[0]
     }
 
 

@@ -17,7 +17,9 @@ from typing import Any
 from experiments.report.lines import mark_chosen
 from experiments.report.samples import side_by_side
 from experiments.report.sections import drawn
-from experiments.store.result import ReportError, beside, essentials, find, read, row
+from experiments.store.files import ReportError, beside, find, read
+from experiments.store.result import Complete, Result, plain
+from experiments.store.small import essentials
 
 POINTS = 24_000  # all learning curves together have no more, so that the page stays small however many runs there are
 FEWEST, MOST = 20, 150  # points of one curve
@@ -37,34 +39,34 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
         ReportError: a folder is missing, no result can be read, or the comparison cannot.
     """
     warnings: list[str] = []
-    found: list[tuple[Path, dict[str, Any]]] = []
+    results: list[tuple[Path, Result]] = []
     for path in find(folders):
         try:
-            split = row(path).split  # row: it names a key that is missing
-            found.append((path, read(path) | {"split": split}))
+            results.append((path, read(path)))
         except ReportError as error:
             warnings.append(str(error))
-    if not found:
+    if not results:
         raise ReportError("\n".join(warnings))
-    found = once(found)
+    results = once(results)
     compared = read_comparison(comparison, folders)
-    points = min(MOST, max(FEWEST, POINTS // len(found)))
+    points = min(MOST, max(FEWEST, POINTS // len(results)))
     environments, configs = Distinct(), Distinct()
     runs = []
-    for number, (path, result) in enumerate(found):
-        run = {name: value for name, value in result.items() if name not in APART}
+    for number, (path, result) in enumerate(results):
+        run = {name: value for name, value in plain(result).items() if name not in APART}
         run |= {
             "id": number,
+            "split": result.split,
             "name": path.name.removesuffix("result.json").rstrip(".") or path.parent.name,
-            "environment": environments.index(result.get("environment", {})),
-            "config": configs.index(flat(result.get("config", {}))),
-            "standard_error": standard_error(result.get("scores") or []),
+            "environment": environments.index(plain(result.environment)),
+            "config": configs.index(flat(result.config)),
+            "standard_error": standard_error(result.scores if isinstance(result, Complete) else ()),
             "curve": curve(beside(path, "metrics.jsonl"), points, warnings),
         }
         runs.append(run)
     name_variants(runs, configs.values)
     mark_chosen(runs, compared)
-    paths = {run["id"]: beside(path, "predictions.jsonl") for run, (path, _) in zip(runs, found)}
+    paths = {run["id"]: beside(path, "predictions.jsonl") for run, (path, _) in zip(runs, results)}
     return finite(
         {
             "title": title or (compared or {}).get("title") or " · ".join(folder.resolve().name for folder in folders),
@@ -81,10 +83,10 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
     )
 
 
-def once(found: Sequence[tuple[Path, dict[str, Any]]]) -> list[tuple[Path, dict[str, Any]]]:
+def once(results: Sequence[tuple[Path, Result]]) -> list[tuple[Path, Result]]:
     """Each run once, though its small copy be there too; of the two the one with a learning curve."""
-    kept: dict[str, tuple[Path, dict[str, Any]]] = {}
-    for path, result in found:
+    kept: dict[str, tuple[Path, Result]] = {}
+    for path, result in results:
         same = json.dumps(essentials(result), sort_keys=True)
         if same not in kept or beside(path, "metrics.jsonl").is_file():
             kept[same] = (path, result)

@@ -35,8 +35,8 @@ def main(composed: DictConfig) -> None:
     config = complete(config)
     alone = HydraConfig.get().mode is RunMode.RUN  # several jobs of a multirun may share the process
     result = run(config, start=age_s() if alone else 0.0)
-    quality = "  ".join(f"{name} {value:.3f}" for name, value in result["quality"].items())
-    print(f"{Path(config.out) / run_name(config)}\n{result['method']} seed {result['seed']}: {quality}")
+    quality = "  ".join(f"{name} {value:.3f}" for name, value in result.quality.items())
+    print(f"{Path(config.out) / run_name(config)}\n{result.method} seed {result.seed}: {quality}")
 
 
 register()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -17,15 +16,17 @@ from experiments.config.identity import run_name
 from experiments.config.schema import Config, Device, check
 from experiments.run.failures import kind
 from experiments.run.stages import CHECKPOINTS, measured
-from experiments.store.header import head
-from experiments.support.files import locked, write_json, write_text
+from experiments.store.files import read
+from experiments.store.header import complete, failed
+from experiments.store.result import Complete, plain
+from experiments.support.files import clear, locked, write_json, write_text
 from experiments.support.phase_clock import PhaseClock
 from experiments.support.provenance import environment
 from experiments.training.checkpoint import seed_everything
 from experiments.training.trackers import Trackers
 
 
-def run(config: Config, start: float = 0.0) -> dict[str, Any]:
+def run(config: Config, start: float = 0.0) -> Complete:
     """Carry the run out, or what is left of it, and return its result; a failure is recorded, then raised.
 
     start: seconds since its process began.
@@ -39,32 +40,29 @@ def run(config: Config, start: float = 0.0) -> dict[str, Any]:
     if lock is None:
         raise RuntimeError(f"{directory}: another process is at work in this run; wait for it, or stop it")
     with lock:
+        clear(directory)
         file = directory / "result.json"
-        if file.is_file() and (result := json.loads(file.read_text()))["status"] == "complete":
-            return result
+        if file.is_file() and isinstance(earlier := read(file), Complete):
+            return earlier
         file.unlink(missing_ok=True)
         with clock("load"):
             trackers = Trackers(config.track, config)
             clock.device = device = set_up(config)
-            about = head(config, environment(device))
+            machine = environment(device)
         with clock("save"):
             write_text(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
-            write_json(directory / "environment.json", about["environment"])
+            write_json(directory / "environment.json", machine)
         try:
-            result = about | measured(config, directory, device, clock, trackers)
+            result = complete(config, machine, measured(config, directory, device, clock, trackers))
         except Exception as error:
-            failure = about | {
-                "status": "failed",
-                "error": f"{type(error).__name__}: {error}",
-                "failure_kind": kind(error),
-            }
+            failure = plain(failed(config, machine, f"{type(error).__name__}: {error}", kind(error)))
             write_json(file, failure)
             trackers.finish(failure)
             raise
-        write_json(file, result)
-        trackers.finish(result)
+        write_json(file, plain(result))
+        trackers.finish(plain(result))
         shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)  # a complete run has its delta and needs none
-        return result
+        return replace(result, file=file)
 
 
 def age_s() -> float:

@@ -7,8 +7,8 @@ import statistics
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import torch
 from torch import nn
 
@@ -26,6 +26,20 @@ from experiments.models.weights import file_of, save
 from experiments.objectives import objective_class, replayed_objective
 from experiments.objectives.base import Objective
 from experiments.run.prepare import checkpoint_activations, prepare
+from experiments.store.result import (
+    Bytes,
+    Cost,
+    Data,
+    Flops,
+    Forgetting,
+    Loss,
+    Measured,
+    MemoryPeaks,
+    Parameters,
+    Replayed,
+    Seconds,
+    Speed,
+)
 from experiments.support.memory import Memory, release, resident_bytes
 from experiments.support.phase_clock import PhaseClock
 from experiments.tasks import load_task
@@ -70,9 +84,7 @@ class Subject:
         return [p for p in self.reader.model.parameters() if p.requires_grad]
 
 
-def measured(
-    config: Config, directory: Path, device: torch.device, clock: PhaseClock, trackers: Trackers
-) -> dict[str, Any]:
+def measured(config: Config, directory: Path, device: torch.device, clock: PhaseClock, trackers: Trackers) -> Measured:
     """Carry the run out, or what is left of it; the measured part of its result."""
     memory = Memory()
     try:
@@ -165,7 +177,7 @@ def trained(subject: Subject, memory: Memory, trackers: Trackers) -> State:
     return train(subject.reader, subject.objective, optimizer, rows, order.indices, config.optim, record)
 
 
-def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
+def result(subject: Subject, state: State, memory: Memory) -> Measured:
     """Save, evaluate, probe; every number of the run."""
     config, data, clock, reader = subject.config, subject.data, subject.clock, subject.reader
     model, device = reader.model, reader.device
@@ -180,54 +192,58 @@ def result(subject: Subject, state: State, memory: Memory) -> dict[str, Any]:
             forgot = forgetting.after(config, subject.base, reader, known)
     with clock("cost"):
         flops = cost.flops(subject.objective, reader, subject.rows["train"], state.tokens)
-        use = {
-            "generate_tokens_per_s": cost.generate_tokens_per_s(reader, config.method.trains, subject.rows["test"]),
-            "switch_s": cost.switch_s(model, config.method.trains, file_of(config, subject.directory), device),
-        }
-    cuts = [row.cut for rows in subject.rows.values() for row in rows]
+        speed = cost.generate_tokens_per_s(reader, config.method.trains, subject.rows["test"])
+        switch_s = cost.switch_s(model, config.method.trains, file_of(config, subject.directory), device)
     n_trainable = sum(p.numel() for p in subject.trained)
-    return {
-        "metric": data.metric,
-        "quality": scores.means,
-        "quality_by_part": by_part,
-        "scores": scores.each,
-        "validation": validation,
-        "loss": {
-            "train_last": state.metrics[-1]["loss"] if state.metrics else None,
-            "validation": validation["loss"],
-        },
-        "n_test": len(scores.each),
-        "parameters": {
-            "trainable": n_trainable,
-            "added": sum(p.numel() for p in model.parameters()) - subject.sizes.n_base,
-            "total": subject.sizes.n_base,
-            "share": n_trainable / subject.sizes.n_base,
-        },
-        "bytes": {"delta": delta_bytes, "full_copy": subject.sizes.base_bytes},
-        "memory": {
-            "peak_bytes": max(memory.peak_bytes(), state.peak_bytes),
-            "training_peak_bytes": state.peak_bytes,
-            "training_increase_bytes": state.increase_bytes,
-            **({"device_peak_bytes": state.device_peak_bytes} if device.type == "cuda" else {}),
-        },
-        "tokens_per_s": state.tokens / state.wall_s if state.wall_s else 0.0,
-        "step_s": median_step_s(state),
-        "flops": flops,
-        "cost": use,
-        "forgetting": forgot,
-        "data": {
-            "sha256": data.sha256,
-            "sources": data.sources,
-            **{f"n_{part}": len(rows) for part, rows in subject.rows.items()},
-            "n_truncated": sum(cut.tokens > 0 for cut in cuts),
-            "n_turns_cut": sum(cut.turns for cut in cuts),
-            "n_sentences_cut": sum(cut.sentences for cut in cuts),
-            "checks": {} if subject.findings is None else subject.findings.counts(),
-            "replay": subject.replay.result(config.optim.steps, config.optim.batch_size) if subject.trained else None,
-        },
-        "base": subject.source,
-        "seconds": clock.seconds(),
-    }
+    return Measured(
+        metric=data.metric,
+        quality=scores.means,
+        quality_by_part=by_part,
+        scores=tuple(scores.each),
+        validation=validation,
+        loss=Loss(train_last=state.metrics[-1]["loss"] if state.metrics else None, validation=validation["loss"]),
+        n_test=len(scores.each),
+        parameters=Parameters(
+            trainable=n_trainable,
+            added=sum(p.numel() for p in model.parameters()) - subject.sizes.n_base,
+            total=subject.sizes.n_base,
+            share=n_trainable / subject.sizes.n_base,
+        ),
+        bytes=Bytes(delta=delta_bytes, full_copy=subject.sizes.base_bytes),
+        memory=MemoryPeaks(
+            peak_bytes=max(memory.peak_bytes(), state.peak_bytes),
+            training_peak_bytes=state.peak_bytes,
+            training_increase_bytes=state.increase_bytes,
+            device_peak_bytes=state.device_peak_bytes if device.type == "cuda" else None,
+        ),
+        tokens_per_s=state.tokens / state.wall_s if state.wall_s else 0.0,
+        step_s=median_step_s(state),
+        flops=Flops(**flops),
+        cost=Cost(switch_s=switch_s, generate_tokens_per_s=Speed(**speed)),
+        forgetting=msgspec.convert(forgot, Forgetting | None),
+        data=described(subject),
+        base=subject.source,
+        seconds=Seconds(**clock.seconds()),
+    )
+
+
+def described(subject: Subject) -> Data:
+    """What the run was trained and scored on."""
+    config, rows = subject.config, subject.rows
+    cuts = [row.cut for part in rows.values() for row in part]
+    replayed = subject.replay.result(config.optim.steps, config.optim.batch_size) if subject.trained else None
+    return Data(
+        sha256=subject.data.sha256,
+        sources=subject.data.sources,
+        n_train=len(rows["train"]),
+        n_val=len(rows["val"]),
+        n_test=len(rows["test"]),
+        n_truncated=sum(cut.tokens > 0 for cut in cuts),
+        n_turns_cut=sum(cut.turns for cut in cuts),
+        n_sentences_cut=sum(cut.sentences for cut in cuts),
+        checks={} if subject.findings is None else subject.findings.counts(),
+        replay=msgspec.convert(replayed, Replayed | None),
+    )
 
 
 def evaluated(subject: Subject) -> tuple[dict[str, float], Scores, dict[str, dict[str, float]]]:

@@ -1,17 +1,14 @@
-"""The rows of a query as text for a terminal, CSV, markdown and LaTeX, or as a Parquet file."""
+"""The rows of a query as text: for a terminal, CSV, markdown and LaTeX."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
-
-from experiments.store.result import ReportError
 
 # In an 8-bit font encoding, LaTeX prints other signs for < and > and |.
 LATEX = {
@@ -24,6 +21,8 @@ def shown(value: Any) -> str:
     """A value for a reader: four digits that count, thousands apart, a dash for what is not there."""
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, float):
         return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -31,7 +30,7 @@ def shown(value: Any) -> str:
 
 def numeric(rows: Sequence[Sequence[Any]], column: int) -> bool:
     """Whether a column holds numbers alone, beside what is missing; such a column stands right."""
-    return all(isinstance(row[column], int | float | None) for row in rows)
+    return all(isinstance(row[column], int | float | None) and not isinstance(row[column], bool) for row in rows)
 
 
 def rich_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
@@ -72,25 +71,6 @@ def latex(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     body = [line([shown(value) for value in row]) for row in rows]
     parts = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", line(headers), "\\midrule", *body, "\\bottomrule"]
     return "\n".join([*parts, "\\end{tabular}", ""])
-
-
-def write_parquet(path: Path, headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A typed column a header. Raises ReportError where a column mixes text and numbers or two have one name."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ReportError("Parquet needs the package pyarrow: pip install pyarrow") from error
-    if len(set(headers)) < len(headers):
-        raise ReportError(f"Parquet: two columns have one name in {', '.join(headers)}; name them apart with AS")
-    columns = {}
-    for header, values in zip(headers, zip(*rows) if rows else [()] * len(headers)):
-        whole = not any(isinstance(value, float) for value in values)
-        try:
-            columns[header] = pyarrow.array(values if whole else [None if v is None else float(v) for v in values])
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, ValueError) as error:
-            raise ReportError(f"Parquet: column {header!r} mixes types ({error}); CAST it to one") from error
-    pyarrow.parquet.write_table(pyarrow.table(columns), path)
 
 
 TEXT = {"csv": csv_text, "markdown": markdown, "latex": latex}

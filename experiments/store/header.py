@@ -1,4 +1,4 @@
-"""What a result says of its run before anything is measured; without torch, for a sweep that records a dead one."""
+"""What a result says of its run before anything is measured; without torch, for a sweep that records a dead run."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ from typing import Any
 
 from experiments.config.identity import key
 from experiments.config.schema import Config, Trains, plain
-from experiments.store.result import FORMAT
+from experiments.store.result import Complete, Environment, Failed, Kind, Measured
 
 
-def head(config: Config, environment: dict[str, Any]) -> dict[str, Any]:
-    """The first part of result.json, of a complete run; a failed one's status, error and kind go over it."""
+def complete(config: Config, environment: dict[str, Any], measured: Measured) -> Complete:
+    """The result of a run that came to its end."""
+    about = header(config, environment)
+    return Complete(**about, **vars(measured), status="complete", error=None, failure_kind=None)
+
+
+def failed(config: Config, environment: dict[str, Any], error: str, kind: Kind) -> Failed:
+    """The result of a run that did not."""
+    return Failed(**header(config, environment), status="failed", error=error, failure_kind=kind)
+
+
+def header(config: Config, environment: dict[str, Any]) -> dict[str, Any]:
+    """The keys that every result of this run has."""
     trains = config.method.trains is not Trains.nothing
     return {
-        "format": FORMAT,
-        "status": "complete",
-        "error": None,
-        "failure_kind": None,
         "config": plain(config),
         "key": key(config),
         "method": config.method.name,
@@ -26,5 +33,5 @@ def head(config: Config, environment: dict[str, Any]) -> dict[str, Any]:
         "lr": config.optim.lr if trains else None,
         "steps": config.optim.steps if trains else 0,
         "batch_size": config.optim.batch_size,
-        "environment": environment,
+        "environment": Environment(**environment),
     }

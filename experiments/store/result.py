@@ -1,259 +1,306 @@
-"""Result files of runs, checked and flattened into rows: what tables, statistics, plots and the index are made from.
+"""A run's result.json, as one tree: every key with its type, its meaning and its unit.
 
-A file of this format is a run's result.json, or the small copy of one that `essentials` makes for the repository.
+files.py reads a file into the tree and checks it. All that is made of results is derived from here by schema.py: the
+columns of tables and queries, the report, the page on a run's files. A key that may be absent has the default None,
+and where it is None it is left out of the file.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
-from experiments import ROOT
+from msgspec import Meta
 
 FORMAT = 2
-HEAD = ("method", "model", "task", "seed", "lr", "steps", "batch_size", "key", "environment", "config")  # always there
-NOT_IN_FILE = ("failure", "failure_kind", "file")
-# The fields whose key in the file is not their own name.
-KEYS = {
-    "train_loss": "loss.train_last",
-    "trainable": "parameters.trainable",
-    "added": "parameters.added",
-    "total": "parameters.total",
-    "share": "parameters.share",
-    "delta_bytes": "bytes.delta",
-    "full_copy_bytes": "bytes.full_copy",
-    "peak_bytes": "memory.peak_bytes",
-    "training_peak_bytes": "memory.training_peak_bytes",
-    "increase_bytes": "memory.training_increase_bytes",
-    "switch_s": "cost.switch_s",
-    "unmerged_tokens_per_s": "cost.generate_tokens_per_s.unmerged",
-    "merged_tokens_per_s": "cost.generate_tokens_per_s.merged",
-    "perplexity_before": "forgetting.text_perplexity.before",
-    "perplexity_after": "forgetting.text_perplexity.after",
-    "kl_per_token": "forgetting.kl_per_token",
-    "feature_drift": "forgetting.feature_drift",
-    "other_tasks": "forgetting.tasks",
-    "device_peak_bytes": "memory.device_peak_bytes",
-}
 TRAINING = ("forward", "backward", "optimizer")  # the phases that are training itself
-FOLDERS = re.compile(r"""(?<![\w.~/…:])/(?:[^\s/:'"]+/)+""")  # of an absolute path inside a text
 
 
-class ReportError(ValueError):
-    """A result file that cannot be shown; the message names the file and the key."""
+def about(description: str, column: str | None = None) -> Meta:
+    """What a field means. column: its name in flat tables, where that is not its own; "" for one that is in none."""
+    return Meta(description=description, extra={} if column is None else {"column": column})
 
 
-@dataclass(frozen=True)
-class Row:
-    """One run. Where `failure` is None it is complete and every number was measured, None meaning does not apply."""
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where a run was carried out; of a run whose process died nothing is known."""
 
-    method: str
-    model: str
-    task: str
-    seed: int
-    lr: float | None  # None for the untrained model
-    steps: int
-    batch_size: int
-    failure: str | None = None
-    failure_kind: str | None = None  # error, nan, oom or killed
-    key: str = ""  # the hash of the configuration
-    metric: str = ""  # the task's main one; higher is better
-    quality: dict[str, float] = field(default_factory=dict)  # by metric, of the examples of `split`
-    quality_by_part: dict[str, dict[str, float]] = field(default_factory=dict)  # by part, then by metric
-    scores: tuple[float, ...] = ()  # main metric of every such example, in their order
-    validation: dict[str, float] = field(default_factory=dict)  # by metric, and the loss
-    train_loss: float | None = None
-    n_test: int = 0
-    trainable: int = 0
-    added: int = 0  # trainable ones that the base model does not have
-    total: int = 0
-    share: float = 0.0
-    delta_bytes: int = 0
-    full_copy_bytes: int = 0
-    peak_bytes: int = 0
-    training_peak_bytes: int = 0
-    increase_bytes: int = 0
-    device_peak_bytes: int | None = None  # on an accelerator alone
-    seconds: dict[str, float] = field(default_factory=dict)  # by phase; they sum to `total`, which is among them
-    tokens_per_s: float = 0.0  # in training
-    step_s: float = 0.0  # median
-    flops: dict[str, float | None] = field(default_factory=dict)  # train, per_token
-    switch_s: float | None = None
-    unmerged_tokens_per_s: float | None = None
-    merged_tokens_per_s: float | None = None
-    forgetting: dict[str, Any] | None = None
-    perplexity_before: float | None = None  # of general text
-    perplexity_after: float | None = None
-    kl_per_token: float | None = None  # nats, on text the base wrote
-    feature_drift: float | None = None  # of an encoder, which has no perplexity
-    other_tasks: dict[str, dict[str, Any]] | None = None  # before, after, metric by task
-    data: dict[str, Any] = field(default_factory=dict)
-    base: str = ""
-    environment: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    file: Path | None = None  # where it was read; `beside` finds the run's other files
+    torch: Annotated[str | None, about("version of torch")] = None
+    transformers: Annotated[str | None, about("version of transformers")] = None
+    deltatune: Annotated[str | None, about("version of deltatune")] = None
+    python: Annotated[str | None, about("version of Python")] = None
+    cpu: Annotated[str | None, about("the processor's name")] = None
+    threads: Annotated[int | None, about("threads that torch computed with")] = None
+    device: Annotated[str | None, about("`cpu`, or the name of the GPU")] = None
+    commit: Annotated[str | None, about("commit of the checkout; absent outside one", "git_commit")] = None
+    dirty: Annotated[bool | None, about("whether the checkout had changes that were not committed")] = None
+    platform: Annotated[str | None, about("the operating system")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    train_last: Annotated[
+        float | None,
+        about("loss of the last training step, nats a labelled token; null without training", "train_loss"),
+    ]
+    validation: Annotated[float, about("loss on the validation examples, nats a labelled token", "validation_loss")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    trainable: Annotated[int, about("parameters that were trained")]
+    added: Annotated[int, about("parameters that the base model does not have")]
+    total: Annotated[int, about("parameters of the base model")]
+    share: Annotated[float, about("trainable / total")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bytes:
+    delta: Annotated[int, about("bytes on disk of what was trained: the delta, or the whole model", "delta_bytes")]
+    full_copy: Annotated[int, about("bytes of a copy of the base model", "full_copy_bytes")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPeaks:
+    peak_bytes: Annotated[int, about("most bytes resident, of the whole run's process")]
+    training_peak_bytes: Annotated[int, about("most bytes resident while training; 0 without training")]
+    training_increase_bytes: Annotated[
+        int, about("bytes by which training's peak is above the size with the model loaded", "increase_bytes")
+    ]
+    device_peak_bytes: Annotated[
+        int | None, about("most bytes of the accelerator's memory while training; absent on the CPU")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flops:
+    train: Annotated[float | None, about("floating-point operations of the training, estimated", "train_flops")]
+    per_token: Annotated[
+        float | None, about("floating-point operations of the training a token, estimated", "flops_per_token")
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    unmerged: Annotated[
+        float | None, about("new tokens a second as the model was trained; null of an encoder", "unmerged_tokens_per_s")
+    ]
+    merged: Annotated[
+        float | None,
+        about("new tokens a second with the delta merged; null where it has no merged form", "merged_tokens_per_s"),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    switch_s: Annotated[
+        float | None, about("seconds to make the task live in a model that holds the base; null without training")
+    ]
+    generate_tokens_per_s: Annotated[Speed, about("speed of generation")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perplexity:
+    before: Annotated[float, about("perplexity of held-out general text, of the base", "perplexity_before")]
+    after: Annotated[float, about("perplexity of the same text after the training", "perplexity_after")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherTask:
+    before: Annotated[float, about("the base's score on the other task, in that task's metric")]
+    after: Annotated[float, about("the score after the training")]
+    metric: Annotated[str | None, about("name of the other task's metric")] = None
+    n_examples: Annotated[int | None, about("test examples of the other task")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Each:
+    """A number a probe, for paired intervals."""
+
+    nll_before: Annotated[tuple[float, ...] | None, about("of each text, mean −log p a token by the base, nats")] = None
+    nll_after: Annotated[tuple[float, ...] | None, about("the same after the training, nats a token")] = None
+    kl: Annotated[
+        tuple[float, ...] | None, about("of each text that the base wrote, mean KL(base ‖ tuned), nats a token")
+    ] = None
+    drift: Annotated[tuple[float, ...] | None, about("of each text, 1 − cosine of an encoder's features")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting:
+    text_perplexity: Annotated[Perplexity | None, about("perplexity of general text; null of an encoder")]
+    kl_per_token: Annotated[
+        float | None, about("KL(base ‖ tuned) on text that the base wrote, nats a token; null of an encoder")
+    ]
+    feature_drift: Annotated[float | None, about("mean 1 − cosine of an encoder's features; null of other models")]
+    tasks: Annotated[dict[str, OtherTask], about("what became of other tasks, by the task as the run was asked for it")]
+    text: Annotated[str | None, about("the general text: `general`, or a file", "forgetting_text")] = None
+    n_texts: Annotated[int | None, about("general texts")] = None
+    n_text_tokens: Annotated[int | None, about("tokens of the general texts")] = None
+    n_written: Annotated[int | None, about("texts that the base wrote")] = None
+    n_written_tokens: Annotated[int | None, about("tokens that the base wrote")] = None
+    each: Annotated[Each, about("a number a text, for paired intervals")] = Each()
+    reason: Annotated[str | None, about("why something was not measured, or null", "forgetting_reason")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplaySource:
+    kind: Annotated[str, about("what its examples are")]
+    sha256: Annotated[str, about("hash of its examples")]
+    n_examples: Annotated[int, about("examples that it has")]
+    n_drawn: Annotated[int, about("how often one of them was trained on")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    share: Annotated[float, about("share of the training that was replayed", "replay_share")]
+    n_task: Annotated[int, about("how often an example of the task was trained on", "replay_n_task")]
+    sources: Annotated[dict[str, ReplaySource], about("what was replayed, by its entry in data.replay_from")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    sha256: Annotated[str, about("hash of every example", "data_sha256")]
+    sources: Annotated[dict[str, str], about("version or hash of every source, by its name")]
+    n_train: Annotated[int, about("training examples")]
+    n_val: Annotated[int, about("validation examples")]
+    n_test: Annotated[int, about("test examples of the data, scored or not", "n_test_in_data")]
+    n_truncated: Annotated[int, about("examples of which a part did not fit")]
+    n_turns_cut: Annotated[int | None, about("turns of chats that did not fit; absent in older files")] = None
+    n_sentences_cut: Annotated[int | None, about("sentences that did not fit; absent in older files")] = None
+    checks: Annotated[dict[str, int], about("findings of the data's check, by kind; empty where nobody looked")]
+    replay: Annotated[Replayed | None, about("what was trained on beside the task's own; null without replay")]
+
+
+def _phase(description: str) -> Meta:
+    return about(f"seconds {description}", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seconds:
+    """Wall time by phase; every second of a run is in exactly one of them."""
+
+    start: Annotated[float | None, _phase("of the interpreter and its imports; absent in older files")] = None
+    data: Annotated[float, _phase("of loading, checking and encoding the examples")]
+    load: Annotated[float, _phase("of loading the model")]
+    inject: Annotated[float, _phase("of putting the method's parameters in")]
+    forward: Annotated[float, _phase("of training, in the forward pass")]
+    backward: Annotated[float, _phase("of training, in the backward pass")]
+    optimizer: Annotated[float, _phase("of training, in the optimizer")]
+    checkpoint: Annotated[float, _phase("of writing and reading checkpoints")]
+    save: Annotated[float, _phase("of writing what was trained and the run's other files")]
+    evaluate: Annotated[float, _phase("of answering and scoring")]
+    forgetting: Annotated[float, _phase("of the probes of forgetting")]
+    cost: Annotated[float, _phase("of measuring what the trained model costs to use")]
+    other: Annotated[float, _phase("that belong to no other phase")]
+    total: Annotated[float, about("wall time of the whole run, seconds; the sum of its phases", "total_s")]
+
+    def phases(self) -> dict[str, float]:
+        """By phase, without the total."""
+        return {name: each for name, each in vars(self).items() if name != "total" and each is not None}
+
+
+Kind = Literal["error", "nan", "oom", "killed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a result says of its run, whether it came to its end or not."""
+
+    format: Annotated[int, about("the version of this format")] = FORMAT
+    status: Annotated[Literal["complete", "failed"], about("`complete` or `failed`")]
+    error: Annotated[str | None, about("why the run failed; null of a complete one", "")]
+    failure_kind: Annotated[Kind | None, about("`error`, `nan`, `oom` or `killed`; null of a complete run")]
+    config: Annotated[dict[str, Any], about("the run's whole configuration", "config")]
+    key: Annotated[str, about("hash of the configuration")]
+    method: Annotated[str, about("name of the method")]
+    model: Annotated[str, about("name of the model")]
+    task: Annotated[str, about("name of the task")]
+    seed: Annotated[int, about("the run's seed")]
+    lr: Annotated[float | None, about("learning rate; null of the untrained model")]
+    steps: Annotated[int, about("optimizer steps; 0 of the untrained model")]
+    batch_size: Annotated[int, about("examples a step")]
+    environment: Annotated[Environment, about("machine, versions, commit", "environment")]
+    file: Path | None = None  # where it was read; no key of the file
 
     @property
-    def score(self) -> float:
-        """The result in the task's main metric."""
-        return self.quality[self.metric]
+    def failure(self) -> str | None:
+        """Why the run failed; None of a complete one."""
+        return self.error
 
     @property
     def split(self) -> str:
-        """The examples that quality and scores are of: "test"; "validation" of a search for learning rates."""
+        """The examples that quality and scores are of: `test`, or `validation` in a search for learning rates."""
         return "validation" if self.config.get("eval", {}).get("part") == "val" else "test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Every number of a complete run."""
+
+    metric: Annotated[str, about("the task's main metric; higher is better")]
+    quality: Annotated[dict[str, float], about("by metric, over the examples of the split")]
+    quality_by_part: Annotated[
+        dict[str, dict[str, float]], about("by part (language, category and the like), then by metric")
+    ]
+    scores: Annotated[tuple[float, ...], about("the main metric's number for each example, in their order")]
+    validation: Annotated[dict[str, float], about("by metric, over the validation examples, and their `loss`")]
+    loss: Annotated[Loss, about("losses")]
+    n_test: Annotated[int, about("examples of the split that were scored")]
+    parameters: Annotated[Parameters, about("numbers of parameters")]
+    bytes: Annotated[Bytes, about("sizes on disk")]
+    memory: Annotated[MemoryPeaks, about("peaks of memory")]
+    tokens_per_s: Annotated[float, about("tokens a second of training; 0 without training")]
+    step_s: Annotated[float, about("seconds of the median training step; 0 without training")]
+    flops: Annotated[Flops, about("floating-point operations")]
+    cost: Annotated[Cost, about("what the trained model costs to use")]
+    forgetting: Annotated[Forgetting | None, about("what training did to what the base could do; null if not measured")]
+    data: Annotated[Data, about("what was trained and scored on", "data")]
+    base: Annotated[str, about("where the model's weights came from")]
+    seconds: Annotated[Seconds, about("wall time by phase")]
+
+    def __post_init__(self) -> None:
+        if self.metric not in self.quality:
+            raise ValueError(f"key 'quality' has no {self.metric!r}, which key 'metric' names")
+
+    @property
+    def score(self) -> float:
+        """The main metric's value over the examples of the split."""
+        return self.quality[self.metric]
 
     @property
     def untrained(self) -> bool:
         """Whether this is the model as it was, method `none`."""
-        return self.failure is None and self.trainable == 0
+        return self.parameters.trainable == 0
 
     @property
     def train_s(self) -> float:
         """Seconds of training itself: forward, backward and optimizer."""
-        return sum(self.seconds.get(phase, 0.0) for phase in TRAINING)
+        return sum(getattr(self.seconds, phase) for phase in TRAINING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complete(Measured, Header):
+    """The result of a run that came to its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(Header):
+    """The result of a run that did not; whatever was measured of it is not read."""
 
     @property
-    def total_s(self) -> float:
-        """The run's wall clock."""
-        return self.seconds["total"]
+    def failure(self) -> str:
+        return self.error or "failed without a message"
 
 
-HINTS = get_type_hints(Row)
+Result = Complete | Failed
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The result file at `path` as it is, checked for being one of this format."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ReportError(f"{path}: not a readable result file ({error}); delete it and run again") from error
-    found = result.get("format") if isinstance(result, dict) else None
-    if found != FORMAT:
-        raise ReportError(
-            f"{path}: key 'format' is {found!r}, not {FORMAT}: another version made this file; "
-            "delete it and run again, or read it with the version that made it"
-        )
-    if result.get("status") not in ("complete", "failed"):
-        raise ReportError(f"{path}: key 'status' is {result.get('status')!r}, not 'complete' or 'failed'")
-    return result
-
-
-def row(path: Path) -> Row:
-    """The result file at `path` as a row; a key that is missing or of the wrong type is an error that names it."""
-    result = read(path)
-    names = list(HEAD)
-    if result["status"] == "complete":
-        names = [item.name for item in fields(Row) if item.name not in NOT_IN_FILE]
-        if "device_peak_bytes" not in (result.get("memory") or {}):  # a run on the CPU has none
-            names.remove("device_peak_bytes")
-    found: dict[str, Any] = {name: value(path, result, name) for name in names}
-    found["file"] = path
-    if result["status"] == "failed":
-        found["failure"] = result.get("error") or "failed without a message"
-        return Row(**found, failure_kind=value(path, result, "failure_kind"))
-    if found["metric"] not in found["quality"]:
-        raise ReportError(f"{path}: key 'quality' has no {found['metric']!r}, which key 'metric' names; run again")
-    if "total" not in found["seconds"]:
-        raise ReportError(f"{path}: key 'seconds.total' is missing; delete the file and run again")
-    return Row(**found)
-
-
-def value(path: Path, result: dict[str, Any], name: str) -> Any:
-    """The value of the row's field out of the result, of the field's type; under a null lie nulls alone."""
-    key, hint = KEYS.get(name, name), HINTS[name]
-    inner: Any = result
-    for part in key.split("."):
-        if inner is None:
-            break
-        if not isinstance(inner, dict) or part not in inner:
-            raise ReportError(f"{path}: key '{key}' is missing; delete the file and run again")
-        inner = inner[part]
-    if not fits(inner, hint):
-        wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-        raise ReportError(f"{path}: key '{key}' is {inner!r:.60}, not of type {wanted}; delete the file and run again")
-    return tuple(cast(list, inner)) if get_origin(hint) is tuple else inner
-
-
-def fits(found: Any, hint: Any) -> bool:
-    """Whether a value out of JSON is of this type; a whole number is a float too, a bool is neither."""
-    if hint is Any:
-        return True
-    if isinstance(hint, UnionType):
-        return any(fits(found, each) for each in get_args(hint))
-    if get_origin(hint) is dict:
-        return isinstance(found, dict) and all(fits(each, get_args(hint)[1]) for each in found.values())
-    if get_origin(hint) is tuple:
-        return isinstance(found, list) and all(fits(each, get_args(hint)[0]) for each in found)
-    if hint is NoneType:
-        return found is None
-    return isinstance(found, (int, float) if hint is float else hint) and not isinstance(found, bool)
-
-
-def beside(path: Path, name: str) -> Path:
-    """The run's file of this name: next to its result.json, or for a small x.result.json the file x.<name>."""
-    return path.with_name(path.name.removesuffix("result.json") + name)
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl or predictions.jsonl; a line that is none is an error that names it."""
-    records = []
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReportError(f"{path}: cannot be read ({error}); run again") from error
-    # Not splitlines: a prediction may hold other signs that Unicode calls line ends.
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ReportError(f"{path}:{number}: not a JSON record ({error}); run again") from error
-        if not isinstance(record, dict):
-            raise ReportError(f"{path}:{number}: {type(record).__name__}, not a JSON record; run again")
-        records.append(record)
-    return records
-
-
-def find(places: Iterable[Path]) -> list[Path]:
-    """Every file whose name ends in result.json in or under the folders, in the order of their names.
-
-    A place may be such a file itself.
-    """
-    places = list(places)
-    found: list[Path] = []
-    for place in places:
-        if not place.exists():
-            raise ReportError(f"{place}: no such folder; give the folder of a run or one that holds runs")
-        found += sorted(place.rglob("*result.json")) if place.is_dir() else [place]
-    if not found:
-        raise ReportError(f"no result.json under {', '.join(map(str, places))}")
-    return list(dict.fromkeys(found))
-
-
-def essentials(result: dict[str, Any]) -> dict[str, Any]:
-    """The result as a small file for the repository, which `row` reads all the same: without this machine's paths.
-
-    A path in the checkout starts at `.`; of another, no more than the name is kept. Whole scores become integers.
-    """
-    small = {name: portable(each) for name, each in result.items()}
-    small["config"] = {name: each for name, each in small["config"].items() if name not in ("out", "log_every")}
-    if "scores" in small:
-        small["scores"] = [int(each) if each == int(each) else each for each in small["scores"]]
-    return small
-
-
-def portable(found: Any) -> Any:
-    """The value with every path in its strings shortened."""
-    if isinstance(found, str):
-        found = found.replace(str(ROOT), ".")
-        if found.startswith("/") and ":" not in found:  # a path and nothing else, which may have spaces
-            return f"…/{Path(found).name}"
-        return FOLDERS.sub("…/", found)
-    if isinstance(found, dict):
-        return {portable(name): portable(each) for name, each in found.items()}
-    return [portable(each) for each in found] if isinstance(found, list) else found
+def plain(result: Any) -> Any:
+    """The result, or a part of it, as what stands in the file: dictionaries, lists, text and numbers."""
+    if is_dataclass(result):
+        pairs = ((each, getattr(result, each.name)) for each in fields(result) if each.name != "file")
+        return {each.name: plain(value) for each, value in pairs if value is not None or each.default is not None}
+    if isinstance(result, dict):
+        return {name: plain(value) for name, value in result.items()}
+    return [plain(value) for value in result] if isinstance(result, (list, tuple)) else result

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from rich.console import Console
 
 from experiments.config.table import PluginError
-from experiments.store.result import ReportError
+from experiments.store.files import ReportError
 
 MiB = 2**20
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from experiments.config.compose import composed
 from experiments.config.identity import run_name
 from experiments.config.schema import Config, check
-from experiments.store.result import read
+from experiments.store.files import read
+from experiments.store.result import Complete
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Arm:
     @property
     def complete(self) -> bool:
         """Whether the run is done and its result can be read."""
-        return self.result.is_file() and read(self.result)["status"] == "complete"
+        return self.result.is_file() and isinstance(read(self.result), Complete)
 
     def at(self, *, lr: float, seed: int) -> Arm:
         """The same run at another learning rate and seed.

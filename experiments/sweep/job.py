@@ -10,13 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any
 
-from experiments.config.schema import Config
-from experiments.store.header import head
-from experiments.store.result import Row, row
+from experiments.store.files import read
+from experiments.store.header import failed
+from experiments.store.result import Kind, Result, plain
 from experiments.support.files import locked, write_json
 from experiments.sweep.arm import Arm
 
@@ -32,12 +31,12 @@ class Job:
 
     def __init__(self, arm: Arm) -> None:
         self.arm = arm
-        self.row: Row | None = None
+        self.row: Result | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.held = False  # another sweep or run is at work in it, whose result will be taken
         self.ran_s: float | None = None  # how long the process took that this sweep started and that ended
         self.slot = 0
-        self._claim: IO[str] | None = None
+        self._claim: ExitStack | None = None
         self._began = 0.0
         self._kills: int | None = None
         self._before = stamp(arm.result)  # a failure that is to be retried left it
@@ -55,7 +54,7 @@ class Job:
         if self.row is not None or self.process is not None:
             return self.row is not None
         if self.arm.complete or stamp(self.arm.result) not in (None, self._before):
-            self.row, self.held = row(self.arm.result), False
+            self.row, self.held = read(self.arm.result), False
         return self.row is not None
 
     def start(self, slot: int, environment: dict[str, str]) -> None:
@@ -112,10 +111,10 @@ class Job:
         with lock:
             if not self.settle():
                 error, kind = self._why(code)
-                write_json(self.arm.result, failed(self.arm.config, error, kind))
+                write_json(self.arm.result, plain(failed(self.arm.config, {}, error, kind)))
         return self.settle()
 
-    def _why(self, code: int) -> tuple[str, str]:
+    def _why(self, code: int) -> tuple[str, Kind]:
         """The error and its kind, from how the process ended."""
         more = f"the end of {self.log} says more"
         if code == -signal.SIGKILL and oom_kills() != self._kills:
@@ -126,11 +125,6 @@ class Job:
             return f"no result at {self.arm.result}: was the code changed while it ran? Start again", "error"
         last = next(reversed(tail(self.log, 1)), "no output")
         return f"ended with exit code {code} before it wrote a result: {last}; {more}", "error"
-
-
-def failed(config: Config, error: str, kind: str) -> dict[str, Any]:
-    """The result of a run that left none."""
-    return head(config, {}) | {"status": "failed", "error": error, "failure_kind": kind}
 
 
 def stop(jobs: Iterable[Job]) -> None:

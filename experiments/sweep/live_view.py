@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.store.result import Row
+from experiments.store.result import Complete, Result
 from experiments.sweep.job import LOG, Job, last_step, tail
 
 EVERY_S = 60.0  # the pause between two lines about what is running, where there is no terminal
@@ -74,10 +74,10 @@ def labels(jobs: Sequence[Job]) -> list[str]:
     return [name or job.arm.directory.name for name, job in zip(own, jobs)]
 
 
-def outcome(job: Job, row: Row, name: str) -> list[str]:
+def outcome(job: Job, row: Result, name: str) -> list[str]:
     """The lines about a job that has ended: its scores, or its error and the end of its output."""
     took = "done already" if job.ran_s is None else duration(job.ran_s)
-    if row.failure is None:
+    if isinstance(row, Complete):
         scores = "  ".join(f"{metric} {value:.3f}" for metric, value in row.quality.items())
         return [f"[green]done[/]: {escape(name)}: {scores}  ({took})"]
     log = job.arm.directory / LOG

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from experiments import ROOT
 from experiments.config.schema import Device
-from experiments.store.result import Row
+from experiments.store.result import Result
 from experiments.sweep.arm import Arm
 from experiments.sweep.cores import cores
 from experiments.sweep.job import Job, stop
@@ -35,8 +35,8 @@ def carry_out(
     slots: int,
     *,
     console: Console | None = None,
-    ended: Callable[[Arm, Row], None] = lambda arm, row: None,
-) -> list[Row]:
+    ended: Callable[[Arm, Result], None] = lambda arm, row: None,
+) -> list[Result]:
     """The arms' rows, in their order: as many runs at a time as there are slots. ended: called as each run ends.
 
     The row of a run that failed has its `failure`. Ctrl-C, SIGTERM and SIGHUP end every process of the runs, then

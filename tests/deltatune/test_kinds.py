@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from experiments.run.execute import run
-from tests.support.runs import config, directory, overrides, own_cache_and_torch_settings  # noqa: F401 - a fixture
+from tests.support.runs import config, directory, overrides, own_cache_and_torch_settings, run  # noqa: F401 - a fixture
 
 WORDS = (
     "apple",

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from experiments import demo
-from experiments.store.result import Row, row
+from experiments.store.files import read
+from experiments.store.result import Result
 from experiments.sweep.arm import Arm
 from tests.support.made_up import UNTRAINED, made_up, put
 from tests.support.runs import own_cache_and_torch_settings  # noqa: F401
@@ -181,11 +182,11 @@ def test_a_missed_budget_is_said_and_no_other(monkeypatch: pytest.MonkeyPatch) -
 def test_an_arm_that_fails_is_shown_and_is_the_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def carry_out(arms: Sequence[Arm], slots: int, *, console: Console) -> list[Row]:
+    def carry_out(arms: Sequence[Arm], slots: int, *, console: Console) -> list[Result]:
         assert slots == 1
         failed = {"status": "failed", "error": "made-up failure", "failure_kind": "error"}
         results = [made_up("none", **UNTRAINED), made_up("lora", **failed)]
-        return [row(put(arm.directory.parent, result, arm.directory.name)) for arm, result in zip(arms, results)]
+        return [read(put(arm.directory.parent, result, arm.directory.name)) for arm, result in zip(arms, results)]
 
     monkeypatch.setattr(demo, "carry_out", carry_out)
     put(tmp_path, made_up("myth"))  # something else in the same folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -12,26 +13,20 @@ from hydra import compose, initialize_config_dir
 
 from experiments.config.compose import CONF, register
 from experiments.mitigations import Condition, conditions, effect, main, reference
-from experiments.run.execute import run
-from experiments.store.result import Row
-from tests.support.runs import config, overrides, own_cache_and_torch_settings  # noqa: F401 - a fixture
+from experiments.store.result import Complete
+from tests.support.made_up import made_up, made_up_result
+from tests.support.runs import config, overrides, own_cache_and_torch_settings, run  # noqa: F401 - a fixture
 
 
-def planted(method: str, lr: float, replay: float, seed: int, shift: float, noise: float = 0.05) -> Row:
+def planted(method: str, lr: float, replay: float, seed: int, shift: float, noise: float = 0.05) -> Complete:
     """A run whose texts cost `shift` nats a token more than the base's, the same noise a text in every condition."""
     draw, own = random.Random(0), random.Random(f"{method}{lr}{replay}{seed}")
     base = [3 + draw.random() for _ in range(40)]
     after = [nll + shift + own.gauss(0, noise) for nll in base]
-    return Row(
-        *(method, "tiny", "jsonl", seed, lr, 10, 4),
-        metric="exact_match",
-        quality={"exact_match": 0.5},
-        config={"data": {"replay": replay}},
-        perplexity_before=30.0,
-        perplexity_after=33.0,
-        kl_per_token=0.1,
-        forgetting={"each": {"nll_after": after}},
-    )
+    forgetting = made_up()["forgetting"] | {"each": {"nll_after": after}}
+    config = {"data": {"replay": replay}}
+    about = {"model": "tiny", "task": "jsonl", "seed": seed, "lr": lr, "steps": 10}
+    return made_up_result(method, **about, config=config, forgetting=forgetting)
 
 
 def test_a_planted_effect_is_found_and_none_is_not():
@@ -67,7 +62,7 @@ def test_runs_of_two_sweeps_are_refused():
         conditions([planted("lora", 1e-3, 0.0, 0, 0.1)] * 2)
     other = planted("lora", 1e-3, 0.1, 0, 0.1)
     with pytest.raises(ValueError, match=r"several sweeps: tiny, jsonl, 10 steps.*tiny, sql, 10 steps"):
-        conditions([planted("lora", 1e-3, 0.0, 0, 0.1), Row(**{**vars(other), "task": "sql"})])
+        conditions([planted("lora", 1e-3, 0.0, 0, 0.1), replace(other, task="sql")])
 
 
 def test_the_sweep_varies_method_rate_replay_and_seed():

@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 from experiments import sequence as module
 from experiments.run.execute import run
 from experiments.sequence import main, quoted, sequence, table, transfer
-from experiments.store.result import Row, row
+from experiments.store.files import read
+from experiments.store.result import Result
 from experiments.sweep.arm import Arm
+from tests.support.made_up import made_up_failure
 from tests.support.runs import own_cache_and_torch_settings  # noqa: F401 - a fixture
 
 
@@ -41,12 +43,12 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[Arm]:
     """Runs in this process instead of one each, which takes seconds to start; the arms that were carried out."""
     done: list[Arm] = []
 
-    def carry_out(arms: list[Arm], slots: int) -> list[Row]:
+    def carry_out(arms: list[Arm], slots: int) -> list[Result]:
         assert slots == 1
         for arm in arms:
             done.append(arm)
             run(arm.config)
-        return [row(arm.result) for arm in arms]
+        return [read(arm.result) for arm in arms]
 
     monkeypatch.setattr(module, "carry_out", carry_out)
     return done
@@ -87,7 +89,7 @@ def test_it_goes_on_where_it_stopped_and_then_has_nothing_to_do(tmp_path, tasks,
     whole = sequence(tasks, given(tmp_path / "whole"))
     carry_out = module.carry_out
 
-    def second_dies(arms: list[Arm], slots: int) -> list[Row]:
+    def second_dies(arms: list[Arm], slots: int) -> list[Result]:
         if arms[0].config.start_from:
             raise KeyboardInterrupt
         return carry_out(arms, slots)
@@ -110,7 +112,7 @@ def test_it_goes_on_where_it_stopped_and_then_has_nothing_to_do(tmp_path, tasks,
 
 
 def test_a_stage_that_fails_is_named(tmp_path, tasks, monkeypatch):
-    failed = Row("lora", "tiny", "jsonl", 0, 1e-3, 3, 4, failure="it broke")
+    failed = made_up_failure("lora", "it broke")
     monkeypatch.setattr(module, "carry_out", lambda arms, slots: [failed])
     with pytest.raises(RuntimeError, match=r"stage 1 of 2, jsonl .*: it broke; run the same command again"):
         sequence(tasks[:2], given(tmp_path))

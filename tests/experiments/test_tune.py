@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments import tune
-from experiments.store.result import Row
+from experiments.store.result import Result
 from experiments.sweep.arm import Arm
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[sweep]'")
@@ -19,6 +19,7 @@ pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from tests.support.made_up import made_up_failure, made_up_result
 from tests.support.runs import config
 
 BASE = ("model=tiny", "task=ha_json", "method=lora", "optim=quick")
@@ -32,18 +33,17 @@ class Runs:
         self.batches: list[list[Arm]] = []
         self.stop_after = math.inf
 
-    def __call__(self, arms: list[Arm], slots: int) -> list[Row]:
+    def __call__(self, arms: list[Arm], slots: int) -> list[Result]:
         if sum(map(len, self.batches)) >= self.stop_after:
             raise KeyboardInterrupt
         self.batches.append(arms)
         return [self.row(arm.config.optim.lr) for arm in arms]
 
-    def row(self, lr: float) -> Row:
-        head = Row("lora", "tiny", "ha_json", 0, lr, 4, 4, failure="NotFinite: step 2" if lr > 6e-3 else None)
-        if head.failure is not None:
-            return head
+    def row(self, lr: float) -> Result:
+        if lr > 6e-3:
+            return made_up_failure("lora", "NotFinite: step 2", lr=lr)
         loss = abs(math.log10(lr / 3e-3))
-        return Row("lora", "tiny", "ha_json", 0, lr, 4, 4, validation={"loss": loss, "exact_match": 1 - loss})
+        return made_up_result("lora", lr=lr, validation={"loss": loss, "exact_match": 1 - loss})
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from tests.support.made_up import UNTRAINED, made_up
+from experiments.store.result import plain
+from tests.support.made_up import UNTRAINED, made_up, made_up_failure
 
 # What the numbers of a method are drawn around: parameters, quality, forgetting, learning rate, step time in seconds.
 METHODS = {
@@ -126,7 +127,8 @@ def run(
             "seed": seed,
         },
         key=f"{luck.getrandbits(48):012x}",
-        forgetting={
+        forgetting=made_up()["forgetting"]
+        | {
             "text_perplexity": {"before": 21.3, "after": 21.3 * forgets * luck.uniform(0.99, 1.01)},
             "feature_drift": None,
             "kl_per_token": (forgets - 1) * luck.uniform(0.9, 1.1),
@@ -158,11 +160,9 @@ def run(
 
 def failed(folder: Path, **changes: Any) -> None:
     """A run that failed."""
-    result = made_up("lora", task="ha_json", model="smollm2", status="failed", failure_kind="oom")
-    result |= {
-        "error": "OutOfMemoryError: tried to allocate 2.00 GiB",
-        "config": {"method": {"name": "lora"}},
-    } | changes
+    error = "OutOfMemoryError: tried to allocate 2.00 GiB"
+    about = {"task": "ha_json", "model": "smollm2", "failure_kind": "oom", "config": {"method": {"name": "lora"}}}
+    result = plain(made_up_failure("lora", error, **{**about, **changes}))
     place = folder / f"smollm2-ha_json-failed-s{result['seed']}"
     place.mkdir(parents=True)
     (place / "result.json").write_text(json.dumps(result))

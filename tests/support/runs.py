@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from omegaconf import OmegaConf
 from experiments.config.compose import register
 from experiments.config.identity import run_name
 from experiments.config.schema import Config
+from experiments.run import execute
+from experiments.store.result import plain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,6 +67,11 @@ def config(*given: str) -> Config:
         made = OmegaConf.to_object(compose("config", overrides=list(given)))
     assert isinstance(made, Config)
     return made
+
+
+def run(made: Config) -> dict[str, Any]:
+    """Carry the run out; what stands in its result.json."""
+    return plain(execute.run(made))
 
 
 def directory(made: Config) -> Path:

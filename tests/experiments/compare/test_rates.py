@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.compare.rates import Choice, ChooseBy, Trial, choose, grid
-from experiments.store.result import row
+from experiments.store.files import read
 from experiments.sweep.arm import Arm
 from tests.support.made_up import made_up, put
 
@@ -65,11 +65,11 @@ def test_a_trial_holds_no_test_score(tmp_path: Path) -> None:
     """Two results that differ in the test set alone are one and the same trial."""
     poor = made_up(quality={"exact_match": 0.0}, scores=[0.0] * 16)
     good = made_up(quality={"exact_match": 1.0}, scores=[1.0] * 16)
-    trials = [Trial.of(row(put(tmp_path, result, str(i)))) for i, result in enumerate((poor, good))]
+    trials = [Trial.of(read(put(tmp_path, result, str(i)))) for i, result in enumerate((poor, good))]
     assert trials[0] == trials[1] == Trial(0.01, "exact_match", made_up()["validation"])
     assert {item.name for item in fields(Trial)} == {"lr", "metric", "validation", "failure", "diverged"}
     nan = made_up(status="failed", error="step 4: nan", failure_kind="nan")
-    assert Trial.of(row(put(tmp_path, nan))) == Trial(0.01, failure="step 4: nan", diverged=True)
+    assert Trial.of(read(put(tmp_path, nan))) == Trial(0.01, failure="step 4: nan", diverged=True)
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "mam"])

@@ -21,7 +21,8 @@ from experiments.compare.decision_log import DecisionLog
 from experiments.compare.study import Study
 from experiments.config.identity import key
 from experiments.config.schema import Part, plain
-from experiments.store.result import Row, row
+from experiments.store.files import read
+from experiments.store.result import Result
 from experiments.support.files import locked
 from experiments.sweep.arm import Arm
 from tests.support.made_up import UNTRAINED, made_up
@@ -48,14 +49,14 @@ class Pool:
         self.ledger: Path | None = None
         self.ledger_before_tests: list[str] = []
 
-    def __call__(self, arms: Sequence[Arm], slots: int, *, console: Any = None, ended: Any) -> list[Row]:
+    def __call__(self, arms: Sequence[Arm], slots: int, *, console: Any = None, ended: Any) -> list[Result]:
         rows = []
         for arm in arms:
             rows.append(self.run(arm))
             ended(arm, rows[-1])
         return rows
 
-    def run(self, arm: Arm) -> Row:
+    def run(self, arm: Arm) -> Result:
         config = arm.config
         method, lr = config.method.name, config.optim.lr
         assert (config.eval.part is Part.val) == (config.seed == 0)  # the search never sees the test set
@@ -74,7 +75,7 @@ class Pool:
             result |= {"status": "failed", "error": "a made-up failure", "failure_kind": "oom"}
         arm.result.parent.mkdir(parents=True, exist_ok=True)
         arm.result.write_text(json.dumps(result))
-        return row(arm.result)
+        return read(arm.result)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_every_method_has_as_many_trials_and_then_its_seeds(tmp_path: Path, pool
             assert set(line["validation"]) == {"exact_match", "loss"}
             assert "score" not in line
         if line["event"] in ("trial", "tested"):
-            assert row(tmp_path / "small" / line["file"]).key == line["key"]
+            assert read(tmp_path / "small" / line["file"]).key == line["key"]
 
 
 def test_it_goes_on_where_it_was_in_another_checkout_too(tmp_path: Path, pool: Pool) -> None:
@@ -150,7 +151,7 @@ def test_it_goes_on_where_it_was_in_another_checkout_too(tmp_path: Path, pool: P
     run(config(tmp_path, out=str(tmp_path / "elsewhere"), seeds=3, steps=10))
     assert {name.split()[3] for name in pool.ran[n:]} == {"10"}  # another configuration: the search stands
     (small, _) = (tmp_path / "small" / "ha_json" / "test").glob("lora-lr0.003-s1-*.result.json")  # nothing overwritten
-    text = json.dumps(row(small).config)
+    text = json.dumps(read(small).config)
     lines = [line["key"] for line in events(tmp_path) if line["event"] == "tested"]
     assert len(lines) == len(set(lines))
     assert str(tmp_path) not in text
@@ -180,7 +181,7 @@ def test_a_failed_run_is_shown_and_the_others_compared(tmp_path: Path, pool: Poo
 def test_what_has_ended_is_kept_when_it_is_cut_off(tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     run_one = pool.run
 
-    def cut_off(arm: Arm) -> Row:
+    def cut_off(arm: Arm) -> Result:
         if len(pool.ran) == 13:
             raise KeyboardInterrupt
         return run_one(arm)
@@ -242,7 +243,7 @@ def test_a_line_of_the_ledger_cut_off_by_a_kill_is_dropped(tmp_path: Path) -> No
 def test_a_budget_sets_sizes_and_marks_what_has_none(tmp_path: Path, pool: Pool) -> None:
     _, found = run(config(tmp_path, budget=8192, methods=["lora", "bitfit"], trials=1))
     (small,) = (tmp_path / "small" / "ha_json" / "test").glob("lora-*-s1-*")
-    made = row(small).config["method"]
+    made = read(small).config["method"]
     assert made["rules"][0]["hparams"] == {"rank": 4, "alpha": 8.0}
     notes = {item["method"]: item["notes"] for item in found["tasks"]["ha_json"]["methods"]}
     assert any("does not meet the budget" in note for note in notes["bitfit"])
@@ -296,7 +297,7 @@ def test_from_the_command_to_the_table(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "small" / "comparison.json").read_text())["tasks"]["jsonl"]
     assert {item["method"]: item["n_seeds"] for item in found["methods"]} == {"none": 1, "lora": 2, "full": 2}
     assert (found["n_test"], found["missing"]) == (6, [])
-    searched = row(next((tmp_path / "small" / "jsonl" / "search").glob("lora-*")))
+    searched = read(next((tmp_path / "small" / "jsonl" / "search").glob("lora-*")))
     assert searched.n_test == 5  # the validation set
     assert searched.quality == {name: value for name, value in searched.validation.items() if name != "loss"}
     again = subprocess.run(
@@ -319,7 +320,7 @@ def test_the_command_names_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> 
 def test_ctrl_c_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*args: Any, **kwargs: Any) -> list[Row]:
+    def interrupted(*args: Any, **kwargs: Any) -> list[Result]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(study, "carry_out", interrupted)

@@ -13,13 +13,14 @@ import pytest
 from experiments.compare.rates import Choice, Trial
 from experiments.compare.summary import TaskStudy, compared
 from experiments.compare.table import cells, markdown, notes, rich_table
-from experiments.store.result import ReportError, Row, row
+from experiments.store.files import ReportError, read
+from experiments.store.result import Complete, Cost, Each, Forgetting, Speed
 from tests.support.made_up import UNTRAINED, made_up, put
 
 N = 60
 
 
-def rows_of(tmp_path: Path, method: str, share: float, seeds: tuple[int, ...], **changes: Any) -> list[Row]:
+def rows_of(tmp_path: Path, method: str, share: float, seeds: tuple[int, ...], **changes: Any) -> list[Complete]:
     """Rows whose first examples are right: `share` of them, the same for every seed but one example each."""
     rows = []
     for seed in seeds:
@@ -28,7 +29,9 @@ def rows_of(tmp_path: Path, method: str, share: float, seeds: tuple[int, ...], *
         scores[-seed - 1] = 1.0 if method != "none" else 0.0
         quality = {"exact_match": float(np.mean(scores)), "valid_json": 0.875}
         result = made_up(method, seed=seed, scores=scores, quality=quality, n_test=N, **changes)
-        rows.append(row(put(tmp_path, result, f"{method}-{seed}")))
+        row = read(put(tmp_path, result, f"{method}-{seed}"))
+        assert isinstance(row, Complete)
+        rows.append(row)
     return rows
 
 
@@ -113,8 +116,11 @@ def test_what_is_forgotten_has_intervals_and_ties(contest: TaskStudy) -> None:
     base = [3.0 + 0.1 * i for i in range(16)]
     by = {"none": [0.0] * 16, "lora": [0.5 + 0.01 * (i % 5) for i in range(16)], "full": [0.519] * 16}
     for method, rows in contest.tested.items():
-        each = {"nll_before": base, "nll_after": [a + b for a, b in zip(base, by[method])]}
-        contest.tested[method] = [replace(item, forgetting={"each": each}) for item in rows]
+        each = Each(nll_before=tuple(base), nll_after=tuple(a + b for a, b in zip(base, by[method])))
+        forgetting = Forgetting(
+            text_perplexity=None, kl_per_token=None, feature_drift=None, tasks={}, each=each, reason=None
+        )
+        contest.tested[method] = [replace(item, forgetting=forgetting) for item in rows]
     found = compared(contest, alpha=0.05, resamples=2000)
     forgot = {item["method"]: item["forgot"] for item in found["methods"]}
     assert (forgot["none"]["group"], forgot["lora"]["group"], forgot["full"]["group"]) == ("a", "b", "b")
@@ -131,14 +137,16 @@ def test_the_head_of_an_untrained_encoder_is_its_seeds(contest: TaskStudy) -> No
     (none,) = contest.tested["none"]
     pairs = compared(contest, alpha=0.05, resamples=200)["pairs"]
     assert all(pair["seeds_low"] is not None for pair in pairs if pair["b"] == "none")
-    contest.tested["none"] = [replace(none, unmerged_tokens_per_s=None)]
+    contest.tested["none"] = [
+        replace(none, cost=Cost(switch_s=None, generate_tokens_per_s=Speed(unmerged=None, merged=None)))
+    ]
     pairs = compared(contest, alpha=0.05, resamples=200)["pairs"]
     assert all(pair["seeds_low"] is None for pair in pairs if pair["b"] == "none")
 
 
 def test_other_machines_and_a_ceiling_are_said(contest: TaskStudy) -> None:
-    other = replace(contest.tested["lora"][0], environment={**made_up()["environment"], "device": "cuda"})
-    contest.tested["lora"][0] = other
+    lora = contest.tested["lora"][0]
+    contest.tested["lora"][0] = replace(lora, environment=replace(lora.environment, device="cuda"))
     for method in ("full", "lora"):
         contest.tested[method] = [replace(item, scores=(1.0,) * N) for item in contest.tested[method]]
     notes = compared(contest, alpha=0.05, resamples=200)["notes"]

@@ -24,10 +24,9 @@ from experiments.objectives import replayed_objective
 from experiments.objectives.classification import Classification
 from experiments.objectives.responses import Responses
 from experiments.objectives.token_loss import token_loss_sum
-from experiments.run.execute import run
 from experiments.tasks.base import Example, TaskData, TaskError
 from experiments.tasks.metrics import classification, exact_match
-from tests.support.runs import config, directory, metrics, overrides, own_cache_and_torch_settings, words  # noqa: F401
+from tests.support.runs import config, directory, metrics, overrides, own_cache_and_torch_settings, run, words  # noqa: F401
 
 SHARES = st.fractions(0, 1, max_denominator=20).filter(lambda share: share < 1)
 MIXTURES = st.builds(

@@ -16,7 +16,6 @@ import deltatune as dt
 from experiments.config.schema import Config
 from experiments.evaluation import forgetting, probes
 from experiments.evaluation.probes import Written
-from experiments.run.execute import run
 from experiments.tasks.base import TaskError
 from tests.support.runs import (
     classes,
@@ -24,6 +23,7 @@ from tests.support.runs import (
     directory,
     overrides,
     own_cache_and_torch_settings,  # noqa: F401 - a fixture
+    run,
     words,
 )
 from tests.support.small import VOCABULARY, llama, reader

@@ -15,7 +15,8 @@ from experiments.report import compact_tables, gather, write
 from experiments.report.content import flat
 from experiments.report.page import inert
 from experiments.report.samples import BUDGET, LONGEST
-from experiments.store.result import ReportError, essentials
+from experiments.store.files import ReportError, read
+from experiments.store.small import essentials
 from experiments.store.tables import ending
 from tests.support.made_up import UNTRAINED, made_up, put
 from tests.support.made_up_study import failed, study
@@ -33,7 +34,7 @@ def test_every_result_is_there_with_its_numbers(tmp_path: Path) -> None:
     assert {run["name"] for run in content["runs"]} == set(files)
     for run in content["runs"]:
         result = files[run["name"]]
-        assert all(run[name] == result[name] for name in ("quality", "seconds", "memory", "error", "status"))
+        assert all(run.get(name) == result.get(name) for name in ("quality", "seconds", "memory", "error", "status"))
         assert content["environments"][run["environment"]] == result["environment"]
         assert content["configs"][run["config"]]["method.name"] == result["method"]
     assert content["warnings"] == []
@@ -136,7 +137,7 @@ def test_a_run_and_its_small_copy_are_one(tmp_path: Path) -> None:
     run = made_up(config={**made_up()["config"], "out": str(tmp_path), "log_every": 3})
     place = put(tmp_path, run, "z").with_name("metrics.jsonl")
     place.write_text('{"step": 1, "loss": 2.0}\n')
-    (tmp_path / "a.result.json").write_text(json.dumps(essentials(run)))
+    (tmp_path / "a.result.json").write_text(json.dumps(essentials(read(place.with_name("result.json")))))
     put(tmp_path, made_up(seed=8), "other")
     runs = gather([tmp_path])["runs"]
     assert sorted((r["seed"], r["curve"] is None) for r in runs) == [(7, False), (8, True)]

@@ -25,8 +25,7 @@ from experiments.evaluation.answers import answers, mean_loss
 from experiments.models.load import load_model
 from experiments.objectives.responses import Responses
 from experiments.run import execute as module
-from experiments.run.execute import run
-from experiments.store.result import lines, row
+from experiments.store.files import lines, read
 from experiments.support.phase_clock import PHASES
 from experiments.tasks import load_task
 from tests.support.runs import (
@@ -37,6 +36,7 @@ from tests.support.runs import (
     metrics,
     overrides,
     own_cache_and_torch_settings,  # noqa: F401 - a fixture
+    run,
     words,
 )
 
@@ -58,7 +58,7 @@ def test_every_method_leaves_a_whole_directory(tmp_path, method):
     result, folder = run(made), directory(made)
     assert set(result) == KEYS
     assert result == json.loads((folder / "result.json").read_text())
-    assert row(folder / "result.json").failure is None
+    assert read(folder / "result.json").failure is None
     assert {"config.yaml", "environment.json", "predictions.jsonl", "result.json"} <= {f.name for f in folder.iterdir()}
     assert not (folder / "checkpoints").exists()
     assert OmegaConf.load(folder / "config.yaml").optim.lr == made.optim.lr

@@ -13,9 +13,8 @@ from hydra.errors import ConfigCompositionException, HydraException
 
 import deltatune as dt
 from experiments.run.__main__ import main
-from experiments.run.execute import run
-from experiments.store.result import row
-from tests.support.runs import config, directory, overrides, own_cache_and_torch_settings  # noqa: F401 - a fixture
+from experiments.store.files import read
+from tests.support.runs import config, directory, overrides, own_cache_and_torch_settings, run  # noqa: F401 - a fixture
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *given: str) -> str:
@@ -37,7 +36,7 @@ def test_a_loss_that_blows_up_is_recorded_with_its_step(tmp_path):
     result = json.loads((directory(made) / "result.json").read_text())
     assert (result["status"], result["failure_kind"]) == ("failed", "nan")
     assert "step 2: the loss is nan" in result["error"] or "step 2: the loss is inf" in result["error"]
-    assert "step 2" in (row(directory(made) / "result.json").failure or "")
+    assert "step 2" in (read(directory(made) / "result.json").failure or "")
 
 
 def test_a_failed_run_is_tried_again(tmp_path, monkeypatch):

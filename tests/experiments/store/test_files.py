@@ -1,4 +1,4 @@
-"""Result files become rows, or errors that name the file and the key; all of them made up."""
+"""Result files become a tree, or errors that name the file and the key; all of them made up."""
 
 from __future__ import annotations
 
@@ -11,45 +11,74 @@ from typing import Any
 import pytest
 
 from experiments import ROOT
-from experiments.store.result import ReportError, essentials, find, lines, read, row
+from experiments.store.files import ReportError, find, lines, read
+from experiments.store.result import Complete, Environment, Failed, OtherTask, plain
+from experiments.store.schema import flat
+from experiments.store.small import essentials
 from tests.support.made_up import UNTRAINED, made_up, put
 
+HEADER = (
+    *("format", "status", "error", "failure_kind", "config", "key", "method", "model", "task", "seed", "lr", "steps"),
+    *("batch_size", "environment"),
+)
 
-def test_a_result_becomes_a_row(tmp_path: Path) -> None:
-    item = row(put(tmp_path, made_up()))
-    assert (item.method, item.score, item.trainable, item.delta_bytes) == ("fable", 0.25, 1000, 4096)
-    assert (item.peak_bytes, item.training_peak_bytes) == (300 * 2**20, 290 * 2**20)
-    assert (item.increase_bytes, item.train_s, item.total_s) == (20 * 2**20, 42.0, 52.0)
+
+def complete(path: Path) -> Complete:
+    result = read(path)
+    assert isinstance(result, Complete)
+    return result
+
+
+def test_a_result_is_read_as_a_tree(tmp_path: Path) -> None:
+    item = complete(put(tmp_path, made_up()))
+    assert (item.method, item.score, item.parameters.trainable, item.bytes.delta) == ("fable", 0.25, 1000, 4096)
+    assert (item.memory.peak_bytes, item.memory.training_peak_bytes) == (300 * 2**20, 290 * 2**20)
+    assert (item.memory.training_increase_bytes, item.train_s, item.seconds.total) == (20 * 2**20, 42.0, 52.0)
     assert item.scores == (1.0, 0.0, 0.0, 0.0) * 4
     assert item.quality_by_part["south"]["valid_json"] == 0.75
-    assert (item.switch_s, item.unmerged_tokens_per_s, item.merged_tokens_per_s) == (0.125, 30.0, 40.0)
-    assert (item.perplexity_before, item.perplexity_after, item.kl_per_token) == (20.0, 25.0, 0.0625)
-    assert item.other_tasks == {"made-up-other": {"before": 0.5, "after": 0.375, "metric": "accuracy"}}
+    speed = item.cost.generate_tokens_per_s
+    assert (item.cost.switch_s, speed.unmerged, speed.merged) == (0.125, 30.0, 40.0)
+    assert item.forgetting is not None and item.forgetting.text_perplexity is not None
+    text = item.forgetting.text_perplexity
+    assert (text.before, text.after, item.forgetting.kl_per_token) == (20.0, 25.0, 0.0625)
+    other = OtherTask(before=0.5, after=0.375, metric="accuracy", n_examples=8)
+    assert item.forgetting.tasks == {"made-up-other": other}
     assert item.config["optim"] == {"lr": 0.01}
     assert item.file == tmp_path / "made-up-fable" / "result.json"
-    assert (item.failure, item.device_peak_bytes, item.untrained) == (None, None, False)
+    assert (item.failure, item.memory.device_peak_bytes, item.untrained) == (None, None, False)
+
+
+def test_a_result_is_written_as_it_was_read(tmp_path: Path) -> None:
+    for result in (made_up(), made_up("hush", **UNTRAINED)):
+        assert plain(read(put(tmp_path, result))) == result == json.loads(json.dumps(result))
+    failed = made_up(status="failed", error="e", failure_kind="oom")
+    assert plain(read(put(tmp_path, failed))) == {name: failed[name] for name in HEADER}
 
 
 def test_what_does_not_apply_is_none(tmp_path: Path) -> None:
-    item = row(put(tmp_path, made_up("hush", **UNTRAINED)))
+    item = complete(put(tmp_path, made_up("hush", **UNTRAINED)))
     assert item.untrained
-    assert (item.lr, item.train_loss, item.switch_s, item.merged_tokens_per_s) == (None, None, None, None)
-    assert (item.forgetting, item.perplexity_after, item.other_tasks) == (None, None, None)
+    assert (item.lr, item.loss.train_last, item.cost.switch_s, item.forgetting) == (None, None, None, None)
+    assert item.cost.generate_tokens_per_s.merged is None
+    numbers = flat(item)
+    assert (numbers["perplexity_after"], numbers["merged_tokens_per_s"], numbers["train_loss"]) == (None, None, None)
 
 
 def test_an_accelerator_has_its_own_peak(tmp_path: Path) -> None:
     memory = made_up()["memory"] | {"device_peak_bytes": 5}
-    assert row(put(tmp_path, made_up(memory=memory))).device_peak_bytes == 5
+    assert complete(put(tmp_path, made_up(memory=memory))).memory.device_peak_bytes == 5
 
 
 def test_a_failed_run_says_how(tmp_path: Path) -> None:
     result = made_up(status="failed", error="step 4: the loss is nan", failure_kind="nan")
     for key in ("quality", "scores", "seconds", "cost"):
         del result[key]
-    item = row(put(tmp_path, result))
+    item = read(put(tmp_path, result))
+    assert isinstance(item, Failed)
     assert (item.failure, item.failure_kind, item.key) == ("step 4: the loss is nan", "nan", "0123456789ab")
-    assert item.environment["cpu"] == "made-up CPU"
-    assert not item.untrained
+    assert item.environment.cpu == "made-up CPU"
+    silent = read(put(tmp_path, result | {"error": None, "environment": {}}))
+    assert (silent.failure, silent.environment) == ("failed without a message", Environment())
 
 
 def changed(key: str, *new: Any) -> dict[str, Any]:
@@ -76,13 +105,15 @@ def changed(key: str, *new: Any) -> dict[str, Any]:
 def test_a_missing_key_is_named(key: str, tmp_path: Path) -> None:
     path = put(tmp_path, changed(key), "x")
     with pytest.raises(ReportError, match=f"^{re.escape(str(path))}: key '{key}.*' is missing.*run again"):
-        row(path)
+        read(path)
 
 
 @pytest.mark.parametrize(
     ("key", "new"),
     [
         ("method", 3), ("seed", None), ("seed", True), ("steps", 1.5), ("lr", "1e-3"), ("scores", [1.0, None]),
+        ("seconds.forward", "1"), ("environment.threads", 1.5), ("failure_kind", "tired"),
+        ("forgetting.tasks", {"t": {"before": 0.5, "after": "high"}}),
         ("quality", {"exact_match": "0.5"}), ("bytes.delta", None), ("loss.train_last", "nan"), ("data", []),
         ("forgetting", 3.0),
     ],
@@ -90,12 +121,12 @@ def test_a_missing_key_is_named(key: str, tmp_path: Path) -> None:
 def test_a_value_of_the_wrong_type_is_named(key: str, new: Any, tmp_path: Path) -> None:
     path = put(tmp_path, changed(key, new), "x")
     with pytest.raises(ReportError, match=f"^{re.escape(str(path))}: key '{key}[^']*' is "):
-        row(path)
+        read(path)
 
 
 def test_the_main_metric_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="'quality' has no 'chrf'"):
-        row(put(tmp_path, made_up(metric="chrf")))
+        read(put(tmp_path, made_up(metric="chrf")))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +188,8 @@ def test_essentials_hold_no_path_of_this_machine_and_stay_readable(tmp_path: Pat
     result["config"] |= {"out": "/tmp/made-up/runs", "task": {"train": "/data/made up/train.jsonl", "n_test": 16}}
     result["scores"][0] = 0.5
     result["data"]["sources"] = {"/data/made-up/train.jsonl": "sha256"}
-    small = essentials(result)
+    file = put(tmp_path, result, "a")
+    small = essentials(read(file))
     text = json.dumps(small, ensure_ascii=False)
     assert str(ROOT) not in text
     assert "/data" not in text
@@ -166,15 +198,16 @@ def test_essentials_hold_no_path_of_this_machine_and_stay_readable(tmp_path: Pat
     assert "out" not in small["config"]
     assert small["scores"][:2] == [0.5, 0]
     assert isinstance(small["scores"][1], int)
-    before, after = row(put(tmp_path, result, "a")), row(put(tmp_path, small, "b"))
+    before, after = complete(file), complete(put(tmp_path, small, "b"))
     assert after.scores == before.scores
     assert after.quality == before.quality
-    assert result["config"]["out"] == "/tmp/made-up/runs"  # the full one is as it was
+    assert before.config["out"] == "/tmp/made-up/runs"  # the full one is as it was
 
 
 def test_essentials_of_a_failed_run(tmp_path: Path) -> None:
     error = f"{ROOT}/made-up.py: 3 / 4 of /data/a/y.bin and '/opt/made-up/x.bin' read, see https://made.up/a/b"
     result = made_up(status="failed", error=error)
     del result["scores"]
+    small = essentials(read(put(tmp_path, result)))
     said = "./made-up.py: 3 / 4 of …/y.bin and '…/x.bin' read, see https://made.up/a/b"
-    assert row(put(tmp_path, essentials(result))).failure == said
+    assert read(put(tmp_path, small, "small")).failure == said

@@ -1,25 +1,27 @@
-"""The index of result files, queries over it and its exports; every result is made up."""
+"""Queries over result files, what they may not do, and exports; every result is made up."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
+import duckdb
 import pytest
 
 from experiments import ROOT
-from experiments.store import __main__, index
-from experiments.store.export import csv_text, latex, markdown, write_parquet
-from experiments.store.index import query, rebuild
-from experiments.store.result import NOT_IN_FILE, ReportError, Row, essentials
-from tests.support.made_up import UNTRAINED, made_up, put
+from experiments.store import __main__
+from experiments.store.database import TABLES
+from experiments.store.export import csv_text, latex, markdown
+from experiments.store.files import ReportError
+from experiments.store.query import ask, write_parquet
+from experiments.store.schema import columns
+from experiments.store.small import essentials
+from tests.support.made_up import UNTRAINED, made_up, made_up_result, put
 
 
 def jsonl(path: Path, records: list[dict[str, Any]]) -> None:
@@ -48,28 +50,26 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-@pytest.fixture
-def database(runs: Path, tmp_path: Path) -> Path:
-    assert rebuild([runs], tmp_path / "index.sqlite") == (3, [])
-    return tmp_path / "index.sqlite"
+def asked(place: Path, sql: str) -> list[tuple[Any, ...]]:
+    return ask([place], sql).rows
 
 
-def asked(database: Path, sql: str) -> list[tuple[Any, ...]]:
-    return query(database, sql)[1]
+def main(command: str, *more: str, runs: Path) -> int:
+    return __main__.main([command, *more, "--runs", str(runs)])
 
 
-# ---------------------------------------------------------------- the index
+# ---------------------------------------------------------------- the tables
 
 
-def test_every_number_of_a_run_is_in_the_index(database: Path) -> None:
+def test_every_number_of_a_run_is_in_the_tables(runs: Path) -> None:
     sql = "SELECT score, trainable, delta_bytes, total_s, train_s, kl_per_token, merged_tokens_per_s, device_peak_bytes"
-    assert asked(database, f"{sql} FROM runs WHERE method = 'fable'") == [
+    assert asked(runs, f"{sql} FROM runs WHERE method = 'fable'") == [
         (0.25, 1000, 4096, 52.0, 42.0, 0.0625, 40.0, None)
     ]
     sql = (
         "SELECT q.split, part, q.metric, value FROM quality q JOIN runs r USING (run) WHERE key = 'a' ORDER BY 1, 2, 3"
     )
-    assert asked(database, sql) == [
+    assert asked(runs, sql) == [
         ("test", "", "exact_match", 0.25),
         ("test", "", "valid_json", 0.875),
         ("test", "north", "exact_match", 0.5),
@@ -79,19 +79,19 @@ def test_every_number_of_a_run_is_in_the_index(database: Path) -> None:
         *(("validation", "", name, value) for name, value in sorted(made_up()["validation"].items())),
     ]
     sql = "SELECT f.task, f.metric, before, after FROM forgetting f JOIN runs USING (run) WHERE method = 'fable'"
-    assert asked(database, sql) == [("made-up-other", "accuracy", 0.5, 0.375)]
-    sql = "SELECT sum(seconds) = total_s, count(*) FROM phases JOIN runs USING (run) GROUP BY run"
-    assert asked(database, sql) == [(1, 12), (1, 12)]
+    assert asked(runs, sql) == [("made-up-other", "accuracy", 0.5, 0.375)]
+    sql = "SELECT sum(seconds) = any_value(total_s), count(*) FROM phases JOIN runs USING (run) GROUP BY run"
+    assert asked(runs, sql) == [(True, 12), (True, 12)]
     sql = "SELECT count(*), min(loss), max(tokens), max(more) FROM metrics JOIN runs USING (run) WHERE key = 'a'"
-    assert asked(database, sql) == [(11, 3.0 / 11, 110, None)]
+    assert asked(runs, sql) == [(11, 3.0 / 11, 110, None)]
     sql = "SELECT max(example), sum(correct), sum(p.score), min(prediction), max(more) FROM predictions p"
-    assert asked(database, sql) == [(15, 4, 8.0, "“é”", '{"made_up": [1]}')]
-    assert asked(database, "SELECT config ->> '$.optim.lr' FROM runs WHERE key = 'a'") == [(0.01,)]
+    assert asked(runs, sql) == [(15, 4, 8.0, "“é”", '{"made_up":[1]}')]
+    assert asked(runs, "SELECT config ->> '$.optim.lr' FROM runs WHERE key = 'a'") == [("0.01",)]
 
 
-def test_a_failed_run_has_no_numbers(database: Path) -> None:
+def test_a_failed_run_has_no_numbers(runs: Path) -> None:
     ((status, said, kind, *numbers),) = asked(
-        database,
+        runs,
         "SELECT status, failure, failure_kind, score, trainable, peak_bytes, step_s, total_s, n_test "
         "FROM runs WHERE method = 'myth'",
     )
@@ -99,17 +99,13 @@ def test_a_failed_run_has_no_numbers(database: Path) -> None:
     assert numbers == [None] * 6
 
 
-def test_every_plain_field_of_a_row_has_a_column(database: Path) -> None:
-    names, rows = query(database, "SELECT * FROM runs WHERE key = 'a'")
-    found = dict(zip(names, rows[0]))
-    plain = {n for n, v in vars(Row("m", "m", "t", 0, 0.1, 1, 1)).items() if not isinstance(v, dict | tuple)}
-    assert plain - {*NOT_IN_FILE, "forgetting", "other_tasks"} <= set(names)  # those two have a table
-    missing = {name for name, value in found.items() if value is None}
+def test_every_column_of_a_result_is_filled(runs: Path) -> None:
+    answer = ask([runs], "SELECT * FROM runs WHERE key = 'a'")
+    assert answer.headers == ["run", "file", *(column.name for column in columns())]
+    missing = {name for name, value in zip(answer.headers, answer.rows[0]) if value is None}
     assert missing == {
-        "failure",
-        "failure_kind",
-        "device_peak_bytes",
-        "feature_drift",
+        *("failure", "failure_kind", "device_peak_bytes", "feature_drift"),
+        *("forgetting_reason", "replay_share", "replay_n_task"),
     }  # no column is forgotten when rows go in
 
 
@@ -122,58 +118,63 @@ def test_a_file_that_cannot_be_read_costs_itself_alone(
     torn.write_text(torn.read_text() + '{"step": 1')
     odd = runs / "made-up-hush" / "predictions.jsonl"
     jsonl(odd, [{"prompt": "text"}, {"prompt": ["not", "text"]}])
-    database = tmp_path / "index.sqlite"
-    assert __main__.main(["rebuild", str(runs), "--db", str(database)]) == 1
+    sql = "SELECT file FROM problems WHERE kind = 'unreadable' ORDER BY 1"
+    assert main("sql", sql, runs=runs) == 1
     printed = capsys.readouterr()
-    for file, said in (
+    for file, message in (
         (broken, "not a readable"),
         (old, "key 'format' is 1"),
         (f"{torn}:12", "not a JSON"),
-        (odd, ""),
-        (big, ""),
+        (f"{odd}:2", "Expected `str"),
+        (big, "key 'seed' is 1180591620717411303424"),
     ):
-        assert f"unreadable: {file}: {said}" in printed.err
-    assert "3 runs" in printed.out
-    assert "could not be read: 5" in printed.out
-    assert asked(database, "SELECT file FROM problems ORDER BY 1") == [
-        (str(file),) for file in sorted([broken, old, torn, odd, big])
-    ]
-    assert asked(database, "SELECT count(*) FROM predictions") == [(16,)]
-    assert asked(database, "SELECT count(*) FROM metrics") == [(0,)]
+        assert f"unreadable: {file}: {message}" in printed.err
+    assert asked(runs, sql) == [(str(file),) for file in sorted([broken, old, torn, odd, big])]
+    assert asked(runs, "SELECT count(*) FROM runs") == [(3,)]
+    assert asked(runs, "SELECT count(*) FROM predictions") == [(16,)]
+    assert asked(runs, "SELECT count(*) FROM metrics") == [(0,)]
+    assert main("list", runs=runs) == 1
+    assert str(torn) not in capsys.readouterr().err  # nobody asked for the steps of training
 
 
-def test_what_is_unfinished_or_there_twice_is_said(runs: Path, tmp_path: Path) -> None:
+def test_half_a_sign_and_a_loss_that_is_no_number_cost_nothing(runs: Path) -> None:
+    put(runs, made_up("half", status="failed", error="half \ud83d of a sign", failure_kind="error"))
+    lines = [json.dumps(step | {"loss": float("nan")}) + "\n" for step in steps(2)]
+    (runs / "made-up-hush" / "metrics.jsonl").write_text("".join(lines))
+    assert asked(runs, "SELECT failure FROM runs WHERE method = 'half'") == [("half ? of a sign",)]
+    sql = "SELECT step, loss, wall_s FROM metrics JOIN runs USING (run) WHERE method = 'hush'"
+    assert asked(runs, sql) == [(1, None, 0.5), (2, None, 1.0)]
+
+
+def test_what_is_unfinished_or_there_twice_is_said(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (runs / "begun").mkdir()
     (runs / "begun" / "config.yaml").write_text("seed: 0\n")
     copy = tmp_path / "small" / "fable.result.json"
     copy.parent.mkdir()
-    copy.write_text(json.dumps(essentials(made_up("fable", key="a"))))
+    copy.write_text(json.dumps(essentials(made_up_result("fable", key="a"))))
     jsonl(copy.with_name("fable.metrics.jsonl"), steps(2))
-    n_runs, problems = rebuild([runs, tmp_path / "small"], tmp_path / "index.sqlite")
-    assert n_runs == 4
-    assert {(problem.kind, problem.file) for problem in problems} == {
+    places = [runs, tmp_path / "small"]
+    assert ask(places, "SELECT count(*) FROM runs").rows == [(4,)]
+    assert set(ask(places, "SELECT kind, file FROM problems").rows) == {
         ("doubled", str(copy)),
         ("unfinished", str(runs / "begun")),
     }
     sql = "SELECT count(*) FROM metrics JOIN runs USING (run) WHERE file LIKE '%.result.json'"
-    assert asked(tmp_path / "index.sqlite", sql) == [(2,)]
+    assert ask(places, sql).rows == [(2,)]
+    assert __main__.main(["list", "--runs", *map(str, places)]) == 0
+    printed = capsys.readouterr().err
+    assert f"doubled: {copy}: the same configuration as" in printed
+    assert "unfinished: 1 runs without a result yet" in printed
 
 
-def test_a_rebuild_that_fails_leaves_the_index_as_it_was(
-    runs: Path, database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = database.read_bytes()
-    put(runs, made_up("more"), "more")
-    with monkeypatch.context() as patch:
-        patch.setattr(index, "unfinished", lambda places: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            rebuild([runs], database)
-    assert database.read_bytes() == before
-    assert [path.name for path in database.parent.iterdir() if path.is_file()] == [database.name]
-    with index.opened(database) as reader:
-        assert rebuild([runs], database)[0] == 4
-        assert reader.execute("SELECT count(*) FROM runs").fetchone() == (3,)  # who reads goes on with the old one
-    assert asked(database, "SELECT count(*) FROM runs") == [(4,)]
+def test_a_run_that_ends_is_in_the_next_answer(runs: Path) -> None:
+    before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    assert asked(runs, "SELECT count(*) FROM runs") == [(3,)]
+    more = put(runs, made_up("more"), "more")
+    assert asked(runs, "SELECT count(*) FROM runs") == [(4,)]
+    assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file() and path != more} == before
 
 
 # ---------------------------------------------------------------- queries
@@ -182,41 +183,66 @@ def test_a_rebuild_that_fails_leaves_the_index_as_it_was(
 @pytest.mark.parametrize(
     "sql",
     [
-        "DELETE FROM runs", "UPDATE runs SET score = 1", "DROP TABLE runs", "CREATE TEMP TABLE a (b)",
-        "VACUUM INTO '{new}'", "ATTACH '{new}' AS a", "PRAGMA query_only = OFF", "SELECT 1; DELETE FROM runs", "",
-        "SELECT nothing FROM runs", "SELECT load_extension('{new}')",
+        "DELETE FROM runs", "UPDATE runs SET score = 1", "DROP TABLE runs", "CREATE TEMP TABLE a (b INTEGER)",
+        "VACUUM", "ATTACH '{new}' AS a", "PRAGMA database_list", "SELECT 1; DELETE FROM runs", "", "-- nothing",
+        "SELECT nothing FROM runs", "SELECT load_extension('{new}')", "COPY runs TO '{new}'", "EXPORT DATABASE '{new}'",
+        "SET enable_external_access = true", "RESET lock_configuration", "INSTALL httpfs", "LOAD httpfs",
+        "SELECT * FROM '{file}'", "SELECT * FROM read_text('{file}')", "SELECT * FROM read_json('{file}')",
+        "SELECT * FROM glob('{file}')", "SELECT * FROM places", "SELECT $1",
+        "WITH gone AS (DELETE FROM runs RETURNING *) SELECT * FROM gone", "CALL force_checkpoint()",
     ],
 )  # fmt: skip
-def test_a_query_reads_and_no_more(
-    sql: str, database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_query_reads_the_tables_and_no_more(
+    sql: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, new = database.read_bytes(), tmp_path / "new.sqlite"
-    assert __main__.main(["sql", sql.format(new=new), "--db", str(database)]) == 2
+    before, new = sorted(tmp_path.rglob("*")), tmp_path / "new"
+    file = runs / "made-up-fable" / "result.json"
+    content = file.read_bytes()
+    assert main("sql", sql.format(new=new, file=file), runs=runs) == 2
     assert capsys.readouterr().err.startswith("error: sql: ")
-    assert database.read_bytes() == before
-    assert not new.exists()
+    assert sorted(tmp_path.rglob("*")) == before
+    assert file.read_bytes() == content
 
 
-def test_sql_prints_rows_whole(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sql = "SELECT '[red]' || printf('%.*c', 300, 'x') AS long, NULL AS none, 134515008 AS n"
-    assert __main__.main(["sql", sql, "--db", str(database)]) == 0
+def test_an_export_writes_its_own_file_alone(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.parquet"
+    for sql in (f"COPY runs TO '{other}'", f"SELECT * FROM read_text('{runs / 'made-up-fable' / 'result.json'}')"):
+        given = (sql, "--format", "parquet", "--out", str(tmp_path / "t.parquet"))
+        assert main("export", *given, runs=runs) == 2
+        assert capsys.readouterr().err.startswith("error: sql: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_sql_prints_rows_whole(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sql = "SELECT '[red]' || repeat('x', 300) AS long, NULL AS none, 134515008 AS n, 0.5 AS half, true AS yes"
+    assert main("sql", sql, runs=runs) == 0
     out = capsys.readouterr().out
     assert "[red]" + "x" * 300 in out
     assert "134,515,008" in out
     assert "–" in out
+    assert "0.5 " in out
+    assert "true" in out
 
 
-def test_sql_without_a_query_explains_the_tables(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert __main__.main(["sql", "--db", str(database)]) == 0
+def test_sql_without_a_query_explains_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("sql", runs=tmp_path / "nowhere") == 0
     out = capsys.readouterr().out
-    assert "nats, to the base on text that it wrote" in out
-    assert sqlite3.connect(":memory:").executescript(out)  # it is the schema itself
+    assert "KL(base ‖ tuned) on text that the base wrote, nats a token" in out
+    with duckdb.connect(":memory:") as connection:
+        connection.execute(out)  # it is the schema itself
+        made = connection.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal").fetchall()
+    assert set(made) == {(table.name, column.name) for table in TABLES for column in table.columns}
 
 
-def test_list_has_a_line_for_each_configuration(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tables_explain_themselves(runs: Path) -> None:
+    sql = "SELECT comment FROM duckdb_columns() WHERE table_name = 'runs' AND column_name = 'delta_bytes'"
+    assert asked(runs, sql) == [("bytes on disk of what was trained: the delta, or the whole model",)]
+    assert asked(runs, "SELECT count(*) FROM duckdb_columns() WHERE comment IS NULL AND NOT internal") == [(0,)]
+
+
+def test_list_has_a_line_for_each_configuration(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(runs, made_up("fable", seed=8, key="d", quality={"exact_match": 0.75}), "second")
-    rebuild([runs], tmp_path / "i.sqlite")
-    assert __main__.main(["list", "--db", str(tmp_path / "i.sqlite")]) == 0
+    assert main("list", runs=runs) == 0
     table = [line.split() for line in capsys.readouterr().out.replace("│", " ").splitlines()]
     assert ["made-up-model", "made-up-task", "test", "fable", "0.01", "11", "2", "0", "exact_match", "0.5", "0.25"] in [
         line[:11] for line in table
@@ -224,32 +250,39 @@ def test_list_has_a_line_for_each_configuration(runs: Path, tmp_path: Path, caps
     assert ["test", "myth", "0.01", "11", "1", "1"] in [line[2:8] for line in table]
 
 
-def test_a_search_is_not_mixed_with_the_test(runs: Path, tmp_path: Path) -> None:
+def test_a_search_is_not_mixed_with_the_test(runs: Path) -> None:
     searched = made_up("fable", key="v", quality={"exact_match": 0.875})
     searched["config"]["eval"]["part"] = "val"
     put(runs, searched, "search")
-    rebuild([runs], tmp_path / "i.sqlite")
     sql = "SELECT split, score FROM runs WHERE method = 'fable' ORDER BY split"
-    assert asked(tmp_path / "i.sqlite", sql) == [("test", 0.25), ("validation", 0.875)]
+    assert asked(runs, sql) == [("test", 0.25), ("validation", 0.875)]
     sql = "SELECT DISTINCT q.split FROM quality q JOIN runs USING (run) WHERE key = 'v'"
-    assert asked(tmp_path / "i.sqlite", sql) == [("validation",)]
+    assert asked(runs, sql) == [("validation",)]
 
 
-def test_without_an_index_the_next_step_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert __main__.main(["list", "--db", str(tmp_path / "no.sqlite")]) == 2
-    assert "experiments.store.__main__ rebuild runs" in capsys.readouterr().err
-    assert not (tmp_path / "no.sqlite").exists()
-    assert __main__.main(["rebuild", str(tmp_path), "--db", str(tmp_path / "no.sqlite")]) == 2
+def test_without_runs_the_next_step_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("list", runs=tmp_path / "nowhere") == 2
+    assert "no such folder; give the folder of a run or one that holds runs" in capsys.readouterr().err
+    assert main("list", runs=tmp_path) == 2
     assert "no result.json under" in capsys.readouterr().err
 
 
-def test_the_module_is_found_beside_the_folder_of_its_name() -> None:
+def test_the_old_name_asks_and_says_where_the_new_one_is(runs: Path) -> None:
     """experiments/results/ holds data and must stay without an __init__.py, or it would hide the command."""
     assert (ROOT / "experiments" / "results").is_dir()
-    command = [sys.executable, "-m", "experiments.results", "--help"]
-    environment = {**os.environ, "COLUMNS": "100"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=True)
-    assert "rebuild" in done.stdout
+
+    def results(*given: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "experiments.results", *given]
+        environment = {**os.environ, "COLUMNS": "100"}
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+
+    done = results("--help")
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in ("list", "sql", "export"))
+    assert "fable" in results("export", "SELECT method FROM runs", "--runs", str(runs)).stdout
+    old = results("rebuild", "runs")
+    assert old.returncode == 1
+    assert "python -m experiments.store list --runs runs" in old.stderr
 
 
 # ---------------------------------------------------------------- exports
@@ -287,32 +320,48 @@ def test_latex_is_escaped() -> None:
     ]
 
 
-def test_parquet_has_types(tmp_path: Path) -> None:
-    rows = [*ROWS, ("d", 4, 2)]  # SQLite may give 2 where the others are floats
-    write_parquet(tmp_path / "t.parquet", HEADERS, rows)
-    table = pyarrow.parquet.read_table(tmp_path / "t.parquet")
-    assert [str(field.type) for field in table.schema] == ["string", "int64", "double"]
-    assert table.to_pydict() == {header: [row[i] for row in rows] for i, header in enumerate(HEADERS)}
-    write_parquet(tmp_path / "none.parquet", HEADERS, [])
-    assert pyarrow.parquet.read_table(tmp_path / "none.parquet").column_names == HEADERS
-    for bad, said in (([("a",), (1,)], "mixes types"), ([("a",), (1.5,)], "mixes types")):
-        with pytest.raises(ReportError, match=said):
-            write_parquet(tmp_path / "bad.parquet", ["name"], bad)
-    with pytest.raises(ReportError, match="one name"):
-        write_parquet(tmp_path / "bad.parquet", ["a", "a"], [(1, 2)])
-    assert not (tmp_path / "bad.parquet").exists()
+def test_parquet_has_types(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "t.parquet"
+    values = "('a|b & c_d', 1, 0.123456789::DOUBLE), ('é', NULL, 12345.6), (NULL, 3, NULL), ('d', 4, 2)"
+    write_parquet([runs], f"SELECT * FROM (VALUES {values}) AS t (name, n, x)", out)
+    read = duckdb.read_parquet(str(out))
+    assert (read.columns, [str(each) for each in read.types]) == (HEADERS, ["VARCHAR", "INTEGER", "DOUBLE"])
+    rows = [("a|b & c_d", 1, 0.123456789), ("é", None, 12345.6), (None, 3, None), ("d", 4, 2.0)]
+    assert read.fetchall() == rows
+    write_parquet([runs], "SELECT method, score, n_test FROM runs WHERE false", out)
+    read = duckdb.read_parquet(str(out))
+    assert (read.columns, read.fetchall()) == (["method", "score", "n_test"], [])
+    assert [str(each) for each in read.types] == ["VARCHAR", "DOUBLE", "BIGINT"]
+    before = out.read_bytes()
+    for bad, message in (
+        ("SELECT 1 AS a, 2 AS a", "one name"),
+        ("SELECT method AS name FROM runs UNION ALL SELECT [1]", "sql: "),
+        ("SELECT CAST(method AS INTEGER) FROM runs", "sql: "),
+    ):
+        with pytest.raises(ReportError, match=message):
+            write_parquet([runs], bad, out)
+    assert out.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "t.parquet"]
 
 
 @pytest.mark.parametrize("form", __main__.FORMATS)
-def test_every_run_is_exported(form: str, database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_run_is_exported(form: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / f"table.{form}"
-    assert __main__.main(["export", "--format", form, "--db", str(database), "--out", str(out)]) == 0
+    assert main("export", "--format", form, "--out", str(out), runs=runs) == 0
+    assert out.stat().st_mode & 0o777 == 0o666 & ~umask()
     if form == "parquet":
-        assert pyarrow.parquet.read_table(out)["method"].to_pylist() == ["fable", "hush", "myth"]
-        assert __main__.main(["export", "--format", form, "--db", str(database)]) == 2
+        read = duckdb.read_parquet(str(out)).select("method").fetchall()
+        assert read == [("fable",), ("hush",), ("myth",)]
+        assert main("export", "--format", form, runs=runs) == 2
         assert "--out FILE" in capsys.readouterr().err
         return
     text = out.read_text()
     assert all(method in text for method in ("fable", "hush", "myth"))
-    assert __main__.main(["export", "--format", form, "--db", str(database)]) == 0
+    assert main("export", "--format", form, runs=runs) == 0
     assert capsys.readouterr().out == text
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from experiments.store.result import Row
+from experiments.store.result import Result
 from experiments.support.files import locked
 from experiments.sweep import job as job_module
 from experiments.sweep import pool
@@ -22,10 +22,11 @@ from experiments.sweep.arm import Arm
 from experiments.sweep.job import LOG, Job
 from experiments.sweep.live_view import duration, labels, left_s
 from experiments.sweep.pool import carry_out
+from tests.support.made_up import made_up_result
 from tests.support.sweeper import WAIT_S, doubles, gone, intact, start_doubles, starts, until
 
 
-def said(arms: list[Arm], slots: int = 2, **how: bool) -> tuple[list[Row], str]:
+def said(arms: list[Arm], slots: int = 2, **how: bool) -> tuple[list[Result], str]:
     """The rows, and what was printed."""
     console = Console(file=StringIO(), width=200, **how)  # type: ignore[arg-type]
     rows = carry_out(arms, slots, console=console)
@@ -254,7 +255,7 @@ def test_labels_are_what_the_arms_differ_in(tmp_path):
 def test_the_time_left_follows_from_what_was_seen(tmp_path):
     jobs = [Job(arm) for arm in doubles(tmp_path, ["well"] * 6)]
     assert left_s(jobs, 2) is None
-    row = Row("m", "m", "t", 0, 0.1, 4, 4)
+    row = made_up_result()
     for job, took in zip(jobs, (10.0, 30.0)):
         job.row, job.ran_s = row, took
     assert left_s(jobs, 2) == 40.0  # four runs of 20 s, two at a time

@@ -12,8 +12,9 @@ import pytest
 
 import experiments.sweep.pool as pool
 from experiments.run.__main__ import main
-from experiments.store.result import Row
+from experiments.store.result import Result
 from experiments.sweep.arm import Arm
+from tests.support.made_up import made_up_failure, made_up_result
 from tests.support.runs import ROOT, overrides, own_cache_and_torch_settings, words  # noqa: F401 - a fixture
 
 
@@ -24,13 +25,14 @@ class Pool:
         self.arms: list[Arm] = []
         self.slots = 0
 
-    def __call__(self, arms: list[Arm], slots: int) -> list[Row]:
+    def __call__(self, arms: list[Arm], slots: int) -> list[Result]:
         self.arms, self.slots = arms, slots
         return [self.row(arm.config.method.name, arm.config.seed) for arm in arms]
 
-    def row(self, method: str, seed: int) -> Row:
-        failure = "made-up failure" if method == "bitfit" else None
-        return Row(method, "tiny", "jsonl", seed, 1e-3, 4, 4, failure=failure, validation={"loss": 0.5})
+    def row(self, method: str, seed: int) -> Result:
+        if method == "bitfit":
+            return made_up_failure(method, seed=seed)
+        return made_up_result(method, seed=seed, validation={"loss": 0.5})
 
 
 def multirun(monkeypatch: pytest.MonkeyPatch, *given: str) -> Pool:

