@@ -19,9 +19,8 @@ from experiments.objectives.multiple_choice import MultipleChoice
 from experiments.objectives.plain_text import PlainText
 from experiments.objectives.rating import Rating, WrittenNumber
 from experiments.objectives.responses import Responses
-from experiments.run.execute import run
 from experiments.tasks.base import TRAITS, Example
-from tests.support.runs import config, overrides, own_cache_and_torch_settings  # noqa: F401
+from tests.support.runs import config, overrides, own_cache_and_torch_settings, run  # noqa: F401
 from tests.support.small import CPU, END, PAD, llama
 
 CHOSEN = [
