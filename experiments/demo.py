@@ -24,7 +24,7 @@ from experiments import ROOT
 from experiments.compare.resolution import resolution
 from experiments.config.schema import Dtype
 from experiments.report import compact_tables, gather, write
-from experiments.store.result import Row
+from experiments.store.result import Complete, Result
 from experiments.store.tables import ending, terminal
 from experiments.support.files import write_json
 from experiments.sweep.arm import Arm
@@ -136,7 +136,7 @@ def new_plan(given: argparse.Namespace, folder: Path, console: Console, began: f
     if not costs:
         return Plan(FEWEST, dtype, f"{FEWEST} steps, as nothing could be timed.{note}")
     (none,) = carry_out([arm(given, folder, "none", dtype, 1)], slots=1, console=console)
-    step_s, fixed_s = priced(trained, costs, 0.0 if none.failure else around(none))
+    step_s, fixed_s = priced(trained, costs, around(none) if isinstance(none, Complete) else 0.0)
     left_s = given.minutes * 60 - (time.monotonic() - began)
     steps = sized(left_s, step_s, fixed_s)
     return Plan(steps, dtype, why(given.minutes, steps, step_s, fixed_s, left_s) + note)
@@ -157,12 +157,12 @@ def measurements(runs: Mapping[str, Sequence[str]], choose: bool) -> tuple[str |
     return dtype, costs({name: (*overrides, *more) for name, overrides in runs.items()})
 
 
-def around(none: Row) -> float:
+def around(none: Complete) -> float:
     """Seconds of a run beside training and evaluation, by the untrained one.
 
     Half of its probes of forgetting are the base's, which stand in the cache for the runs after it.
     """
-    return none.total_s - none.seconds["evaluate"] - none.seconds["forgetting"] / 2
+    return none.seconds.total - none.seconds.evaluate - none.seconds.forgetting / 2
 
 
 def priced(trained: Sequence[str], costs: Costs, around_s: float) -> tuple[float, float]:
@@ -195,9 +195,9 @@ def why(minutes: float, steps: int, step_s: float, fixed_s: float, left_s: float
     return text
 
 
-def tells(rows: Sequence[Row]) -> list[str]:
+def tells(rows: Sequence[Result]) -> list[str]:
     """What the arms' scores can tell, in words; nothing of fewer than two test sentences."""
-    scores = [row.scores for row in rows if row.failure is None and len(row.scores) > 1]
+    scores = [row.scores for row in rows if isinstance(row, Complete) and len(row.scores) > 1]
     if not scores:
         return []
     found = resolution(scores)

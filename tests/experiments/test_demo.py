@@ -77,12 +77,12 @@ class Machine:
         self.timed.append(list(runs))
         return self.dtype if choose else None, dict.fromkeys(runs, (self.step_s, 2.0, 8.0))
 
-    def carry_out(self, arms: Sequence[Arm], slots: int, *, console: Console) -> list[Row]:
+    def carry_out(self, arms: Sequence[Arm], slots: int, *, console: Console) -> list[Result]:
         assert slots == 1
         self.carried.append(list(arms))
         methods = [arm.config.method.name for arm in arms]
         results = [made_up(method, **(UNTRAINED if method == "none" else {})) for method in methods]
-        return [row(put(arm.directory.parent, result, arm.directory.name)) for arm, result in zip(arms, results)]
+        return [read(put(arm.directory.parent, result, arm.directory.name)) for arm, result in zip(arms, results)]
 
     @property
     def steps(self) -> set[int]:
