@@ -110,7 +110,7 @@ def arm(given: argparse.Namespace, folder: Path, method: str, dtype: str | None,
 def planned(given: argparse.Namespace, folder: Path, console: Console, began: float) -> Plan:
     """The plan of the same command before, out of the folder, or a new one."""
     asked = {name: value for name, value in vars(given).items() if name != "out"}
-    asked = json.loads(json.dumps(asked))  # as it is read again
+    asked = json.loads(json.dumps(asked))  # the types that it is read with again
     file = folder / "demo.json"
     if file.is_file() and (stored := json.loads(file.read_text(encoding="utf-8")))["asked"] == asked:
         return Plan(**stored["plan"])

@@ -10,7 +10,7 @@ from benchmarks.table import FROZEN, PEFT, read_csv
 from docs.generators.text import ROOT, module_doc, page, prose, table
 
 Rows = Sequence[dict[str, str]]
-SCENARIO = ("dropout", "dtype", "dx", "threads")  # in a layer's benchmark the first of each is shown
+SCENARIO = ("dropout", "dtype", "dx", "threads")  # the first of each is shown of a layer's benchmark
 
 PROVIDERS = (
     ("`frozen`", "the layer or model without a method, forward and backward: what no method can undercut by much"),

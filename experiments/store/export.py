@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-# In an 8-bit font encoding, LaTeX prints other signs for < and > and |.
+# LaTeX prints, in an 8-bit font encoding, other signs for < and > and |.
 LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--", "\n": " ",

@@ -18,7 +18,7 @@ from experiments.store.records import Problem
 from experiments.support.files import replaced
 
 HINT = "a query reads and no more, by one SELECT; `python -m experiments.store sql` prints the tables"
-# In this order: the last but one forbids every other file, the last forbids to undo it.
+# The order matters: the last but one forbids every other file, the last forbids to undo it.
 LOCKED = {
     "temp_directory": "''",
     "autoinstall_known_extensions": "false",

@@ -16,7 +16,7 @@ from experiments.store.schema import columns_of, flat
 
 Record = dict[str, Any]
 Numbered = tuple[int, Result]
-LINES: dict[str, type] = {"metrics": Step, "predictions": Prediction}  # by table, a line of the file beside a result
+LINES: dict[str, type] = {"metrics": Step, "predictions": Prediction}  # a line of the file beside a result, by table
 
 
 @dataclass(frozen=True)

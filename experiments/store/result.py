@@ -2,7 +2,7 @@
 
 files.py reads a file into the tree and checks it. All that is made of results is derived from here by schema.py: the
 columns of tables and queries, the report, the page on a run's files. A key that may be absent has the default None,
-and where it is None it is left out of the file.
+and where it is None it is left out of the file. One tree is one file, which may be long for it.
 """
 
 from __future__ import annotations

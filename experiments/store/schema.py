@@ -22,7 +22,7 @@ class Key:
     """A key of a file. name: dotted, `*` for the names that a run gives."""
 
     name: str
-    type: str  # in words
+    type: str  # what it is, in words
     description: str
 
 
@@ -31,7 +31,7 @@ class Column:
     """A column of flat tables: a key that holds one value, or a property of the result."""
 
     name: str
-    path: tuple[str, ...]  # of attributes, from the result
+    path: tuple[str, ...]  # the attributes that lead to it from the result
     sql: str
     description: str
 

@@ -9,7 +9,7 @@ from typing import Any
 from experiments import ROOT
 from experiments.store.result import Result, plain
 
-FOLDERS = re.compile(r"""(?<![\w.~/…:])/(?:[^\s/:'"]+/)+""")  # of an absolute path inside a text
+FOLDERS = re.compile(r"""(?<![\w.~/…:])/(?:[^\s/:'"]+/)+""")  # an absolute path inside a text
 
 
 def essentials(result: Result) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Checkpoints:
             "random": random_states(),
         }
         with temporary(self.directory / "step") as written:
-            with written.open("wb") as file:  # from a path, torch would write its random name into the file
+            with written.open("wb") as file:  # given a path, torch would write its random name into the file
                 torch.save(content, file)
             settle(written, self.directory / f"step-{state.step:08d}-{digest(written)}.pt")
         for old in self.newest_first()[KEPT:]:
