@@ -20,12 +20,14 @@ USUAL = {"n_train": "training examples", "n_val": "validation examples", "n_test
 
 
 def page_of_tasks() -> str:
-    """A table of the tasks, then one for each task's keys; without a title, for data.md to include."""
-    parts = [
-        table(["task", "what it is"], [[f"`{name}`", inline(first_line(each.load))] for name, each in TASKS.items()])
-    ]
+    """A table of each task's keys; without a title, for data.md to include under its table of the tasks."""
+    parts: list[str] = []
     for name, each in TASKS.items():
-        parts += [f"### {name}", table(["key", "type", "default", "what it is"], keys(each.config))]
+        parts += [
+            f"### {name}",
+            inline(first_line(each.load)),
+            table(["key", "type", "default", "what it is"], keys(each.config)),
+        ]
     return page(*parts)
 
 
