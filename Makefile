@@ -47,7 +47,8 @@ docs: $(VENV)/.dev
 
 # The committed results as one HTML page.
 report: $(VENV)/.experiments
-	$(PY) -m experiments.report experiments/results --out build/report.html
+	$(PY) -m experiments.report experiments/results --out build/report.html \
+		--title "The committed runs, which are no ranking of methods"
 
 format: $(VENV)/.dev
 	$(PY) -m ruff check --fix .

@@ -23,6 +23,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["tables"]  # which pages include
 source_suffix = {".md": "markdown"}
 myst_heading_anchors = 3  # `page.md#a-heading` is a link
+smartquotes = False  # a quotation mark in a docstring is often code
 nitpicky = True
 # Types of other packages, and aliases and type variables, which have no entry of their own.
 nitpick_ignore_regex = [
@@ -57,7 +58,10 @@ def write_report(app: Sphinx, error: Exception | None) -> None:
         from experiments.report.content import gather
         from experiments.report.page import write
 
-        write(gather([ROOT / "experiments" / "results"]), Path(app.outdir) / "report.html")
+        content = gather(
+            [ROOT / "experiments" / "results"], title="The committed runs, which are no ranking of methods"
+        )
+        write(content, Path(app.outdir) / "report.html")
 
 
 def setup(app: Sphinx) -> None:

@@ -20,7 +20,7 @@ of task heads, searches that were too short, and lucky seeds:
 - Each search tried three rates on one seed, for fewer steps than the runs themselves; several best rates lie at the
   edge of what was tried.
 - The tests ask about other test examples alone. What another seed would have given stands in the column of the seeds'
-  standard deviation, which is often larger than the difference.
+  standard deviation, which can be larger than the difference.
 - At 60 steps, SmolLM2's runs measure how a method gets through its warm-up, not what it can learn.
 ```"""
 
