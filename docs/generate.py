@@ -13,7 +13,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
-from docs.generators import api, methods, names, performance, results, tasks  # noqa: E402
+from docs.generators import api, methods, names, performance, results, runs, tasks  # noqa: E402
 
 
 def pages() -> dict[str, str]:
@@ -23,6 +23,7 @@ def pages() -> dict[str, str]:
         **api.pages(),
         "api/names.md": names.page_of_names(),
         "tables/tasks.md": tasks.page_of_tasks(),
+        "runs.md": runs.page_of_runs(),
         "results.md": results.page_of_results(),
         "performance.md": performance.page_of_performance(),
     }

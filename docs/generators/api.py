@@ -29,7 +29,7 @@ GROUPS: dict[str, tuple[str, str, Callable[[Any], bool]]] = {
     ),
     "verbs": (
         "Verbs",
-        "A verb acts on a model in place or says what is in it; once the deltas are out, the model is the original again.",
+        "A verb acts on a model in place or says what is in it; with the deltas out, the model is the original again.",
         lambda each: inspect.isfunction(each) or each is dt.Plan,
     ),
     "terms": (

@@ -14,8 +14,14 @@ from docs import generate
 from docs.generators import performance, results, tasks, text
 from experiments.config.compose import composed
 from experiments.config.methods import METHODS
+from experiments.config.schema import FILES
 from experiments.config.tasks import TASKS
 from experiments.list import rows
+from experiments.run.stages import CHECKPOINTS
+from experiments.store import schema
+from experiments.store.lines import Prediction, Step
+from experiments.store.result import Complete
+from experiments.sweep.job import LOG
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,6 +89,22 @@ def test_every_ratio_on_the_page_is_one_of_the_file(path: Path) -> None:
             assert ratio in {performance.number(row[column]) for row in here if row["provider"] == provider} | {"–"}
     assert f"`{measured[0]['commit'][:12]}`" in origin
     assert f"| {measured[0]['torch']} |" in origin
+
+
+def test_every_key_of_a_runs_files_is_on_the_page_with_its_meaning(
+    pages: dict[str, str],
+) -> None:
+    for tree, heading in ((Complete, "result.json"), (Step, "metrics.jsonl"), (Prediction, "predictions.jsonl")):
+        part = pages["runs.md"].partition(f"## {heading}\n")[2].partition("\n## ")[0]
+        listed = list(schema.keys(tree))
+        assert [each.name for each in listed] == re.findall(r"^\| `([^`]+)` \|", part, re.MULTILINE)
+        assert all(text.inline(each.description) in part and each.description for each in listed)
+
+
+def test_every_file_of_a_run_is_on_the_page(pages: dict[str, str]) -> None:
+    names = ["config.yaml", "environment.json", "metrics.jsonl", "predictions.jsonl", "result.json", "lock"]
+    names += [*FILES.values(), LOG, f"{CHECKPOINTS}/"]
+    assert [name for name in names if f"`{name}`" not in pages["runs.md"]] == []
 
 
 def test_every_committed_study_is_on_the_page_under_its_warning(pages: dict[str, str]) -> None:
