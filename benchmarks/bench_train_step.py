@@ -23,7 +23,7 @@ from benchmarks.command import Case, finish, parser, run, settle
 from benchmarks.steps import MODELS, SCENARIOS, Scenario, base, batch, build, providers
 from benchmarks.table import OUR_LOOP
 from benchmarks.timing import Timed
-from deltatune.fast import keep_freed
+from deltatune.freed_memory import keep_freed
 
 NAME = "bench_train_step"
 
@@ -54,9 +54,9 @@ def timed_step(provider: str, scenario: Scenario, options: Any) -> Timed | str:
 def loaded(
     provider: str, scenario: Scenario, name: str, device: torch.device, B: int, T: int, seed: int
 ) -> Callable[[], Callable[[], Any] | str]:
-    """With the model in memory, what builds a provider's step on it."""
+    """Load the model and return what builds a provider's step on it."""
     if provider.endswith(OUR_LOOP):
-        keep_freed()  # as a training run does
+        keep_freed()  # a training run does so too
     model = base(name, scenario, device)
     given = batch(model, B, T, scenario.labelled, seed)
     with torch.no_grad():  # the weights' pages come into memory when they are first read

@@ -13,8 +13,8 @@ from deltatune.core import (
     Rule,
     Stacked,
 )
+from deltatune.hosts import Features, features
 from deltatune.inject import (
-    Plan,
     active,
     eject,
     inject,
@@ -26,9 +26,9 @@ from deltatune.inject import (
 )
 from deltatune.inject import freeze_base as freeze
 from deltatune.io import fingerprint, load, save
-from deltatune.layout import Features, features
 from deltatune.merge import diff, merge, merged
 from deltatune.methods import IA3, METHODS, Adapter, BitFit, DoRA, Full, Head, LoRA, Prefix, Prompt
+from deltatune.plan import Plan
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,18 @@ from deltatune.functional import like, path
 aten: Any = torch.ops.aten
 SDPA = F.scaled_dot_product_attention  # torch's own, also where `attend` stands in for it
 SHORT = 128  # queries and keys, up to which p is worth keeping
-displaced: list[Any] = []  # by each open block of `fast_attention`: whichever closes last puts back the first
+displaced: list[Any] = []  # one function a block; the last to close puts back the first
 installing = threading.Lock()
+
+
+class How(TypedDict, total=False):
+    """The keyword arguments of scaled_dot_product_attention, as a host gave them."""
+
+    attn_mask: Tensor | None
+    dropout_p: float
+    is_causal: bool
+    scale: float | None
+    enable_gqa: bool
 
 
 def allowed(mask: Tensor | None, is_causal: bool, q: Tensor, k: Tensor) -> Tensor | None:
@@ -204,22 +214,19 @@ def attend_prefixed(
     v: Tensor,
     pk: Tensor,
     pv: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **kwargs: Any,
+    **how: Unpack[How],
 ) -> Tensor:
     """Attention over [P; K]: prefix keys and values in front, seen by every query.
 
     q (B, H, T, D), k and v (B, H or H_kv, S, D), pk and pv (H_kv, L, D) -> (B, H, T, D).
     """
-    length = pk.shape[-2]
+    length, mask, is_causal = pk.shape[-2], how.pop("attn_mask", None), how.pop("is_causal", False)
     way = "plain" if torch.compiler.is_compiling() else path(q, k, v, trained=True)
-    if way != "plain" and base is SDPA and is_causal and attn_mask is None and not dropout_p:
-        long, scale = q.shape[-2] >= 256, kwargs.get("scale") or 1 / math.sqrt(q.shape[-1])
+    if way != "plain" and base is SDPA and is_causal and mask is None and not how.get("dropout_p"):
+        long, scale = q.shape[-2] >= 256, how.get("scale") or 1 / math.sqrt(q.shape[-1])
         if long and q.dim() == 4 and q.shape == k.shape == v.shape and returns_log_sum_exp(q, k, v):
             return PrefixedCausal.apply(q, k, v, *(by_head(like(p, q), q.shape[1]) for p in (pk, pv)), scale)
-    mask = allowed(attn_mask, is_causal, q, k)
+    mask = allowed(mask, is_causal, q, k)
     if mask is not None:
         if mask.shape[-1] == 1:  # a mask that broadcasts over keys has to be spelt out before it is extended
             mask = mask.expand(*mask.shape[:-1], k.shape[-2])
@@ -231,7 +238,8 @@ def attend_prefixed(
 
     if base is SDPA:
         base = attend
-    return base(q, prepend(pk, k), prepend(pv, v), attn_mask=mask, dropout_p=dropout_p, **kwargs)
+    how["attn_mask"] = mask
+    return base(q, prepend(pk, k), prepend(pv, v), **how)
 
 
 def attend_gated(
@@ -242,11 +250,7 @@ def attend_gated(
     pk: Tensor,
     pv: Tensor,
     gate: Tensor | float,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    **kwargs: Any,
+    **how: Unpack[How],
 ) -> Tensor:
     """Attention with the prefix's share gated: attn(K) + g·λ·(attn(P) − attn(K)); gate g (H_kv,) or a number.
 
@@ -254,18 +258,19 @@ def attend_gated(
     [P; K] exactly and g = 0 the base exactly (to rounding where `ShortAttention` stands for it). Shapes as in
     `attend_prefixed`.
     """
+    mask, is_causal, scale = how.get("attn_mask"), how.get("is_causal", False), how.get("scale")
     factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     heads, wide = q.shape[-3], torch.promote_types(q.dtype, torch.float32)
     both = None
-    if base is SDPA and not dropout_p:
-        both = attend_short(q, k, v, attn_mask, is_causal, factor, tell=True)
+    if base is SDPA and not how.get("dropout_p"):
+        both = attend_short(q, k, v, mask, is_causal, factor, tell=True)
     if both is not None:
         h, lse = both
     else:
-        h = base(q, k, v, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale, **kwargs)
+        h = base(q, k, v, **how)
         keys = k if k.shape[-3] == heads else k.repeat_interleave(heads // k.shape[-3], -3)
         scores = (q @ keys.transpose(-1, -2)).to(wide) * factor
-        mask = allowed(attn_mask, is_causal, q, k)
+        mask = allowed(mask, is_causal, q, k)
         if mask is not None:
             if mask.dtype is torch.bool:
                 scores = scores.masked_fill(~mask, -math.inf)

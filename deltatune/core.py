@@ -110,16 +110,20 @@ class DeltaModule(nn.Module):
     site: what `base` is. "module": the host's forward, x -> h. "attention": scaled_dot_product_attention as the host
     calls it, after position encoding and after the cache. "parameters": the host's own parameters, a dict by name.
     identity_at_init: the injected model computes exactly what it did before.
+    primes: whether `prime` starts it from data, so that inject's `example` means something to it.
     weight_decay: whether decoupled weight decay makes sense for these parameters.
     """
 
     site: Literal["module", "attention", "parameters"] = "module"
     identity_at_init: bool = True
+    primes: ClassVar[bool] = False
     weight_decay: ClassVar[bool] = True
     registry: ClassVar[dict[str, type[DeltaModule]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "prime" in vars(cls) and not cls.primes:
+            raise TypeError(f"{cls.__name__} defines prime, which is not called unless it says primes = True")
         DeltaModule.registry[cls.__name__] = cls
 
     @classmethod

@@ -41,7 +41,7 @@ DTYPES = {  # safetensors' names, in the order in which it lays tensors out
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-PARTS = {"base": dict, "sites": list, "tensors": dict, "tied": dict}  # of the metadata
+PARTS = {"base": dict, "sites": list, "tensors": dict, "tied": dict}  # what the metadata holds, by type
 BASE, SITE = {"structure": str, "values": str}, {"path": str, "method": str, "hparams": dict}
 
 
@@ -50,7 +50,7 @@ def canonical(value: Any) -> str:
 
 
 def checksum(t: Tensor, data: memoryview | None = None) -> str:
-    """Of dtype, shape and bytes. data: the bytes, where they are at hand."""
+    """The checksum covers dtype, shape and bytes. data: the bytes, where they are at hand."""
     digest = hashlib.sha256(f"{t.dtype}{list(t.shape)}".encode())
     digest.update(raw(t) if data is None else data)
     return digest.hexdigest()[:CHECKSUM]

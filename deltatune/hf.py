@@ -17,8 +17,8 @@ from transformers.pytorch_utils import Conv1D
 
 from deltatune.core import NotReached
 from deltatune.host import Host, hosts
+from deltatune.hosts import MAPS, Map, modules
 from deltatune.inject import CLOSERS, OPENERS
-from deltatune.layout import MAPS, Map, modules
 
 EAGER = "deltatune_eager"
 

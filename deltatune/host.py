@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from deltatune.attention import SDPA
 from deltatune.core import DeltaError, DeltaModule, NotReached, Opaque, Stacked
-from deltatune.layout import frozen, linear_map, modules, original, own_parameters
+from deltatune.hosts import frozen, linear_map, modules, original, own_parameters
 
 Live = list[tuple[DeltaModule, float]]
 swapping = threading.RLock()  # held while parameters stand replaced: every thread runs the one module that holds them
@@ -88,7 +88,7 @@ class Host(nn.Module):
 
     def attention(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """The host's attention function with its live attention deltas around it."""
-        if not torch.compiler.is_compiling():  # by `hf.eager`, which calls no function of torch's
+        if not torch.compiler.is_compiling():  # `hf.eager` calls this without any function of torch's
             for mode in _get_current_function_mode_stack():
                 if isinstance(mode, Intercept) and mode.host is self:
                     mode.reached = True
@@ -142,7 +142,7 @@ def replaced(module: nn.Module, values: dict[str, Any]) -> Iterator[None]:
 
 
 def put(module: nn.Module, values: dict[str, Any]) -> None:
-    """Set own parameters by name (as `layout.own_parameters` names them) to tensors, Parameters or None."""
+    """Set own parameters by name (as `hosts.own_parameters` names them) to tensors, Parameters or None."""
     for name, value in values.items():
         path, _, last = name.rpartition(".")
         module.get_submodule(path)._parameters[last] = value
@@ -210,7 +210,7 @@ def names(model: nn.Module) -> list[str]:
 
 
 def check_host(path: str, host: nn.Module, skipped: dict[str, str]) -> None:
-    """Raise where a swap would be wrong or silently without effect. skipped: `layout.unreachable` of the model."""
+    """Raise where a swap would be wrong or silently without effect. skipped: `hosts.unreachable` of the model."""
     if "forward" in host.__dict__:
         raise DeltaError(f"{path}: forward is patched on the instance, so a swapped class would never be called")
     if any(type(p).__name__ == "DTensor" for p in host.parameters()):

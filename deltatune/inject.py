@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -14,56 +12,15 @@ from torch.utils._pytree import tree_leaves
 
 from deltatune.core import DeltaError, DeltaModule, NoMatch, NotReached, Rule
 from deltatune.host import Host, attach, check_host, close_fast_path, deltas, detach, hosts, names
-from deltatune.layout import extend, own_parameters, unreachable
+from deltatune.hosts import extend, own_parameters, unreachable
+from deltatune.plan import Plan, describe
 from deltatune.select import sites
 from deltatune.together import gather
 
-OPENERS: list[Callable[[nn.Module, nn.Module], None]] = []  # called with (model, host) for every attention site
-
-
-@dataclass(frozen=True)
-class Row:
-    """One site of a plan."""
-
-    path: str
-    method: str
-    hparams: dict[str, Any]
-    shapes: dict[str, tuple[int, ...]]
-    parameters: int
-    delta_bytes: int
-    note: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What was, or would be, injected; print it for a table with repeated layers folded into one line."""
-
-    rows: tuple[Row, ...]
-    base_parameters: int
-
-    @property
-    def parameters(self) -> int:
-        return sum(r.parameters for r in self.rows)
-
-    @property
-    def delta_bytes(self) -> int:
-        return sum(r.delta_bytes for r in self.rows)
-
-    def __str__(self) -> str:
-        groups: dict[tuple[str, ...], list[Row]] = {}
-        for r in self.rows:
-            shapes = " ".join(f"{n}{list(s)}" for n, s in r.shapes.items())
-            hparams = ", ".join(f"{k}={v!r}" for k, v in r.hparams.items() if v is not None)
-            key = (re.sub(r"(?<=\.)\d+(?=\.)", "*", r.path), f"{r.method}({hparams})", shapes, r.note)
-            groups.setdefault(key, []).append(r)
-        lines = [
-            f"{len(rows):5d} × {path or '(the model)'}  {method}  {shapes}  {sum(r.parameters for r in rows):,}"
-            + (f"  {note}" if note else "")
-            for (path, method, shapes, note), rows in groups.items()
-        ]
-        share = self.parameters / max(1, self.base_parameters)
-        total = f"{self.parameters:,} parameters ({share:.3%} of {self.base_parameters:,}), {self.delta_bytes:,} bytes"
-        return "\n".join([*lines, total])
+# Whoever knows a package registers pairs of these: an opener is called with (model, host) for every attention site, a
+# closer after eject; it undoes what the opener did where no need is left.
+OPENERS: list[Callable[[nn.Module, nn.Module], None]] = []
+CLOSERS: list[Callable[[nn.Module], None]] = []
 
 
 def build(model: nn.Module, rules: tuple[Rule, ...], name: str) -> list[tuple[str, nn.Module, DeltaModule]]:
@@ -72,7 +29,7 @@ def build(model: nn.Module, rules: tuple[Rule, ...], name: str) -> list[tuple[st
         raise NoMatch("no rule given; say for example deltatune.LoRA.on(rank=8)")
     check_name(model, name)
     extend(model)
-    made: list[tuple[str, nn.Module, DeltaModule]] = []
+    built: list[tuple[str, nn.Module, DeltaModule]] = []
     shared: dict[int, nn.Parameter] = {}
     skipped = unreachable(model)
     for rule in rules:
@@ -83,8 +40,8 @@ def build(model: nn.Module, rules: tuple[Rule, ...], name: str) -> list[tuple[st
             except DeltaError as error:
                 raise type(error)(f"{path}: {error}") from None
             share_tied(host, delta, shared)
-            made.append((path, host, delta))
-    return made
+            built.append((path, host, delta))
+    return built
 
 
 def check_name(model: nn.Module, name: str) -> None:
@@ -106,20 +63,6 @@ def share_tied(host: nn.Module, delta: DeltaModule, shared: dict[int, nn.Paramet
             delta._parameters[attribute] = shared.setdefault(id(own), mine)
 
 
-def describe(model: nn.Module, made: list[tuple[str, nn.Module, DeltaModule]]) -> Plan:
-    """The plan's table; a shared parameter is counted where it stands first."""
-    rows, seen = [], set()
-    for path, _, delta in made:
-        new = {n: p for n, p in delta.named_parameters() if id(p) not in seen}
-        seen |= {id(p) for p in new.values()}
-        size = sum(p.numel() for p in new.values())
-        stored = sum(p.numel() * p.element_size() for p in new.values())
-        shapes = {n: tuple(p.shape) for n, p in new.items()}
-        rows.append(Row(path, type(delta).__name__, delta.hparams(), shapes, size, stored, delta.note()))
-    ours = {id(p) for _, _, _, d in deltas(model) for p in d.parameters()}
-    return Plan(tuple(rows), sum(p.numel() for p in model.parameters() if id(p) not in ours))
-
-
 def plan(model: nn.Module, *rules: Rule) -> Plan:
     """What `inject` would do: sites, shapes, parameters, bytes. Changes nothing, the random state included; raises as
     `inject` does."""
@@ -139,8 +82,8 @@ def inject(
     freeze: everything but deltas stops requiring gradients. example: keyword arguments of one forward, for methods
     that start from data (Prefix, Prompt). Raises NoMatch, NotReached, or DeltaError naming the site.
     """
-    made = build(model, rules, name)
-    put_in(model, made, name)
+    built = build(model, rules, name)
+    put_in(model, built, name)
     try:
         if example is not None:
             prime(model, name, example)
@@ -149,12 +92,12 @@ def inject(
         raise
     if freeze:
         freeze_base(model)
-    return describe(model, made)
+    return describe(model, built)
 
 
-def put_in(model: nn.Module, made: list[tuple[str, nn.Module, DeltaModule]], name: str) -> None:
+def put_in(model: nn.Module, built: list[tuple[str, nn.Module, DeltaModule]], name: str) -> None:
     """Attach built deltas and open what their sites need opened."""
-    for path, host, delta in made:
+    for path, host, delta in built:
         if delta.site == "attention":
             for opener in OPENERS:
                 opener(model, host)
@@ -166,7 +109,7 @@ def put_in(model: nn.Module, made: list[tuple[str, nn.Module, DeltaModule]], nam
 @torch.no_grad()
 def prime(model: nn.Module, name: str, example: Mapping[str, Any]) -> None:
     """One forward of the example through the base, from which the deltas of this name start."""
-    waiting = {d for _, _, _, d in deltas(model, name) if type(d).prime is not DeltaModule.prime}
+    waiting = {d for _, _, _, d in deltas(model, name) if d.primes}
     if not waiting:
         raise DeltaError(f"no method of {name!r} starts from an example; leave example out")
     mask = example.get("attention_mask")
@@ -231,9 +174,6 @@ def eject(model: nn.Module, name: str | None = None) -> None:
         closer(model)
 
 
-CLOSERS: list[Callable[[nn.Module], None]] = []  # called after eject; they undo what openers did where no need is left
-
-
 def known(model: nn.Module, *given: str | None) -> None:
     """Raise NoMatch for a name that is not injected."""
     there = names(model)
@@ -245,8 +185,8 @@ def known(model: nn.Module, *given: str | None) -> None:
 def parameters(model: nn.Module, name: str | None = None) -> list[tuple[str, nn.Parameter]]:
     """(name, Parameter) of the deltas, as `model.named_parameters()` names them; a shared one once. Raises NoMatch."""
     known(model, name)
-    found = {id(p) for _, _, _, d in deltas(model, name) for p in d.parameters()}
-    return [(n, p) for n, p in model.named_parameters() if id(p) in found]
+    ours = {id(p) for _, _, _, d in deltas(model, name) for p in d.parameters()}
+    return [(n, p) for n, p in model.named_parameters() if id(p) in ours]
 
 
 def use(model: nn.Module, /, *on: str, **strengths: float) -> None:

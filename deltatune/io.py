@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, FormatError
 from deltatune.deltafile import FORMAT, read, write
 from deltatune.host import check_host, deltas, hosts
-from deltatune.inject import Plan, check_name, describe, freeze_base, known, put_in, share_tied
-from deltatune.layout import extend, modules, own_parameters, unreachable
+from deltatune.hosts import extend, modules, own_parameters, unreachable
+from deltatune.inject import check_name, freeze_base, known, put_in, share_tied
 from deltatune.methods import METHODS, Head
+from deltatune.plan import Plan, describe
 
 SAMPLES = 16  # values of each parameter that enter the fingerprint
 

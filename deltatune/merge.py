@@ -13,9 +13,10 @@ from torch import nn
 
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, NoMatch, NotFoldable, Stacked
 from deltatune.host import Host, changed_parameters, deltas, detach, hosts, names, put, replaced, swapping
-from deltatune.inject import Plan, check_name, close_fast_path, describe, known, put_in
-from deltatune.layout import delta_dtype, frozen, modules, own_parameters, stored, unreachable
+from deltatune.hosts import delta_dtype, frozen, modules, own_parameters, stored, unreachable
+from deltatune.inject import check_name, close_fast_path, known, put_in
 from deltatune.methods.full import Full
+from deltatune.plan import Plan, describe
 
 
 def folded(model: nn.Module, chosen: list[str]) -> list[tuple[Host, dict[str, nn.Parameter | None]]]:
@@ -38,7 +39,7 @@ def folded(model: nn.Module, chosen: list[str]) -> list[tuple[Host, dict[str, nn
         mine = [(n, d, s) for n, d, s in stack if n in chosen]
         if not mine:
             continue
-        # From the inside out: parameter deltas change the weights that all module deltas stand around.
+        # Parameter deltas change the weights that all module deltas stand around, so they come first.
         order = [n in chosen for site in ("parameters", "module") for n, d, _ in stack if d.site == site]
         if order != sorted(order, reverse=True):
             raise NotFoldable(f"{path}: a live delta that is not merged lies under one that is; merge it as well")
@@ -169,7 +170,7 @@ def diff(tuned: nn.Module, base: nn.Module, name: str = "default") -> Plan:
     if surplus := other.keys() ^ here.keys():
         raise BaseMismatch(f"the two models have different modules, first {sorted(surplus)[0]!r}")
     skipped = unreachable(base)
-    made: list[tuple[str, nn.Module, DeltaModule]] = []
+    built: list[tuple[str, nn.Module, DeltaModule]] = []
     shared: dict[int, nn.Parameter] = {}
     for path, host in here.items():
         if path in skipped:
@@ -188,8 +189,8 @@ def diff(tuned: nn.Module, base: nn.Module, name: str = "default") -> Plan:
             full = Full(host, only=tuple(changed))
             for n, (p, delta) in changed.items():
                 full._parameters[n.replace(".", "_")] = shared.setdefault(id(p), nn.Parameter(delta))
-            made.append((path, host, full))
-    if not made:
+            built.append((path, host, full))
+    if not built:
         raise NoMatch("the two models are equal: there is no difference to store")
-    put_in(base, made, name)
-    return describe(base, made)
+    put_in(base, built, name)
+    return describe(base, built)

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deltatune.blocks import blocks, readers
 from deltatune.host import Host
-from deltatune.layout import blocks, frozen, readers
+from deltatune.hosts import frozen
 
 Draws = tuple[Tensor, Tensor | None]
 

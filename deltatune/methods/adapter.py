@@ -7,9 +7,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deltatune.blocks import blocks, feed_forward_module, sublayer_outs
 from deltatune.core import DeltaError, DeltaModule, NoMatch
 from deltatune.functional import like
-from deltatune.layout import blocks, delta_dtype, device_of, features, feed_forward_module, sublayer_outs
+from deltatune.hosts import delta_dtype, device_of, features
 
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
@@ -51,10 +52,10 @@ class Adapter(DeltaModule):
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        found = []
+        hosts = []
         for block in blocks(model):
             if hparams.get("form", "serial") == "serial":
-                found += sublayer_outs(block)
+                hosts += sublayer_outs(block)
                 continue
             spanning = feed_forward_module(block)
             if spanning is None:
@@ -62,8 +63,8 @@ class Adapter(DeltaModule):
                     f"{block.path or type(block.module).__name__}: no module spans the feed-forward part alone, so a "
                     "parallel adapter has no place there; use form='serial', or say where"
                 )
-            found.append(spanning)
-        return [(path, {}) for path, _ in found]
+            hosts.append(spanning)
+        return [(path, {}) for path, _ in hosts]
 
     def change(self, x: Tensor, h: Tensor) -> Tensor:
         z = h if self.form == "serial" else x

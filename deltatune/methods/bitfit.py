@@ -9,19 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deltatune.blocks import blocks, output_head
 from deltatune.core import DeltaError, DeltaModule, Frozen
 from deltatune.functional import like
-from deltatune.layout import (
-    blocks,
-    delta_dtype,
-    device_of,
-    features,
-    linears,
-    modules,
-    output_head,
-    own_parameters,
-    paired,
-)
+from deltatune.hosts import delta_dtype, device_of, features, linears, modules, own_parameters, paired
 
 
 def biases(host: nn.Module) -> dict[str, nn.Parameter]:
@@ -72,7 +63,7 @@ class BitFit(DeltaModule):
         if self.site == "module":
             if not (isinstance(base, Frozen) and base.op is F.linear):
                 return super().forward(base, *args, strength=strength, **kwargs)
-            bias = self.fold(base, strength).bias  # of the matrix product itself, which costs no pass of its own
+            bias = self.fold(base, strength).bias  # the matrix product adds it, so it costs no pass
             assert bias is not None
             return base._replace(bias=like(bias, *args))(*args)
         own = base()

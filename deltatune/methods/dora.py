@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deltatune.core import DeltaError, DeltaModule, Frozen
 from deltatune.functional import dora_norm, rescaled
-from deltatune.layout import delta_dtype, frozen, is_linear, term
+from deltatune.hosts import delta_dtype, frozen, is_linear, term
 from deltatune.methods.lora import LoRA, all_at_once
 
 

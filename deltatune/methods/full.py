@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from deltatune.core import DeltaError, DeltaModule
-from deltatune.layout import delta_dtype, modules, own_parameters, paired, plain, unreachable
+from deltatune.hosts import delta_dtype, modules, own_parameters, paired, plain, unreachable
 
 
 class Full(DeltaModule):

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from deltatune.blocks import output_head
 from deltatune.core import DeltaError, DeltaModule, NoMatch
-from deltatune.layout import delta_dtype, output_head, own_parameters, paired, plain
+from deltatune.hosts import delta_dtype, own_parameters, paired, plain
 
 
 class Head(DeltaModule):
@@ -35,13 +36,13 @@ class Head(DeltaModule):
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        found = [(p, {}) for p, _ in output_head(model)]
-        if not found:
+        heads = [(p, {}) for p, _ in output_head(model)]
+        if not heads:
             raise NoMatch(f"{type(model).__name__} has no head beside a backbone; say where, Head.on('classifier')")
-        return found
+        return heads
 
     def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
         own = base()
         for name, p, mine in paired(own, self):
-            own[name] = torch.lerp(p.to(mine.dtype), mine, strength).to(p.dtype)  # at 1 exactly `mine`
+            own[name] = torch.lerp(p.to(mine.dtype), mine, strength).to(p.dtype)  # exactly `mine` where strength is 1
         return own

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deltatune.blocks import blocks, key_value
 from deltatune.core import DeltaError, DeltaModule, Frozen
 from deltatune.functional import rescaled
-from deltatune.layout import blocks, delta_dtype, device_of, features, key_value
+from deltatune.hosts import delta_dtype, device_of, features
 
 
 class IA3(DeltaModule):
@@ -39,12 +40,12 @@ class IA3(DeltaModule):
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        found: list[tuple[str, dict[str, Any]]] = []
+        vectors: list[tuple[str, dict[str, Any]]] = []
         for block in blocks(model):
-            found += [(p, {"form": "output"} | ({"span": s} if s else {})) for p, _, s in key_value(block)]
+            vectors += [(p, {"form": "output"} | ({"span": s} if s else {})) for p, _, s in key_value(block)]
             outs = [p for p, m in block.feed_forward if features(m).out == block.width]
-            found += [(p, {"form": "input"}) for p in outs[-1:]]
-        return found
+            vectors += [(p, {"form": "input"}) for p in outs[-1:]]
+        return vectors
 
     def less_one(self, strength: float) -> Tensor:
         """a (l − 1), (width,)."""

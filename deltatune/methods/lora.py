@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deltatune.blocks import blocks
 from deltatune.core import DeltaError, DeltaModule, Frozen
 from deltatune.functional import LoRALayer, lora_linear, lora_linears, low_rank, low_rank_rows, path
-from deltatune.layout import blocks, delta_dtype, device_of, features, linears
+from deltatune.hosts import delta_dtype, device_of, features, linears
 
 
 class LoRA(DeltaModule):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from deltatune.attention import attend_gated, attend_prefixed
+from deltatune.blocks import attention_shape, blocks
 from deltatune.core import DeltaError, DeltaModule, NotReached
-from deltatune.layout import attention_shape, blocks, delta_dtype, device_of
+from deltatune.hosts import delta_dtype, device_of
 
 
 class Prefix(DeltaModule):
@@ -26,6 +27,7 @@ class Prefix(DeltaModule):
     """
 
     site = "attention"
+    primes = True
     weight_decay = False
 
     def __init__(

@@ -8,8 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from deltatune.blocks import input_embedding
 from deltatune.core import DeltaError, DeltaModule, NoMatch, NotReached
-from deltatune.layout import delta_dtype, input_embedding
+from deltatune.hosts import delta_dtype
 
 
 class Prompt(DeltaModule):
@@ -22,6 +23,7 @@ class Prompt(DeltaModule):
     """
 
     weight_decay = False
+    primes = True
     FREQUENT = 5000
 
     def __init__(self, host: nn.Module, *, length: int = 16, tokens: tuple[int, ...] | None = None):
@@ -44,10 +46,10 @@ class Prompt(DeltaModule):
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        found = input_embedding(model)
-        if found is None:
+        embedding = input_embedding(model)
+        if embedding is None:
             raise NoMatch(f"{type(model).__name__} has no token embedding, so a prompt has no place in it")
-        return [(found[0], {})]
+        return [(embedding[0], {})]
 
     def mine(self, ids: Tensor) -> Tensor:
         return (ids >= self.first) & (ids < self.first + self.length)

@@ -11,7 +11,7 @@ import psutil
 import torch
 from omegaconf import OmegaConf
 
-from deltatune.fast import keep_freed
+from deltatune.freed_memory import keep_freed
 from experiments.config.identity import run_name
 from experiments.config.schema import Config, Device, check
 from experiments.run.failures import kind

@@ -34,7 +34,7 @@ def prepare(config: Config, loaded: Loaded, data: TaskData, objective: Objective
     if config.start_from:
         go_on(model, Path(config.start_from), chosen)
     else:
-        starts_from_data = any(rule.method.prime is not dt.DeltaModule.prime for rule in chosen)
+        starts_from_data = any(rule.method.primes for rule in chosen)
         example = first_inputs(objective, data, config, device) if starts_from_data else None
         print(dt.inject(model, *chosen, name=NAME, example=example))
     if any(issubclass(rule.method, dt.Prompt) for rule in chosen):

@@ -3,8 +3,9 @@
 Three paths: "triton" is our kernel, "addmm" is cuBLAS for the big product and our kernels only where a mask has to be
 drawn, "plain" is torch alone. What was measured on a card is in dispatch.json (`tune` writes it). Where nothing was
 measured cuBLAS is trusted, because a fused product pays only if it loses less than about 467/K of cuBLAS's time (11 %
-at K = 4096, 3 % at 14336), and that is not known: y = F.linear(x, W, b); y.addmm_(S, Bᵀ, alpha=s). Our kernels then
-run only where torch has nothing: a mask that is drawn again instead of stored.
+at K = 4096, 3 % at 14336), and that is not known. The low-rank term is then written first, and cuBLAS adds the big
+product to it: y = b + s · S Bᵀ; y += x Wᵀ. Our kernels run only where torch has nothing: a mask that is drawn again
+instead of stored.
 
 Legend: M rows, N outputs, K inputs, R rank.
 """

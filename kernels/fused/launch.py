@@ -57,5 +57,5 @@ def settings(x: Tensor, tile: Tile, **constants: Any) -> dict[str, Any]:
 
 
 def parts(blocks: int, steps: int, programs: int = 256) -> int:
-    """Into how many parts a reduction of `steps` steps is split so that about `programs` programs run, at most 16."""
+    """The number of parts, 16 at most, of a reduction of `steps` steps, so that about `programs` programs run."""
     return max(1, min(steps, programs // max(1, blocks), 16))

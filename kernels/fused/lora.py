@@ -31,7 +31,7 @@ def lora_linear(
     seed = draw_seed(x) if threshold(p) else None
     if torch.compiler.is_compiling():
         return lora_linear_op(x, W, b, A, B, seed, float(scale), float(p), deterministic, path)[0]
-    return LoraLinear.apply(x, W, b, A, B, seed, (float(scale), float(p), deterministic, path))
+    return LoRALinear.apply(x, W, b, A, B, seed, (float(scale), float(p), deterministic, path))
 
 
 def forward(
@@ -82,7 +82,7 @@ def like(master: Tensor, x: Tensor) -> Tensor:
     return master.to(x.dtype).contiguous()
 
 
-class LoraLinear(torch.autograd.Function):
+class LoRALinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, W, b, A, B, seed, rest):
         scale, p, _, path = ctx.rest = rest
@@ -143,8 +143,8 @@ def op_backward(ctx, dY, _):
     x, W, A, B, S, seed = ctx.saved_tensors
     needs = [ctx.needs_input_grad[i] for i in (0, 2, 3, 4)]
     x, S = x if needs[2] else None, S if needs[3] else None  # what is not asked for need not be kept by the graph
-    found = iter(lora_linear_backward_op(dY, x, W, A, B, S, seed, *ctx.rest, needs))
-    dx, db, dA, dB = (next(found) if wanted else None for wanted in needs)
+    gradients = iter(lora_linear_backward_op(dY, x, W, A, B, S, seed, *ctx.rest, needs))
+    dx, db, dA, dB = (next(gradients) if wanted else None for wanted in needs)
     return dx, None, db, dA, dB, None, None, None, None, None
 
 

@@ -20,7 +20,7 @@ KERNELS = ("shrink", "linear_expand", "bwd_s", "bwd_dx", "bwd_a", "low_rank")
 # A launch of ours takes the host longer than torch's own (on an H200's slow virtual machine by 77 µs: five of them in
 # 1532 µs, torch's in 1146), so that a smaller gain on the card is lost wherever the host is the slower one.
 MARGIN_US = 20.0
-ROUNDS = 2  # of all candidates in turn: the first may find the card's clocks low
+ROUNDS = 2  # each times all candidates in turn: the first may find the card's clocks low
 Shape = tuple[int, int, int, int]
 
 
@@ -36,27 +36,27 @@ def tune(
     device = torch.device(device)
     if device.type != "cuda":
         raise ValueError(f"tune: measures on a CUDA device, not on {device}")
-    found: dict[str, Any] = {}
+    choices: dict[str, Any] = {}
     for shape in shapes:
         for kernel in KERNELS:
             masked = p > 0 and kernel in ("shrink", "bwd_dx", "bwd_a", "low_rank")
             if kernel == "low_rank" and not masked:
-                continue  # without a mask it is a plain product
+                continue  # it is a plain product where nothing is masked
             drop = Drop(torch.tensor(1, device=device), p) if masked else Drop(None, 0.0)
             arch = arch_of(device)
             ways = {name(path, tile): run for path, tile, run in candidates(kernel, arch, shape, dtype, device, drop)}
             rounds = [{way: median_us(run) for way, run in ways.items()} for _ in range(ROUNDS)]
             us = {way: min(times[way] for times in rounds) for way in ways}
             path, _, tile = fastest(us).partition(" ")
-            found[key(kernel, arch, dtype, *shape, masked)] = {
+            choices[key(kernel, arch, dtype, *shape, masked)] = {
                 "path": path,
                 "tile": [int(size) for size in tile.split("x")] if tile else None,
                 "us": us,
                 "device": torch.cuda.get_device_name(device),
                 "torch": torch.__version__,
             }
-    write(found, to)
-    return found
+    write(choices, to)
+    return choices
 
 
 def fastest(us: dict[str, float]) -> str:
@@ -66,10 +66,10 @@ def fastest(us: dict[str, float]) -> str:
     return torchs[0] if torchs and us[torchs[0]] < us[best] + MARGIN_US else best
 
 
-def write(found: dict[str, Any], to: Path) -> None:
+def write(choices: dict[str, Any], to: Path) -> None:
     """Merge measured rows into the table's file; the running process reads them from now on."""
     measured = json.loads(to.read_text(encoding="utf-8"))["measured"] if to.exists() else {}
-    rows = ",\n".join(f"    {json.dumps(at)}: {json.dumps(row)}" for at, row in sorted({**measured, **found}.items()))
+    rows = ",\n".join(f"    {json.dumps(at)}: {json.dumps(row)}" for at, row in sorted({**measured, **choices}.items()))
     note = "Measured choices by card, dtype and shape, written by deltatune.kernels.tune."
     to.write_text(f'{{\n  "note": "{note}",\n  "measured": {{\n{rows}\n  }}\n}}\n', encoding="utf-8")
     table.cache_clear()

@@ -47,7 +47,7 @@ def lora_linear_routed(
     scales = [float(s) for s in scales]
     if torch.compiler.is_compiling():
         return lora_linear_routed_op(x, W, b, list(As), list(Bs), index, seed, scales, ps, path)[0]
-    return RoutedLoraLinear.apply(x, W, b, index, seed, scales, ps, path, *As, *Bs)
+    return RoutedLoRALinear.apply(x, W, b, index, seed, scales, ps, path, *As, *Bs)
 
 
 class Group:
@@ -70,7 +70,7 @@ class Group:
         return None if choice.path == "plain" else choice.tile
 
     def plain(self, x: Tensor, seed: Tensor | None):
-        """For each adapter its number, its rows, those rows of x dropped out unscaled, and its place in the pack."""
+        """Yield each adapter's number, its rows, those rows of x dropped out unscaled, and its place in the pack."""
         for g, (start, stop) in enumerate(self.to.segments.tolist()):
             rows, first = self.to.order[start:stop].long(), sum(self.ranks[:g])
             xs = x[rows]
@@ -135,7 +135,7 @@ def backward(
 ) -> list[Tensor | None]:  # fmt: skip
     """[dx, db, every dA, every dB], None for those not asked for."""
     G, rows, lead = len(As), matrix(dY), dY.shape[:-1]
-    found: list[Tensor | None] = [None] * (2 + 2 * G)
+    gradients: list[Tensor | None] = [None] * (2 + 2 * G)
     if rows.shape[0] == 0:
         of = [dY.new_empty(*lead, W.shape[1]), dY.new_empty(len(W)), *As, *Bs]
         needs = [need_x, need_bias, *need_as, *need_bs]
@@ -145,24 +145,24 @@ def backward(
         stops = [sum(group.ranks[: g + 1]) for g in range(G)]
         own = [slice(stop - rank, stop) for stop, rank in zip(stops, group.ranks)]
         if need_bias:
-            found[1] = rows.sum(0)
+            gradients[1] = rows.sum(0)
         if need_x or any(need_as):
             dS = group.shrink(rows, pack_rows([B.T for B in Bs], rows), group.pack.scale, None)
             if need_x:
                 dx = group.expand(rows @ W, dS, pack_rows(As, rows), group.pack.rescale, seed)
-                found[0] = shaped(dx, lead)
+                gradients[0] = shaped(dx, lead)
             if x is not None and any(need_as):
                 dA = group.outer(dS, matrix(x), group.pack.rescale, seed)
                 for g in range(G):
-                    found[2 + g] = dA[own[g]].to(As[g].dtype, copy=True) if need_as[g] else None
+                    gradients[2 + g] = dA[own[g]].to(As[g].dtype, copy=True) if need_as[g] else None
         if S is not None and any(need_bs):
             dB = group.outer(S, rows, group.pack.scale, None)
             for g in range(G):
-                found[2 + G + g] = dB[own[g]].T.to(Bs[g].dtype).contiguous() if need_bs[g] else None
-    return found
+                gradients[2 + G + g] = dB[own[g]].T.to(Bs[g].dtype).contiguous() if need_bs[g] else None
+    return gradients
 
 
-class RoutedLoraLinear(torch.autograd.Function):
+class RoutedLoRALinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, W, b, index, seed, scales, ps, path, *factors):
         G = len(scales)

@@ -39,7 +39,7 @@ def lora_linear_stacked(
             x, Ws, given, list(As), list(Bs), seed, biased, scales, float(p), deterministic, path
         )
         return tuple(found[:-1])
-    return StackedLoraLinear.apply(x, seed, (scales, float(p), deterministic, path), *Ws, *bs, *As, *Bs)
+    return StackedLoRALinear.apply(x, seed, (scales, float(p), deterministic, path), *Ws, *bs, *As, *Bs)
 
 
 def bounds(As: Sequence[Tensor]) -> list[tuple[int, int]]:
@@ -104,7 +104,7 @@ def backward(
     return found
 
 
-class StackedLoraLinear(torch.autograd.Function):
+class StackedLoRALinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, seed, rest, *tensors):
         scales, p, _, path = ctx.rest = rest

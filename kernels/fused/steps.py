@@ -29,7 +29,7 @@ class Drop:
         return torch.where(keep(self.seed, x.shape[0], x.shape[1], self.t), x * rescale(self.t), 0)
 
 
-UNMASKED = Drop(None, 0.0)  # of steps that no mask takes part in, whatever the layer's dropout
+UNMASKED = Drop(None, 0.0)  # stands for the layer's dropout in steps that no mask takes part in
 
 
 def way(kernel: str, x: Tensor, N: int, K: int, R: int, drop: Drop, path: str | None) -> Choice:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import deltatune as dt
 from deltatune.host import deltas
-from deltatune.layout import own_parameters
+from deltatune.hosts import own_parameters
 from tests.support.cases import shaken
 from tests.support.hosts import GPT2, Bert, EncoderLayer, Llama, ids
 from tests.support.linear_host import near
@@ -320,7 +320,7 @@ def test_a_scale_near_one_is_not_rounded_to_one_in_bf16(rule: dt.Rule, parameter
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_a_parameter_delta_is_added_before_it_is_rounded(strength: float) -> None:
-    """Of W + Δ in bf16 only the sum is rounded, in the call as in the merge."""
+    """Only the sum W + Δ is rounded to bf16, in the call as in the merge."""
     host = nn.Linear(64, 64, dtype=torch.bfloat16)
     model = nn.Sequential(host)
     dt.inject(model, dt.Full.on())

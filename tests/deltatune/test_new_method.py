@@ -43,3 +43,11 @@ def test_a_new_method_compiles() -> None:
 def test_a_new_method_without_usual_sites_asks_where() -> None:
     with pytest.raises(dt.DeltaError, match=r"Scale has no usual sites: say where, Scale\.on\("):
         dt.inject(Nano().model(), Scale.on())
+
+
+def test_a_method_that_starts_from_data_says_so() -> None:
+    with pytest.raises(TypeError, match="Primed defines prime, which is not called unless it says primes = True"):
+
+        class Primed(Scale):
+            def prime(self, base, real, *args, **kwargs) -> None:
+                pass

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 import deltatune as dt
+from deltatune.blocks import output_head
 from deltatune.host import deltas, hosts
-from deltatune.layout import output_head
 from tests.support.cases import Case, assert_changed, assert_close, base_output, front, run
 from tests.support.hosts import Host
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import deltatune as dt
 from deltatune.host import deltas, hosts
-from deltatune.layout import frozen
+from deltatune.hosts import frozen
 from tests.laws import image
 from tests.support.cases import assert_changed, assert_close, base_output, run, shaken
 from tests.support.hosts import HEADS, VOCABULARY, WIDTH, EagerLlama, EncoderLayer, Llama, Nano

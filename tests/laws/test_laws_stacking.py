@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 import deltatune as dt
 from deltatune.core import Stacked
 from deltatune.host import changed_parameters, names
-from deltatune.layout import frozen, own_parameters
+from deltatune.hosts import frozen, own_parameters
 from tests.support.cases import shaken
 from tests.support.tolerance import agree, bound, largest
 

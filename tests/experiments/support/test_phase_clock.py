@@ -142,7 +142,7 @@ def test_a_job_of_800_mb_does_not_show_in_one_that_it_starts():
 def test_freed_memory_is_kept_for_the_next_tensor():
     code = """
 import resource, sys, torch
-from deltatune.fast import keep_freed
+from deltatune.freed_memory import keep_freed
 if "keep" in sys.argv:
     keep_freed()
 def faults():
@@ -168,7 +168,7 @@ def test_the_first_gib_of_kept_memory_is_asked_for_in_huge_pages():
     if platform.libc_ver()[0] != "glibc" or not Path("/sys/kernel/mm/transparent_hugepage").exists():
         pytest.skip("no glibc, or a kernel without huge pages")
     code = """
-from deltatune.fast import keep_freed
+from deltatune.freed_memory import keep_freed
 def asked():
     size = total = 0
     for line in open("/proc/self/smaps"):
