@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.command import Case, finish, parser, run, settle
+from benchmarks.made_up_study import study
 from benchmarks.timing import Timed
 from experiments.report import gather, write
-from tests.support.made_up_study import study
 
 NAME = "bench_report"
 TASKS = ("ha_json", "sql", "style", "domain")

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from benchmarks.made_up import UNTRAINED, made_up, put
 from experiments import demo
 from experiments.store.files import read
 from experiments.store.result import Result
 from experiments.sweep.arm import Arm
-from tests.support.made_up import UNTRAINED, made_up, put
 from tests.support.runs import own_cache_and_torch_settings  # noqa: F401
 
 SMALL = ("--model", "tiny", "--steps", "2", "--n-test", "3", "--only", "none", "lora")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from benchmarks.made_up import made_up, made_up_result
 from experiments.config.compose import CONF, register
 from experiments.mitigations import Condition, conditions, effect, main, reference
 from experiments.store.result import Complete
-from tests.support.made_up import made_up, made_up_result
 from tests.support.runs import config, overrides, own_cache_and_torch_settings, run  # noqa: F401 - a fixture
 
 

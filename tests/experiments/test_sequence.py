@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.made_up import made_up_failure
 from experiments import sequence as module
 from experiments.run.execute import run
 from experiments.sequence import main, quoted, sequence, table, transfer
 from experiments.store.files import read
 from experiments.store.result import Result
 from experiments.sweep.arm import Arm
-from tests.support.made_up import made_up_failure
 from tests.support.runs import own_cache_and_torch_settings  # noqa: F401 - a fixture
 
 

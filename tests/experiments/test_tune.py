@@ -19,7 +19,7 @@ pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from tests.support.made_up import made_up_failure, made_up_result
+from benchmarks.made_up import made_up_failure, made_up_result
 from tests.support.runs import config
 
 BASE = ("model=tiny", "task=ha_json", "method=lora", "optim=quick")

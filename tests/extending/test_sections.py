@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.made_up_study import study
 from experiments import ROOT
 from experiments.report import gather, write
 from experiments.report.sections import SECTIONS, content, section
 from tests.support.browser import Page, browser, needs_chromium
-from tests.support.made_up_study import study
 from tests.support.own_tables import tables_as_before  # noqa: F401
 
 

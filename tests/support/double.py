@@ -17,8 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.made_up import made_up
 from experiments.support.files import locked, write_json, write_text
-from tests.support.made_up import made_up
 
 KEPT_EVERY = 3
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.made_up import made_up, put
 from experiments.compare.rates import Choice, ChooseBy, Trial, choose, grid
 from experiments.store.files import read
 from experiments.sweep.arm import Arm
-from tests.support.made_up import made_up, put
 
 RATES = [0.1, 0.033, 0.3]
 

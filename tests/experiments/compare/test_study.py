@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from benchmarks.made_up import UNTRAINED, made_up
 from experiments import ROOT
 from experiments.compare import __main__ as command
 from experiments.compare import study
@@ -25,7 +26,6 @@ from experiments.store.files import read
 from experiments.store.result import Result
 from experiments.support.files import locked
 from experiments.sweep.arm import Arm
-from tests.support.made_up import UNTRAINED, made_up
 from tests.support.runs import own_cache_and_torch_settings, words  # noqa: F401
 
 SKILL = {"none": 0.0, "lora": 0.7, "bitfit": 0.4, "full": 0.75}

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.made_up import UNTRAINED, made_up, put
 from experiments.compare.rates import Choice, Trial
 from experiments.compare.summary import TaskStudy, compared
 from experiments.compare.table import cells, markdown, notes, rich_table
 from experiments.store.files import ReportError, read
 from experiments.store.result import Complete, Cost, Each, Forgetting, Speed
-from tests.support.made_up import UNTRAINED, made_up, put
 
 N = 60
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.made_up import UNTRAINED, made_up, put
+from benchmarks.made_up_study import failed, study
 from experiments.report import __main__ as command
 from experiments.report import compact_tables, gather, write
 from experiments.report.content import flat
@@ -18,8 +20,6 @@ from experiments.report.samples import BUDGET, LONGEST
 from experiments.store.files import ReportError, read
 from experiments.store.small import essentials
 from experiments.store.tables import ending
-from tests.support.made_up import UNTRAINED, made_up, put
-from tests.support.made_up_study import failed, study
 
 
 def by(content: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:

@@ -15,10 +15,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
+from benchmarks.made_up import made_up, put
+from benchmarks.made_up_study import failed, study
 from experiments.report import gather, write
 from tests.support.browser import Page, browser, needs_chromium
-from tests.support.made_up import made_up, put
-from tests.support.made_up_study import failed, study
 
 pytestmark = needs_chromium
 METHODS = ("none", "lora", "prefix", "full")

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.made_up import UNTRAINED, made_up, put
 from experiments import ROOT
 from experiments.store.files import ReportError, find, lines, read
 from experiments.store.result import Complete, Environment, Failed, OtherTask, plain
 from experiments.store.schema import flat
 from experiments.store.small import essentials
-from tests.support.made_up import UNTRAINED, made_up, put
 
 HEADER = (
     *("format", "status", "error", "failure_kind", "config", "key", "method", "model", "task", "seed", "lr", "steps"),

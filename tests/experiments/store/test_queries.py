@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from benchmarks.made_up import UNTRAINED, made_up, made_up_result, put
 from experiments import ROOT
 from experiments.store import __main__
 from experiments.store.database import TABLES
@@ -21,7 +22,6 @@ from experiments.store.files import ReportError
 from experiments.store.query import ask, write_parquet
 from experiments.store.schema import columns
 from experiments.store.small import essentials
-from tests.support.made_up import UNTRAINED, made_up, made_up_result, put
 
 
 def jsonl(path: Path, records: list[dict[str, Any]]) -> None:

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import pytest
 
+from benchmarks.made_up import made_up, made_up_failure, made_up_result
 from experiments import ROOT
 from experiments.store.files import find, read
 from experiments.store.lines import Prediction, Step
 from experiments.store.result import Seconds, about, plain
 from experiments.store.schema import columns, columns_of, flat, keys
 from experiments.support.phase_clock import PHASES
-from tests.support.made_up import made_up, made_up_failure, made_up_result
 
 COMMITTED = find([ROOT / "experiments" / "results"])
 

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+from benchmarks.made_up import made_up_result
 from experiments.store.result import Result
 from experiments.support.files import locked
 from experiments.sweep import job as job_module
@@ -22,7 +23,6 @@ from experiments.sweep.arm import Arm
 from experiments.sweep.job import LOG, Job
 from experiments.sweep.live_view import duration, labels, left_s
 from experiments.sweep.pool import carry_out
-from tests.support.made_up import made_up_result
 from tests.support.sweeper import WAIT_S, doubles, gone, intact, start_doubles, starts, until
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import experiments.sweep.pool as pool
+from benchmarks.made_up import made_up_failure, made_up_result
 from experiments.run.__main__ import main
 from experiments.store.result import Result
 from experiments.sweep.arm import Arm
-from tests.support.made_up import made_up_failure, made_up_result
 from tests.support.runs import ROOT, overrides, own_cache_and_torch_settings, words  # noqa: F401 - a fixture
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.made_up import made_up
 from experiments.config.identity import run_name
 from experiments.config.schema import Config
 from experiments.extend import Tracker, tracker
@@ -21,7 +22,6 @@ from experiments.training import trackers
 from experiments.training.accelerated import Accelerated
 from experiments.training.tracker_table import TRACKERS
 from experiments.training.trackers import Trackers
-from tests.support.made_up import made_up
 from tests.support.runs import config
 
 OTHERS = ("wandb", "mlflow", "trackio")

@@ -8,8 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from benchmarks.made_up import UNTRAINED, made_up, made_up_failure
 from experiments.store.result import plain
-from tests.support.made_up import UNTRAINED, made_up, made_up_failure
 
 # What the numbers of a method are drawn around: parameters, quality, forgetting, learning rate, step time in seconds.
 METHODS = {
