@@ -40,7 +40,7 @@ EXPERIMENTS = [
 SWEEP = ["hydra-joblib-launcher", "hydra-submitit-launcher", "optuna>=4"]
 KERNELS = ['triton; platform_system == "Linux"']
 BENCH = ["peft>=0.20"]
-HUB = ["datasets"]  # for task=hub
+HUB = ["datasets"]  # task=hub reads with it
 TRACK = ["tensorboardX", "wandb", "mlflow", "trackio"]  # any one of them will do; not in `all`: they bring much along
 DOCS = ["sphinx>=9", "myst-parser>=5", "furo"]
 DEV = [

@@ -15,7 +15,7 @@ import torch
 from benchmarks.timing import Timed, once, reason
 from experiments.support.memory import Memory
 
-STEPS = 3  # over which the peak of the memory is taken
+STEPS = 3  # the peak of the memory is taken over so many
 
 Step = Callable[[], Any]
 

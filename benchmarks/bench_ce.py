@@ -65,7 +65,7 @@ def case(model: str, M: int, labelled: float, dtype: str, options: Any) -> Case:
     }
     made: dict[str, Timed | str] = {}
     exact = None
-    if M * V <= 1 << 26:  # of fp64: 512 MiB
+    if M * V <= 1 << 26:  # the logits in fp64 take no more than 512 MiB
         wide = h.detach().double().requires_grad_()
         exact = torch.autograd.grad(F.cross_entropy((wide @ W.double().T)[rows], t[rows]), wide)[0]
 

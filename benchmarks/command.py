@@ -85,9 +85,9 @@ def run(name: str, cases: Callable[[Any], Iterable[Case]], options: Any) -> list
             for case in cases(options):
                 print(f"{name}: {case.op} {case.shape} {case.dtype}, {threads} threads", file=sys.stderr, flush=True)
                 rows += case_rows(name, case, options, about | {"threads": threads})
-                del case  # and with it its processes, before the next case starts its own
+                del case  # its processes go with it, before the next case starts its own
                 add_ratios(rows)
-                write_csv(rows, path)  # after every case: a run that is cut off keeps what it has
+                write_csv(rows, path)  # a run that is cut off keeps the cases it has
     finally:
         torch.set_num_threads(before)
     show(rows, f"{name}, {about['device']}, torch {torch.__version__}, seed {options.seed}")

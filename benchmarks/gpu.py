@@ -34,7 +34,7 @@ NEEDED = ("deltatune.kernels", "triton", "transformers", "peft", "pytest", "hypo
 def there(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # of a module inside one that is missing itself
+    except ModuleNotFoundError:  # the package that holds the module is missing
         return False
 
 

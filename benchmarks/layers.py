@@ -94,7 +94,7 @@ def timed_layers(layers: Mapping[str, Layer | str], *args: Any, **kwargs: Any) -
         mine = dict(kwargs)
         if name in ("full", "frozen"):
             mine["exact"] = None
-        for key in ("flops", "moved_bytes"):  # by provider, or one number for all
+        for key in ("flops", "moved_bytes"):  # a function of the provider, or one number for all
             if callable(mine.get(key)):
                 mine[key] = mine[key](name)
         made[name] = attempt(partial(timed_layer, layer, *args, **mine))

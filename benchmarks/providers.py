@@ -131,7 +131,7 @@ def peft_layer(W: Tensor, A: Tensor, B: Tensor, p: float, dora: bool = False, wi
         layer.lora_B["default"].weight.copy_(B)
     model.train()
     trained = [q for q in layer.parameters() if q.requires_grad]
-    if dora:  # in the order of ours: A, B, m
+    if dora:  # ours come in this order: A, B, m
         trained = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
         trained.append(layer.lora_magnitude_vector["default"].weight)
     return Layer(layer, trained, [layer.base_layer.weight, *trained])

@@ -46,12 +46,12 @@ SCENARIOS = {
     "prefix": Scenario("prefix", rank=None, more=("ours from example",)),
     "ia3": Scenario("ia3", rank=None, more=()),
 }
-LENGTH = 16  # of a prefix
+LENGTH = 16  # tokens of a prefix
 MODELS = ("smollm2", "smollm2-random", "tiny")
 
 
 def providers(scenario: Scenario) -> list[str]:
-    """In the order in which they are timed; PEFT's two ways are one in fp32."""
+    """The providers in the order in which they are timed; PEFT's two ways are one in fp32."""
     each = ["frozen", "peft", *(["peft matched"] if scenario.dtype != "fp32" else []), "ours"]
     return [*(provider + loop for provider in each for loop in ("", OUR_LOOP)), *scenario.more]
 
@@ -142,7 +142,7 @@ def frozen_step(model: nn.Module, batch: Batch, loss_of: Callable[[nn.Module, Ba
 
 def trained_step(model: Any, batch: Batch, loss_of: Callable[[nn.Module, Batch], Tensor]) -> Callable[[], Tensor]:
     trained: Iterable[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)  # as the Trainer of transformers does
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)  # transformers' Trainer takes this one
 
     def step() -> Tensor:
         loss = loss_of(model, batch)
@@ -162,7 +162,7 @@ def our_rule(scenario: Scenario) -> dt.Rule:
 
 
 def peft_model(model: Any, scenario: Scenario, widen: bool) -> nn.Module:
-    """As PEFT's users get it; widen: its default, adapters in fp32 over a bf16 base."""
+    """The model with PEFT's adapter, as its users get it; widen: its default, adapters in fp32 over a bf16 base."""
     import peft
 
     if scenario.method == "prefix":

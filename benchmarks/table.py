@@ -16,7 +16,7 @@ from rich.table import Table
 from experiments.support.files import write_text
 
 FROZEN, PEFT, MATCHED = "frozen", "peft", "peft matched"
-OUR_LOOP = ", our loop"  # behind the name of a provider that is timed in it
+OUR_LOOP = ", our loop"  # stands behind the name of a provider that is timed in it
 
 
 @dataclass
@@ -40,10 +40,10 @@ class Row:
     tokens_s: float | None = None
     tflops: float | None = None
     gb_s: float | None = None
-    limit: float | None = None  # of ratio_frozen, by floating-point operations
+    limit: float | None = None  # the least ratio_frozen that floating-point operations allow
     ratio_frozen: float | None = None
-    ratio_peft: float | None = None  # to PEFT as its users get it
-    ratio_matched: float | None = None  # to PEFT with its adapters in the base's dtype
+    ratio_peft: float | None = None  # best / that of PEFT as its users get it
+    ratio_matched: float | None = None  # best / that of PEFT with its adapters in the base's dtype
     ratio_limit: float | None = None  # ratio_frozen / limit
     peak_bytes: int | None = None
     saved_bytes: int | None = None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-FLUSH_BYTES = 256 << 20  # over the 50 MB of L2 of an H100
+FLUSH_BYTES = 256 << 20  # more than the 50 MB of L2 that an H100 has
 
 
 @dataclass

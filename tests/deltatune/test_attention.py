@@ -137,7 +137,7 @@ def test_whatever_it_is_not_for_goes_to_torch(calls: list[Any], monkeypatch: pyt
     monkeypatch.delenv("DELTATUNE_KERNELS")
     attend(q, k, v)
     assert calls == [(2, 2, 7, 8)]
-    with pytest.raises(RuntimeError):  # as torch says of heads that do not fit
+    with pytest.raises(RuntimeError):  # torch's own error where heads do not fit
         attend(torch.randn(1, 3, 4, 8).requires_grad_(), k[:1], v[:1], enable_gqa=True)
 
 

@@ -104,7 +104,7 @@ def test_each_element_is_dropped_with_probability_p_whatever_its_neighbours_are(
 
 
 def test_a_large_tensor_is_dropped_to_its_ends():
-    n = 1 << 33  # above 32 bits; only places are drawn
+    n = 1 << 33  # more than 32 bits can count; only places are drawn
     places = dropped(n, 1e-5, 0)
     assert 0 <= places.min() < n * 1e-3 and n * 0.999 < places.max() < n
     assert abs((places < n // 2).mean() - 0.5) < 0.01
@@ -282,7 +282,7 @@ def test_the_switch_and_what_is_plain_by_itself(monkeypatch):
         assert ways(monkeypatch, call)[-1] == "plain"
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # by torch's own formulas
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own formulas of forward mode call it
 def test_forward_mode_is_plain(monkeypatch):
     model, x = layer(), torch.randn(5, 12)
 

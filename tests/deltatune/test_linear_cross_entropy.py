@@ -62,7 +62,7 @@ def test_bf16_is_as_near_to_fp64_as_the_plain_form():
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_autocast_computes_it_in_its_own_dtype(dtype, bias):
-    """As torch's: h, W and b as they come, the loss in fp32, each gradient in its leaf's dtype."""
+    """It takes h, W and b as they come, as torch's does; the loss is fp32, each gradient in its leaf's dtype."""
     tensors, t = draw(64, 32, 50, bias)
     tensors[0] = tensors[0].to(dtype)
     exact = results(plain, tensors, t, torch.float64, 0)

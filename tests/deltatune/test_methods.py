@@ -296,7 +296,7 @@ SCALE_BY = {
 @pytest.mark.parametrize("name", SCALE_BY)
 @pytest.mark.parametrize("a", [1.0, 0.7])
 def test_gradients_are_the_derivatives(name: str, a: float) -> None:
-    """By finite differences, for the input and every parameter of the delta; DoRA has a test of its own."""
+    """Finite differences check those of the input and every parameter of the delta; DoRA has a test of its own."""
     rule, make = SCALE_BY[name]
     model, _ = stood_on(make(), rule)
     dt.use(model, default=a)

@@ -119,7 +119,7 @@ def test_it_starts_from_the_tokens_named() -> None:
 
 
 def test_it_starts_from_rows_of_frequent_ids() -> None:
-    """Of the first 5,000, each at most once; not from noise."""
+    """The ids are below 5,000, each drawn at most once; the rows are the table's, no noise."""
     big = nn.Embedding(6000, 2)
     d = dt.Prompt(big, length=4000)
     rows = {tuple(r): i for i, r in enumerate(big.weight.tolist())}

@@ -198,8 +198,8 @@ def response_loss(out: Tensor, batch: Batch) -> Tensor:
 
 
 def test_dropout_falls_on_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In train mode, with one seed, on the plain path, which draws as PEFT does: both drop the delta's input alone,
-    layer by layer in the same order."""
+    """Both drop the delta's input alone, layer by layer in the same order: in train mode, with one seed, on the plain
+    path, which draws as PEFT does."""
     monkeypatch.setenv("DELTATUNE_KERNELS", "off")
     ours, theirs = Llama().model(), Llama().model()
     dt.inject(ours, dt.LoRA.on(rank=4, alpha=12.0, dropout=0.3))

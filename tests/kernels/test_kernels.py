@@ -42,7 +42,7 @@ def test_the_triton_path_runs_here() -> None:
 
 
 def check(at: Layer, p: float, path: str = "triton") -> None:
-    """Within the dtype's tolerance of fp64, and never worse than eager by more than a tenth."""
+    """Assert that errors are within the dtype's tolerance, and larger than eager's by no more than a tenth."""
     factor = mask_of(at.x, p, 5)
     true, found = reference(at, factor), run(at, p, path)
     with ExactProducts():
@@ -50,7 +50,7 @@ def check(at: Layer, p: float, path: str = "triton") -> None:
     close(found, true, at)
     if at.x.dtype == torch.bfloat16 and DEVICE == "cpu":
         return  # the interpreter cuts off where eager rounds
-    # below this the order of the sums decides, not the kernel
+    # an error below this floor comes from the order of the sums, not from the kernel
     floor = bound(torch.float32, len(at.x), *at.W.shape, len(at.A))
     for name, ours, theirs, exact in zip(NAMES, found, usual, true):
         assert error(ours, exact) <= max(1.1 * error(theirs, exact), floor), name

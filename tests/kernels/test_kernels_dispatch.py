@@ -95,7 +95,7 @@ def test_the_grouped_kernels_cut_rows_alike() -> None:
 
 
 def test_tune_writes_the_fastest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for the clock: our first tile is slower than torch, our second faster."""
+    """A stand-in for the clock finds our first tile slower than torch, our second faster."""
     pytest.importorskip("triton")
     shipped = tiles("linear_expand", 90, HALF)
     seconds = iter([2.0, 3.0, 1.0, *[5.0] * 50])

@@ -19,7 +19,7 @@ peft = pytest.importorskip("peft")
 
 
 def llama() -> LlamaForCausalLM:
-    """Of transformers alone, as the kernels' tests run where the experiments' packages are not."""
+    """The model needs transformers alone, as the kernels' tests run where the experiments' packages are not."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=96, hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
@@ -52,10 +52,10 @@ def learn(model: nn.Module, steps: int) -> torch.Tensor:
     return torch.stack(losses)
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # of peft 0.21's making
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.21 causes it
 def test_fifty_steps_learn_what_peft_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU by our kernels throughout, on a CPU by `fast`. The losses part no farther than PEFT's own do from a
-    start that rounding might have moved: how fast steps of AdamW draw two runs apart is no matter of the kernels."""
+    """The losses part no farther than PEFT's own do from a start that rounding might have moved: how fast steps of
+    AdamW draw two runs apart is no matter of the kernels. A GPU runs our kernels throughout, a CPU `fast`."""
     for name in ("lora_linear", "lora_linear_stacked"):
         monkeypatch.setattr(kernels, name, partial(getattr(kernels, name), path="triton"))
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear")

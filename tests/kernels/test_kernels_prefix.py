@@ -18,7 +18,7 @@ DTYPES = [torch.bfloat16, torch.float16] if DEVICE == "cuda" else [torch.bfloat1
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("heads", [2, 4])
 def test_a_prefix_joined_by_log_sum_exp_is_the_masked_one(dtype, heads, monkeypatch):
-    """On 256 causal tokens the prefix attends apart; output and gradients against the mask in fp64."""
+    """The prefix attends apart on 256 causal tokens; output and gradients are those of the mask in fp64."""
     torch.manual_seed(0)
     shapes = [(2, 4, 256, 8)] * 3 + [(heads, 5, 8)] * 2
     exact = [torch.randn(s, dtype=torch.float64) for s in shapes]
@@ -27,7 +27,7 @@ def test_a_prefix_joined_by_log_sum_exp_is_the_masked_one(dtype, heads, monkeypa
 
     def run(dtype):
         leaves = [t.to(DEVICE, dtype) for t in exact]
-        # as a transformer has them: heads behind tokens in memory
+        # heads lie behind tokens in memory, as a transformer has them
         leaves[:3] = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in leaves[:3]]
         leaves = [t.requires_grad_() for t in leaves]
         o = attention.attend_prefixed(F.scaled_dot_product_attention, *leaves, is_causal=True)
@@ -51,7 +51,7 @@ def test_a_prefix_joined_by_log_sum_exp_is_the_masked_one(dtype, heads, monkeypa
 
 
 def test_a_gpus_kernel_is_called_as_its_schema_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a card: torch checks the calls' arguments and gives the shapes; the numbers are those of the CPU's."""
+    """torch checks the calls' arguments and gives the shapes, which takes no card; the numbers are the CPU's."""
     monkeypatch.setattr(attention, "can_use_flash_attention", lambda params: True)
     with FakeTensorMode(), torch.no_grad():
         q, k, v, odd = (torch.empty(2, 4, 256, D, dtype=torch.bfloat16, device="cuda") for D in (64, 64, 64, 60))

@@ -155,7 +155,7 @@ def test_transformers_and_deltatune_import_side_by_side(
 @pytest.mark.slow
 @pytest.mark.parametrize("with_hub", [False, True])
 def test_wheel_beside_a_checkout(wheel: Path, checkout: Path, hub: Path, with_hub: bool) -> None:
-    """In the root the checkout's own deltatune comes first; both imports work all the same."""
+    """The checkout's own deltatune comes first in its root; both imports work all the same."""
     code = "import transformers.integrations.hub_kernels, deltatune; print(deltatune.__file__)"
     said = python(code, cwd=checkout, path=[*([hub] if with_hub else []), wheel])
     assert Path(said.strip()) == checkout / "deltatune" / "__init__.py"

@@ -51,7 +51,7 @@ class Job(NamedTuple):
     tile: Tile
     R: int
     masked: bool
-    size: int | None = None  # of every side, in place of M, N and K
+    size: int | None = None  # every side has it in place of M, N and K
 
 
 class Recorder:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-DEVIATIONS = 8  # of the random walk: by Higham and Mary one sum in 10¹³ goes farther
+DEVIATIONS = 8  # standard deviations of the walk; by Higham and Mary one sum in 10¹³ goes farther
 EXP_ULPS = 20  # what torch's fused attention on a CPU allows its exponential (`exp_u20`)
 
 
@@ -73,9 +73,9 @@ def largest(tensors: Iterable[Tensor]) -> float:
 
 
 class ExactProducts(TorchDispatchMode):
-    """Inside, every product and its sum is computed in fp64 and rounded once to the dtype of its result.
+    """A block in which every product and its sum is computed in fp64 and rounded once to its result's dtype.
 
-    So a layer in bf16, as PyTorch spells it, has the error that its roundings make and no machine's besides.
+    A layer in bf16, as PyTorch spells it, has the error that its roundings make and no machine's besides.
     """
 
     PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "sum")
