@@ -97,7 +97,10 @@ COMPLETE = Complete(
 def made_up(method: str = "fable", **changes: Any) -> dict[str, Any]:
     """What stands in a complete result file of no real run; changes: of its outer keys."""
     content = plain(COMPLETE)
-    return content | {"method": method, "config": content["config"] | {"method": {"name": method}}} | changes
+    content |= {"method": method, "config": content["config"] | {"method": {"name": method}}} | changes
+    if "loss" not in changes:
+        content["loss"]["validation"] = content["validation"].get("loss", content["loss"]["validation"])
+    return content
 
 
 def made_up_result(method: str = "fable", **changes: Any) -> Complete:

@@ -17,8 +17,10 @@ from typing import Any
 from experiments.report.lines import mark_chosen
 from experiments.report.samples import side_by_side
 from experiments.report.sections import drawn
+from experiments.store import schema
 from experiments.store.files import ReportError, beside, find, read
 from experiments.store.result import Complete, Result, plain
+from experiments.store.schema import columns
 from experiments.store.small import essentials
 
 POINTS = 24_000  # all learning curves together have no more, so that the page stays small however many runs there are
@@ -57,6 +59,7 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
         run |= {
             "id": number,
             "split": result.split,
+            "numbers": numbers(result),
             "name": path.name.removesuffix("result.json").rstrip(".") or path.parent.name,
             "environment": environments.index(plain(result.environment)),
             "config": configs.index(flat(result.config)),
@@ -72,6 +75,7 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
             "title": title or (compared or {}).get("title") or " · ".join(folder.resolve().name for folder in folders),
             "how": (compared or {}).get("how", ""),
             "runs": runs,
+            "columns": {column.name: column.description for column in columns()},
             "environments": environments.values,
             "configs": configs.values,
             "comparison": compared,
@@ -165,6 +169,12 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     for name, value in pairs:
         leaves |= flat(value, f"{prefix}{name}.")
     return leaves or ({prefix[:-1]: config} if prefix else {})
+
+
+def numbers(result: Result) -> dict[str, float]:
+    """The result's columns that hold a number, by their names; those that do not apply are left out."""
+    values = schema.flat(result).items()
+    return {name: value for name, value in values if isinstance(value, (int, float)) and not isinstance(value, bool)}
 
 
 def standard_error(scores: Sequence[float]) -> float | None:

@@ -104,23 +104,23 @@ function ledger() {
   const made = lines().filter(inPlace), [drawn, legend] = costs(made);
   if (!drawn) return [empty("No complete run fits the filters.")];
   const over = (of) => (item) => mean(item.runs.map(of));
-  const column = (key, head, unit, of, show) => ({ key, head, unit, of: over(of), cell: (item) => show(over(of)(item)) });
+  const column = (key, head, unit, name, show, of = (run) => run.numbers[name] || null) => ({ key, head, unit, title: content.columns[name], of: over(of), cell: (item) => show(over(of)(item)) });
   const columns = [
     { key: "method", head: "method", text: true, always: true, of: (item) => item.name, cell: method },
-    column("total", "wall time", "of a run", (run) => run.seconds.total, seconds),
-    column("tokens", "training", "tokens / s", (run) => run.tokens_per_s || null, count),
-    column("step", "step", "median time", (run) => run.step_s || null, seconds),
-    column("peak", "peak memory", "of training", (run) => run.memory.training_peak_bytes, bytes),
-    column("rise", "training adds", "over the loaded model", (run) => run.memory.training_increase_bytes, bytes),
-    column("process", "peak memory", "of the process", (run) => run.memory.peak_bytes, bytes),
-    column("device", "peak memory", "of the device", (run) => run.memory.device_peak_bytes, bytes),
-    column("added", "added", "parameters", (run) => run.parameters.added, count),
-    column("stored", "stored", "per task", (run) => run.bytes.delta || null, bytes),
-    column("copy", "stored", "of a full copy", (run) => run.bytes.delta / run.bytes.full_copy || null, percent),
-    column("switch", "switching", "to another task", (run) => run.cost?.switch_s, seconds),
-    column("unmerged", "generation", "tokens / s, unmerged", (run) => run.cost?.generate_tokens_per_s?.unmerged, count),
-    column("merged", "generation", "tokens / s, merged", (run) => run.cost?.generate_tokens_per_s?.merged, count),
-    column("flops", "training", "FLOPs, estimated", (run) => run.flops?.train || null, count),
+    column("total", "wall time", "of a run", "total_s", seconds),
+    column("tokens", "training", "tokens / s", "tokens_per_s", count),
+    column("step", "step", "median time", "step_s", seconds),
+    column("peak", "peak memory", "of training", "training_peak_bytes", bytes, (run) => run.numbers.training_peak_bytes),
+    column("rise", "training adds", "over the loaded model", "increase_bytes", bytes, (run) => run.numbers.increase_bytes),
+    column("process", "peak memory", "of the process", "peak_bytes", bytes),
+    column("device", "peak memory", "of the device", "device_peak_bytes", bytes),
+    column("added", "added", "parameters", "added", count, (run) => run.numbers.added),
+    column("stored", "stored", "per task", "delta_bytes", bytes),
+    column("copy", "stored", "of a full copy", "delta_bytes", percent, (run) => run.numbers.delta_bytes / run.numbers.full_copy_bytes || null),
+    column("switch", "switching", "to another task", "switch_s", seconds),
+    column("unmerged", "generation", "tokens / s, unmerged", "unmerged_tokens_per_s", count),
+    column("merged", "generation", "tokens / s, merged", "merged_tokens_per_s", count),
+    column("flops", "training", "FLOPs, estimated", "train_flops", count),
   ];
   return [
     make("div", { class: "card" }, make("p", { class: "key" }, legend.map(([name, shade]) => make("span", {}, make("i", { style: `background:${shade}` }), name))), drawn),
@@ -171,7 +171,7 @@ function everyRun() {
     type: "button", class: "toggle", "aria-expanded": String(state.open.has(run.id)), style: "margin:0;min-height:28px;padding:1px 10px", "data-run": run.id,
     onclick: () => { state.open.has(run.id) ? state.open.delete(run.id) : state.open.add(run.id); draw("every-run"); document.querySelector(`[data-run="${run.id}"]`)?.focus({ preventScroll: true }); },
   }, state.open.has(run.id) ? "close" : "open");
-  const number = (key, head, unit, get, show) => ({ key, head, unit, of: of(get), cell: (run) => (complete(run) ? show(get(run)) : MISSING) });
+  const number = (key, head, unit, name, show, get = (run) => run.numbers[name]) => ({ key, head, unit, title: content.columns[name], of: of(get), cell: (run) => (complete(run) ? show(get(run)) : MISSING) });
   const columns = [
     { key: "method", head: "method", text: true, always: true, of: named, cell: method },
     { key: "details", head: "details", text: true, always: true, of: (run) => run.name, cell: open, title: "Sort by the run's name" },
@@ -182,13 +182,13 @@ function everyRun() {
     { key: "lr", head: "learning rate", of: (run) => run.lr, cell: (run) => rate(run.lr) },
     { key: "metric", head: "metric", text: true, of: (run) => run.metric, cell: (run) => words(run.metric ?? MISSING) },
     { key: "split", head: "scored on", text: true, of: of((run) => run.split), cell: (run) => (complete(run) ? run.split : MISSING) },
-    number("value", "quality", "mean", main, round),
-    number("loss", "validation", "loss", (run) => run.validation.loss, round),
-    number("steps", "steps", "of training", (run) => run.steps, String),
-    number("trainable", "trainable", "parameters", (run) => run.parameters.trainable, count),
-    number("peak", "peak memory", "of training", (run) => run.memory.training_peak_bytes, bytes),
-    number("step", "step", "median time", (run) => run.step_s || null, seconds),
-    number("total", "wall time", "of the run", (run) => run.seconds.total, seconds),
+    number("value", "quality", "mean", "score", round),
+    number("loss", "validation", "loss", "validation_loss", round),
+    number("steps", "steps", "of training", "steps", String),
+    number("trainable", "trainable", "parameters", "trainable", count),
+    number("peak", "peak memory", "of training", "training_peak_bytes", bytes),
+    number("step", "step", "median time", "step_s", seconds, (run) => run.numbers.step_s || null),
+    number("total", "wall time", "of the run", "total_s", seconds),
   ];
   return [hint(`Every run as its result file has it: ${runs.length} of ${content.runs.length}.`), runs.length ? table("runs", columns, runs, { caption: "Every run", detail }) : empty("No run fits the filters.")];
 }

@@ -49,20 +49,20 @@ function visible(run) {
 
 const seen = () => content.runs.filter(visible);
 const complete = (run) => run.status === "complete";
-const main = (run) => run.quality[run.metric];
+const main = (run) => run.numbers.score;
 
 function ratio(run) {
-  const text = run.forgetting?.text_perplexity;
-  return text?.before && text?.after ? text.after / text.before : null;
+  const { perplexity_before: before, perplexity_after: after } = run.numbers;
+  return before && after ? after / before : null;
 }
 
 const COSTS = { // what a run costs: its number, its unit, and how an axis shows it
-  trainable: { name: "trainable parameters", of: (run) => run.parameters.trainable || null, show: count, log: true, trained: true },
-  peak: { name: "peak memory of training", of: (run) => run.memory.training_peak_bytes, show: bytes, binary: true, trained: true },
-  step: { name: "time of a training step", unit: "s", of: (run) => run.step_s, show: seconds, trained: true },
-  bytes: { name: "bytes to store a task", of: (run) => run.bytes.delta || null, show: bytes, log: true, binary: true, trained: true },
+  trainable: { name: "trainable parameters", of: (run) => run.numbers.trainable || null, show: count, log: true, trained: true },
+  peak: { name: "peak memory of training", of: (run) => run.numbers.training_peak_bytes, show: bytes, binary: true, trained: true },
+  step: { name: "time of a training step", unit: "s", of: (run) => run.numbers.step_s, show: seconds, trained: true },
+  bytes: { name: "bytes to store a task", of: (run) => run.numbers.delta_bytes || null, show: bytes, log: true, binary: true, trained: true },
   forgot: { name: "forgetting", unit: "perplexity, after ÷ before", log: true, of: ratio, show: (x) => `× ${round(x, 2)}`, trained: true },
-  drift: { name: "forgetting", unit: "drift of features, 1 − cosine", of: (run) => run.forgetting?.feature_drift, show: round, trained: true },
+  drift: { name: "forgetting", unit: "drift of features, 1 − cosine", of: (run) => run.numbers.feature_drift, show: round, trained: true },
 };
 
 function compared(run) {

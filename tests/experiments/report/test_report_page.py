@@ -225,13 +225,19 @@ def test_every_table_sorts_from_the_keyboard(compared: Page) -> None:
 
 
 def test_a_run_opens_to_its_settings(compared: Page) -> None:
-    compared.click("#runs [data-run]")
-    assert compared.js("document.querySelector('#runs [data-run]').getAttribute('aria-expanded')") == "true"
+    complete = "#runs tr:not(:has(.failed)) [data-run]"
+    compared.click(complete)
+    assert compared.js("document.querySelector(arguments[0]).getAttribute('aria-expanded')", complete) == "true"
     (said,) = compared.texts("#runs tr.detail")
     for part in ("Configuration", "method.name", "Environment", "made-up CPU", "c0ffee", "sha256"):
         assert part in said
-    compared.click("#runs [data-run]")
+    compared.click(complete)
     assert compared.texts("#runs tr.detail") == []
+
+
+def test_a_column_says_what_its_number_means(compared: Page) -> None:
+    title = compared.js("document.querySelector('#costs [data-column=stored] button').title")
+    assert title == "bytes on disk of what was trained: the delta, or the whole model"
 
 
 def test_samples_mark_right_and_wrong_and_can_be_narrowed(compared: Page) -> None:
@@ -323,7 +329,8 @@ def test_hostile_text_is_only_text(driver: WebDriver, tmp_path: Path) -> None:
             said = {"prompt": text, "gold": text, "prediction": text, "score": 0.0, "part": text, "correct": False}
             (run / "predictions.jsonl").write_text(json.dumps(said) + "\n", encoding="utf-8")
             (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
-        put(tmp_path, made_up(text, status="failed", error=text, failure_kind=text, task=text), f"{number}-failed")
+        put(tmp_path, made_up(text, status="failed", error=text, failure_kind="error", task=text), f"{number}-failed")
+        put(tmp_path, made_up(text, status="failed", error=text, failure_kind=text, task=text), f"{number}-warned")
     write(gather([tmp_path], title=NASTY[0]), tmp_path / "report.html")
     page = Page(driver, tmp_path / "report.html")
     for text in NASTY:
@@ -372,7 +379,7 @@ def test_a_text_task_of_log_likelihoods_has_plots_too(driver: WebDriver, tmp_pat
 
 def test_an_encoder_shows_the_drift_of_its_features(driver: WebDriver, tmp_path: Path) -> None:
     for method, drift in (("lora", 0.125), ("full", 0.25)):
-        forgot = {"text_perplexity": None, "kl_per_token": None, "feature_drift": drift, "tasks": {}}
+        forgot = {"text_perplexity": None, "kl_per_token": None, "feature_drift": drift, "tasks": {}, "reason": None}
         put(tmp_path, made_up(method, forgetting=forgot))
     write(gather([tmp_path]), tmp_path / "report.html")
     page = Page(driver, tmp_path / "report.html")
