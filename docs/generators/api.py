@@ -102,6 +102,8 @@ def extension_page() -> str:
         "## Classes",
         *(entry(extend, name) for name in classes),
         "## Contracts",
+        "A run's `Result` (`experiments/store/result.py`) is one tree; the page on [runs](../runs.md) has its keys. "
+        "The other contracts are these classes.",
         *(directive("autoclass", f"{each.__module__}.{each.__name__}", members=True) for each in CONTRACTS),
     )
 
