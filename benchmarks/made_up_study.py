@@ -144,18 +144,30 @@ def run(
     place.mkdir(parents=True)
     (place / "result.json").write_text(json.dumps(result))
     if method != "none":
-        losses = (4 * math.exp(-step / 30) + loss + luck.uniform(0, 0.05) for step in range(1, steps + 1))
-        lines = ({"step": i, "loss": x, "lr": lr, "grad_norm": 1.0, "tokens": 9, "wall_s": i * step_s} for i, x in
-                 enumerate(losses, 1))  # fmt: skip
-        (place / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    answers = []
+        write_metrics(place, lr, steps, step_s, loss, luck)
+    write_predictions(place, scores, luck)
+    return result
+
+
+def write_metrics(place: Path, lr: float, steps: int, step_s: float, loss: float, luck: random.Random) -> None:
+    """The run's learning curve, which falls to about this loss."""
+    losses = [4 * math.exp(-step / 30) + loss + luck.uniform(0, 0.05) for step in range(1, steps + 1)]
+    rows = [
+        {"step": i, "loss": each, "lr": lr, "grad_norm": 1.0, "tokens": 9, "wall_s": i * step_s}
+        for i, each in enumerate(losses, 1)
+    ]
+    (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_predictions(place: Path, scores: list[float], luck: random.Random) -> None:
+    """An answer for each score, right or wrong as it says."""
+    lines = []
     for i, score in enumerate(scores):
         gold = json.dumps({"intent": "HassTurnOn", "slots": {"area": f"room {i}", "name": "lamp"}})
-        said = gold if score else gold.replace("TurnOn", luck.choice(("TurnOff", "LightSet")))
-        answers.append({"prompt": f"turn on the lamp in room {i}", "gold": gold, "prediction": said, "score": score,
-                        "part": "", "correct": score == 1})  # fmt: skip
-    (place / "predictions.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
-    return result
+        answer = gold if score else gold.replace("TurnOn", luck.choice(("TurnOff", "LightSet")))
+        line = {"prompt": f"turn on the lamp in room {i}", "gold": gold, "prediction": answer, "score": score}
+        lines.append(json.dumps({**line, "part": "", "correct": score == 1}) + "\n")
+    (place / "predictions.jsonl").write_text("".join(lines))
 
 
 def failed(folder: Path, **changes: Any) -> None:
