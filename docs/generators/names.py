@@ -21,7 +21,9 @@ def page_of_names() -> str:
     listed = rows()
     parts = []
     for kind in dict.fromkeys(kind for kind, *_ in listed):  # "metric (text)" is one of several for metrics
-        lines = [[f"`{name}`", inline(about)] for each, name, about, _ in listed if each == kind]
+        lines = [
+            [f"`{name}`", inline(about.removeprefix(f"{name}: "))] for each, name, about, _ in listed if each == kind
+        ]
         parts += [f"## {kind}", f"Taken by {OPTION[kind.split()[0]]}.", table(["name", "what it is"], lines)]
     return page(
         "# Names",

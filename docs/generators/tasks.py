@@ -12,7 +12,6 @@ from typing import Any, get_type_hints
 from omegaconf import MISSING
 
 from docs.generators.text import inline, page, table
-from experiments.config.table import first_line
 from experiments.config.tasks import TASKS, TaskConfig
 
 # What keys mean that most tasks have, and say nothing of.
@@ -25,7 +24,7 @@ def page_of_tasks() -> str:
     for name, each in TASKS.items():
         parts += [
             f"### {name}",
-            inline(first_line(each.load)),
+            inline(TASKS.about(each).removeprefix(f"{name}: ")),
             table(["key", "type", "default", "what it is"], keys(each.config)),
         ]
     return page(*parts)

@@ -12,6 +12,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 CODE = re.compile(r"(`[^`]+`)")
 # Markdown's own signs; a line or a dash inside a word is none.
+# What would begin a list or a heading, `1.` or `-` or `#`; a backslash escapes signs alone, never a digit.
+LIST = re.compile(r"(?m)^(\d*)([.)]|(?<!\d)[-+#])(?=\s|#)")
 SIGNS = re.compile(r"[\\*\[\]<|]|(?<!\w)_|_(?!\w)|^>", re.MULTILINE)
 
 
@@ -41,7 +43,7 @@ def inline(text: str) -> str:
     """Running text with Markdown's own signs escaped outside of `code`."""
     parts = CODE.split(text)
     escaped = [part if CODE.fullmatch(part) else re.sub(SIGNS, r"\\\g<0>", part) for part in parts]
-    return re.sub(r"(?m)^(\d+|[-+])(?=[.)]?\s)", r"\\\1", "".join(escaped))
+    return LIST.sub(r"\1\\\2", "".join(escaped))
 
 
 def doc(thing: Any) -> str:

@@ -173,8 +173,11 @@ def _common(said: list[str], right: list[str]) -> float:
 
 
 def log_likelihood(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
-    """Mean nats a token, negative, of predictions '[nll_sum, n_tokens, n_bytes]'; of the whole set, so of all its
-    tokens together, perplexity = exp(Σ nll / Σ tokens) and bits_per_byte = Σ nll / (ln 2 · Σ bytes)."""
+    """Mean nats a token, negative, of predictions '[nll_sum, n_tokens, n_bytes]'.
+
+    Of the whole set, so of all its tokens together: perplexity = exp(Σ nll / Σ tokens) and
+    bits_per_byte = Σ nll / (ln 2 · Σ bytes).
+    """
     sums = [json.loads(text) for text in predictions]
     nll, tokens, size = (sum(column) for column in zip(*sums))
     return of_each(
@@ -189,8 +192,11 @@ def log_likelihood(examples: Sequence[Example], predictions: Sequence[str]) -> S
 
 
 def json_match(examples: Sequence[Example], predictions: Sequence[str], schema: dict[str, Any] | None = None) -> Scores:
-    """1 where the prediction is the gold answer's JSON object; valid_json: it is an object, and nothing around it;
-    valid_schema: and one that the JSON Schema allows. With a schema, a scorer is functools.partial of this."""
+    """1 where the prediction is the gold answer's JSON object.
+
+    valid_json: it is an object, and nothing around it. valid_schema: and one that the JSON Schema allows. With a
+    schema, a scorer is functools.partial of this.
+    """
     said = [json_object(text) for text in predictions]
     right = [json_object(e.completion) for e in examples]
     scores = of_each(

@@ -126,6 +126,8 @@ def test_every_public_name_is_in_the_reference_once(pages: dict[str, str]) -> No
         ("a * b_i [x] is `a*b`", r"a \* b_i \[x\] is `a*b`"),
         ("text:\n\n    code_ * here\n\nmore", "text:\n\n```text\ncode_ * here\n```\n\nmore"),
         ("- 1 is no item", r"\- 1 is no item"),
+        ("2. is no item", r"2\. is no item"),
+        ("1 where it is", "1 where it is"),
     ],
 )
 def test_a_docstring_keeps_its_signs(docstring: str, markdown: str) -> None:
