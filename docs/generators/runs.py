@@ -30,7 +30,7 @@ def page_of_runs() -> str:
         "A run leaves one directory, named after its model, task, method, seed and the hash of its configuration; the "
         "same command finds it again, and does nothing where the run is complete.",
         table(["file", "what it holds"], [[f"`{name}`", inline(text)] for name, text in FILES.items()]),
-        "`python -m experiments.results` makes tables of these files, and `experiments.report` a page.",
+        "`python -m experiments.store` makes tables of these files, and `experiments.report` a page.",
         "## result.json",
         "A key of an inner object is written with dots, and `*` stands for names that the run gives. Units are in the "
         "meaning: sizes are in bytes, times in seconds, losses in nats. A failed run has the keys up to `environment` "
