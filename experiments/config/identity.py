@@ -30,7 +30,7 @@ def key(config: Config) -> str:
     else:
         values["method"]["module"] = source_sha256(config.method.module)
     if config.plugins:
-        values["plugins"] = [source_sha256(name) for name in config.plugins]
+        values["plugins"] = list(dict.fromkeys(source_sha256(name) for name in config.plugins))
     else:
         del values["plugins"]
     if isinstance(config.task, RecordsConfig):

@@ -61,10 +61,10 @@ class Table(dict[str, T]):
         TABLES.append(self)
 
     def add(self, name: str, entry: T) -> None:
-        """A plugin's entry. Raises PluginError where the name is taken by another file."""
+        """A plugin's entry. Raises PluginError where another line has taken the name."""
         origin = origin_of_caller()
         taken_by = self.origins.get(name)
-        if name in self and (taken_by is None or taken_by.file != origin.file):
+        if name in self and (taken_by is None or (taken_by.file, taken_by.line) != (origin.file, origin.line)):
             raise PluginError(
                 f"{origin}: there is a {self.kind} {name!r} already, at {taken_by or self.file}; choose another name"
             )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from experiments.tasks.base import Example
 
-SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n+")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])(?![。！？」』”])\s*|\n+")
 WORD_END = re.compile(r"\s+")
 
 
@@ -89,20 +90,22 @@ class Encoder:
         """The example with a prompt of at most `room` tokens, and what it lost.
 
         A chat loses its oldest turns, but for the system's, and then sentences from the beginning of the last turn; a
-        text loses sentences from its beginning. Of a single sentence that is too long, words go. What the chat template
-        puts around the turns stays. Raises ValueError where not even the last word fits.
+        text loses sentences from its beginning, and then a second text from its own. A single sentence that is too
+        long loses words. What the chat template puts around the turns stays. Raises ValueError where not even the last
+        word fits.
         """
         whole = len(self.prompt(example))
         if whole <= room:
             return example, Cut()
         versions = shortened(example)
-        chosen = bisect_left(range(len(versions)), -room, key=lambda i: -len(self.prompt(versions[i][0])))
+        chosen = bisect_left(range(len(versions)), -room, key=lambda i: -len(self.prompt(versions[i][0]())))
         if chosen == len(versions):
             raise ValueError(
                 f"{example.place or 'an example'}: its prompt cannot be cut to {room} tokens, which is what "
                 f"optim.max_length={self.max_length} leaves beside its answer; raise it or drop the example"
             )
-        version, cut = versions[chosen]
+        make, cut = versions[chosen]
+        version = make()
         return version, replace(cut, tokens=whole - len(self.prompt(version)))
 
     def rendered(self, turns: Sequence[dict[str, str]]) -> str:
@@ -118,11 +121,13 @@ class Encoder:
         spoken = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
         if not spoken:
             return ()
+        if not self.tokenizer.is_fast:
+            raise ValueError("loss_on=all needs a fast tokenizer, which tells where its tokens stand; use loss_on=last")
         whole = self.rendered(turns)
         encoded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-        places = []
+        offsets, places = encoded["offset_mapping"], []
         for i in spoken:
-            before, content = self.rendered(turns[:i]), turns[i]["content"].strip()
+            before, content = self.rendered(turns[:i]) if i else "", turns[i]["content"].strip()
             start = whole.find(content, len(before))
             if not whole.startswith(before) or start < 0 or whole[len(before) : start].strip():
                 raise ValueError(
@@ -130,16 +135,24 @@ class Encoder:
                     "for, so loss_on=all cannot find what to learn there; use loss_on=last"
                 )
             stop = start + len(content)
-            inside = [k for k, (a, b) in enumerate(encoded["offset_mapping"]) if a < stop and b > len(before)]
-            after = inside[-1] + 1
-            ends = after < len(encoded["input_ids"]) and encoded["input_ids"][after] == self.end
-            places.append(range(inside[0], after + ends))
+            first = next(k for k, (_, b) in enumerate(offsets) if b > len(before))
+            # Between what is said and the turn's end there may be space, the answer's own or the template's.
+            end = next((k for k, (a, b) in enumerate(offsets) if a >= stop and whole[a:b].strip()), None)
+            if end is None or encoded["input_ids"][end] != self.end:
+                raise ValueError(
+                    f"{example.place or 'an example'}: the chat template does not end turn {i + 1} with the "
+                    "tokenizer's eos_token, so loss_on=all cannot teach where it ends; use loss_on=last"
+                )
+            places.append(range(first, end + 1))
         return tuple(places)
 
 
-def shortened(example: Example) -> list[tuple[Example, Cut]]:
-    """Ever shorter versions of an example's prompt: fewer turns, then fewer sentences, then fewer words."""
-    versions: list[tuple[Example, Cut]] = []
+def shortened(example: Example) -> list[tuple[Callable[[], Example], Cut]]:
+    """Ever shorter versions of an example's prompt: fewer turns, then fewer sentences, then fewer words.
+
+    A version is made when it is asked for: a long text has as many as it has words.
+    """
+    versions: list[tuple[Callable[[], Example], Cut]] = []
     n_turns = 0
     if example.messages:
         n_system = next((i for i, turn in enumerate(example.messages) if turn["role"] != "system"), 0)
@@ -147,17 +160,29 @@ def shortened(example: Example) -> list[tuple[Example, Cut]]:
         # A template may insist that the user begins.
         for start in (i for i in range(1, len(others)) if others[i]["role"] == "user"):
             example, n_turns = replace(example, messages=(*system, *others[start:])), start
-            versions.append((example, Cut(turns=n_turns)))
-    for text, n_sentences in endings(example.messages[-1]["content"] if example.messages else example.text):
-        last = ({**example.messages[-1], "content": text},) if example.messages else ()
-        version = replace(example, messages=(*example.messages[:-1], *last), text="" if last else text)
-        versions.append((version, Cut(n_turns, n_sentences)))
+            versions.append((partial(replace, example), Cut(turns=n_turns)))
+    for start, n_sentences in endings(example.messages[-1]["content"] if example.messages else example.text):
+        versions.append((partial(without_beginning, example, start), Cut(n_turns, n_sentences)))
+    if example.text_pair is not None:
+        shortest, cut = versions[-1] if versions else (partial(replace, example), Cut())
+        for start, n_sentences in endings(example.text_pair):
+            pair, both = example.text_pair[start:], Cut(0, cut.sentences + n_sentences)
+            versions.append((lambda pair=pair: replace(shortest(), text_pair=pair), both))
     return versions
 
 
-def endings(text: str) -> list[tuple[str, int]]:
-    """The text without its first sentences, with how many these are; then the last sentence without its first words."""
-    starts = [match.end() for match in SENTENCE_END.finditer(text) if text[match.end() :].strip()]
+def without_beginning(example: Example, start: int) -> Example:
+    """The example whose last turn, or text, begins at this character."""
+    if not example.messages:
+        return replace(example, text=example.text[start:])
+    last = {**example.messages[-1], "content": example.messages[-1]["content"][start:]}
+    return replace(example, messages=(*example.messages[:-1], last))
+
+
+def endings(text: str) -> list[tuple[int, int]]:
+    """Where the text begins without its first sentences, and how many these are; then without the last one's words."""
+    length = len(text.rstrip())
+    starts = [match.end() for match in SENTENCE_END.finditer(text) if match.end() < length]
     last = starts[-1] if starts else 0
-    words = [last + match.end() for match in WORD_END.finditer(text[last:]) if text[last + match.end() :].strip()]
-    return [(text[start:], n) for n, start in enumerate(starts, 1)] + [(text[start:], len(starts)) for start in words]
+    words = [match.end() for match in WORD_END.finditer(text, last) if last < match.end() < length]
+    return [(start, n) for n, start in enumerate(starts, 1)] + [(start, len(starts)) for start in words]

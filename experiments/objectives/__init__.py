@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from experiments.config.table import Table
+from experiments.config.table import PluginError, Table
 from experiments.objectives.base import Objective
 from experiments.objectives.classification import Classification, LabelText
 from experiments.objectives.multiple_choice import MultipleChoice
@@ -33,6 +33,8 @@ def objective(name: str) -> Callable[[Learned], Learned]:
     """Add an objective to the table, as a decorator of its class."""
 
     def add(each: Learned) -> Learned:
+        if not issubclass(each, Objective):
+            raise PluginError(f"objective {name!r}: {each.__qualname__} is no Objective (experiments.objectives.base)")
         OBJECTIVES.add(name, each)
         return each
 
@@ -51,6 +53,9 @@ def objective_class(kind: str, task_head: bool, name: str | None = None) -> type
         if chosen.task_head != task_head:
             wanted = "an encoder with a task head" if chosen.task_head else "a language model"
             raise ValueError(f"objective={name} needs {wanted}, which this model is not; take another of either")
+        if not chosen.learns(kind):
+            kinds = ", ".join(chosen.kinds)
+            raise ValueError(f"objective={name} learns tasks of the kind {kinds}, and this one is of the kind {kind!r}")
         return chosen
     fitting = (each for each in OBJECTIVES.values() if kind in each.kinds and each.task_head == task_head)
     if (chosen := next(fitting, None)) is None:
@@ -60,7 +65,9 @@ def objective_class(kind: str, task_head: bool, name: str | None = None) -> type
     return chosen
 
 
-def replayed_objective(own: Objective, kind: str) -> Objective:
+def replayed_objective(objective: Objective, kind: str) -> Objective:
     """How examples of another source are learned beside the task's: a language model learns each kind as its own, a
     task head has the task's outputs alone."""
-    return own if own.task_head else objective_class(kind, task_head=False)(own.encoder)
+    if objective.task_head:
+        return objective
+    return objective_class(kind, task_head=False)(objective.encoder, loss_on=objective.loss_on)

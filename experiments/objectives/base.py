@@ -16,7 +16,7 @@ from experiments.config.schema import LossOn
 from experiments.data.batch import Batch, inputs_of
 from experiments.data.encode import Cut, Encoded, Encoder
 from experiments.data.reader import Reader
-from experiments.tasks.base import Example, Hopeless, TaskData, TaskError
+from experiments.tasks.base import TRAITS, Example, Hopeless, TaskData, TaskError
 
 
 class Objective(ABC):
@@ -75,6 +75,11 @@ class Objective(ABC):
         """Whether the example can be encoded with its answer; one whose label training never saw has no class."""
         return True
 
+    @classmethod
+    def learns(cls, kind: str) -> bool:
+        """Whether it can be named for a task of this kind: where an answer is written, any that has answers will do."""
+        return not cls.kinds or kind in cls.kinds or (cls.writes and kind in TRAITS and TRAITS[kind].prompted)
+
     @staticmethod
     def outputs(data: TaskData) -> tuple[str, ...]:
         """What the task head of a model says, an output each; () without one."""
@@ -95,6 +100,11 @@ class TaskHead(Objective):
         text = example.text or example.messages[-1]["content"]
         whole = encoder.tokenizer(text, example.text_pair)["input_ids"]
         room = encoder.max_length - len(encoder.front)
+        if room < len(encoder.tokenizer("", None if example.text_pair is None else "")["input_ids"]) + 1:
+            raise ValueError(
+                f"{example.place or 'an example'}: optim.max_length={encoder.max_length} leaves no room for a text; "
+                "raise it"
+            )
         encoded = encoder.tokenizer(text, example.text_pair, truncation=True, max_length=room)
         segments = encoded.get("token_type_ids")
         return Encoded(
@@ -116,10 +126,10 @@ class TaskHead(Objective):
         return len(batch.labels)
 
     def check_replayed(self, entry: str, kind: str, examples: Sequence[Example], task: str) -> None:
-        if kind not in self.kinds:
+        if self.kinds and kind not in self.kinds:
             raise TaskError(
-                f"data.replay_from={entry}: its examples are of the kind {kind!r}, and a model with a "
-                f"classification head learns {self.kinds[0]!r} alone; replay classified examples, or take a decoder"
+                f"data.replay_from={entry}: its examples are of the kind {kind!r}, and the model's task head "
+                f"learns {self.kinds[0]!r} alone; replay examples of that kind, or take a decoder"
             )
 
     def head_outputs(self, reader: Reader, rows: Sequence[Encoded]) -> Tensor:

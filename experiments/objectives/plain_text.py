@@ -23,6 +23,11 @@ class PlainText(LanguageModelling):
         start = max(1, len(encoder.front))
         if len(ids) <= start:
             raise ValueError(f"{example.place or 'an example'}: a text of one token, so none to predict; drop it")
+        if encoder.max_length <= start:
+            raise ValueError(
+                f"{example.place or 'an example'}: optim.max_length={encoder.max_length} leaves nothing to predict; "
+                "raise it"
+            )
         cut = Cut(tokens=max(0, len(ids) - encoder.max_length))
         return Encoded(ids[:start], ids[start : encoder.max_length], cut=cut)
 

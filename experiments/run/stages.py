@@ -43,7 +43,7 @@ from experiments.store.result import (
 from experiments.support.memory import Memory, release, resident_bytes
 from experiments.support.phase_clock import PhaseClock
 from experiments.tasks import load_task
-from experiments.tasks.base import Scores, TaskData
+from experiments.tasks.base import TRAITS, Scores, TaskData, TaskError
 from experiments.training.checkpoint import Checkpoints, State
 from experiments.training.loop import NotFinite, Record, train
 from experiments.training.optimizer import Optimizer, groups
@@ -99,6 +99,8 @@ def prepared(config: Config, directory: Path, device: torch.device, clock: Phase
     """The data, the model, the base's figures, and the method's parameters put in."""
     with clock("data"):
         data = load_task(config.task, seed=config.task.seed)
+        if data.kind not in TRAITS:
+            raise TaskError(f"task={data.name}: there is no kind of task {data.kind!r}; there are: {', '.join(TRAITS)}")
         splits = {"train": data.train, "val": data.val, "test": data.test}
         if empty := [split for split, examples in splits.items() if not examples]:
             raise ValueError(f"task={data.name} has no examples in {', '.join(empty)}; give it some, or raise task.n_*")

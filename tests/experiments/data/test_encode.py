@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -93,10 +94,30 @@ def test_a_prompt_that_was_cut_fits_and_its_count_is_right(room: int) -> None:
 
 @given(st.text(alphabet="ab.?! \n", max_size=30))
 def test_endings_are_ever_shorter_ends_of_the_text(text: str) -> None:
-    shorter = [text, *(ending for ending, _ in endings(text))]
+    shorter = [text, *(text[start:] for start, _ in endings(text))]
     assert all(len(b) < len(a) and a.endswith(b) and b.strip() for a, b in pairwise(shorter))
     counts = [n for _, n in endings(text)]
     assert counts == sorted(counts)
+
+
+def test_text_without_spaces_loses_sentences() -> None:
+    row = encoded(40, Example(text="你好今天。" * 20, completion="yes"))
+    assert text_of(row.prompt) == "你好今天。" * 2 + "\n"
+    assert (row.cut.turns, row.cut.sentences) == (0, 18)
+
+
+def test_a_second_text_is_cut_after_the_first() -> None:
+    row = encoded(12, Example(text="One. Two.", text_pair="Three. Four is.", completion="yes"))
+    assert text_of(row.prompt) == "Two.\nis.\n"
+    assert row.cut.sentences == 2
+
+
+def test_a_long_text_is_not_copied_for_each_of_its_words() -> None:
+    tracemalloc.start()
+    encoded(20, Example(text="a b c d e f\n" * 1_500, completion="yes"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6  # a copy for each of 9,000 words would take 80 MB
 
 
 def learned_text(row: Any, objective: Responses) -> str:
@@ -116,6 +137,28 @@ def test_every_turn_of_the_assistant_is_learned_with_its_end() -> None:
     batch = objective.collate([row], CPU)
     assert objective.n_units(batch) == len("Hello") + len("No") + len("yes") + 3
     assert batch.inputs["input_ids"].tolist() == last.collate([last.encode(example)], CPU).inputs["input_ids"].tolist()
+
+
+@pytest.mark.parametrize("content", ["Yes.\n", " Yes. ", "Yes.  \n\n"])
+def test_the_end_is_learned_whatever_space_stands_before_it(content: str) -> None:
+    objective = Responses(Encoder(tokenizer(), 500), loss_on=LossOn.all)
+    (places,) = objective.encode(chat("Sure?", content, "And?")).learned
+    assert (
+        text_of([objective.encode(chat("Sure?", content, "And?")).prompt[i] for i in places]) == f"{content}<|im_end|>"
+    )
+
+
+def test_an_empty_turn_teaches_its_end() -> None:
+    objective = Responses(Encoder(tokenizer(), 500), loss_on=LossOn.all)
+    row = objective.encode(chat("Sure?", "", "And?"))
+    assert learned_text(row, objective).replace("~", "") == "<|im_end|>yes<|im_end|>"
+
+
+def test_a_template_that_ends_turns_otherwise_is_refused_for_all_turns() -> None:
+    template = CHATML.replace("<|im_end|>", "</s>")
+    objective = Responses(Encoder(tokenizer(template), 500), loss_on=LossOn.all)
+    with pytest.raises(ValueError, match="does not end turn 2 with the tokenizer's eos_token"):
+        objective.encode(chat("Sure?", "Yes", "And?"))
 
 
 def test_turns_that_were_cut_are_not_learned() -> None:

@@ -10,9 +10,10 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from experiments.config.identity import key
+from experiments.config.schema import LossOn
 from experiments.data.encode import Encoder
 from experiments.data.reader import Reader
-from experiments.objectives import OBJECTIVES, objective, objective_class
+from experiments.objectives import OBJECTIVES, objective, objective_class, replayed_objective
 from experiments.objectives.base import Objective
 from experiments.objectives.classification import Classification, LabelText
 from experiments.objectives.multiple_choice import MultipleChoice
@@ -118,6 +119,30 @@ def test_what_cannot_be_is_said() -> None:
         objective_class("classify", True, "responses")
     with pytest.raises(ValueError, match="no objective learns a task of the kind 'dance'"):
         objective_class("dance", task_head=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("generate", "multiple_choice"), ("generate", "label_text"), ("text", "responses")]
+)
+def test_an_objective_of_another_kind_is_refused(kind: str, name: str) -> None:
+    with pytest.raises(ValueError, match=f"objective={name} learns tasks of the kind .* is of the kind '{kind}'"):
+        objective_class(kind, False, name)
+    with pytest.raises(ValueError, match="objective=rating learns tasks of the kind rate"):
+        objective_class("classify", True, "rating")
+
+
+def test_what_is_replayed_is_learned_as_the_tasks_chats_are() -> None:
+    every = Responses(Encoder(Letters(), 32), loss_on=LossOn.all)
+    assert replayed_objective(every, "generate").loss_on is LossOn.all
+
+
+def test_no_room_for_a_text_is_said() -> None:
+    with pytest.raises(ValueError, match=r"optim\.max_length=1 leaves nothing to predict"):
+        PlainText(Encoder(Letters(), 1)).encode(EXAMPLES["text"][0])
+    with pytest.raises(ValueError, match=r"optim\.max_length=8 leaves no room for a text"):
+        Classification(Encoder(Letters(), 8, front=tuple(range(30, 38))), ("cold", "hot")).encode(
+            EXAMPLES["classify"][0]
+        )
 
 
 def test_a_name_is_one_objectives() -> None:
