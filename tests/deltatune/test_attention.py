@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from deltatune import attention
 from deltatune.attention import SDPA, SHORT, attend, attend_short, fast_attention
-from tests.support.tolerance import EXP_ULPS, ExactProducts, agree, error
+from tests.support.tolerance import EXP_ULPS, ExactProducts, agree, error, largest
 
 LENGTHS = (8, 8, 7, 7, 7)  # head sizes of scores and dP; keys or queries in softmax, output and gradients
 MASKS = ["none", "causal", "bool", "float", "keys alone", "empty rows", "2-D"]
@@ -68,10 +68,11 @@ def test_it_is_torchs_attention(kind: str, shape: dict[str, int], calls: list[An
     (B, _, T, _), S = tensors[0].shape, tensors[1].shape[2]
     given = how(kind, B, T, S)
     exact = results(lambda *t, **g: SDPA(*t, **g, enable_gqa=True), tensors, torch.float64, given)
+    scale = largest(exact)  # one query that sees one key has no gradient: all of it cancels
     for mine, true in zip(
         results(lambda *t, **g: attend(*t, **g, enable_gqa=True), tensors, torch.float32, given), exact, strict=True
     ):
-        agree(mine, true, *LENGTHS, dtype=torch.float32)
+        agree(mine, true, *LENGTHS, dtype=torch.float32, scale=scale)
     assert len(calls) == 1
 
 
