@@ -136,7 +136,7 @@ class Encoder:
                 )
             stop = start + len(content)
             first = next(k for k, (_, b) in enumerate(offsets) if b > len(before))
-            # Between what is said and the turn's end there may be space, the answer's own or the template's.
+            # There may be space before the turn's end, the answer's own or the template's.
             end = next((k for k, (a, b) in enumerate(offsets) if a >= stop and whole[a:b].strip()), None)
             if end is None or encoded["input_ids"][end] != self.end:
                 raise ValueError(
