@@ -7,8 +7,7 @@ import io
 import math
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -35,17 +34,11 @@ def precision() -> str:
     """
     if torch.cuda.is_available():
         return "bf16"
-    seconds = {}
+    cpu, seconds = torch.device("cpu"), {}
     for dtype in (torch.bfloat16, torch.float32):
         x, w = torch.ones(256, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
-        seconds[dtype] = min(_seconds(lambda x=x, w=w: torch.nn.functional.linear(x, w)) for _ in range(5))
+        seconds[dtype] = min(timed(lambda x=x, w=w: torch.nn.functional.linear(x, w), cpu) for _ in range(5))
     return "bf16" if seconds[torch.bfloat16] < 2 * seconds[torch.float32] else "fp32"
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def costs(runs: Mapping[str, Sequence[str]]) -> dict[str, tuple[float, float, float]]:

@@ -26,6 +26,6 @@ def test_steps_and_evaluation_are_timed_and_a_run_that_fails_is_left_out(tmp_pat
 def test_products_in_bf16_are_taken_where_they_are_not_much_slower(monkeypatch) -> None:
     assert timing.precision() in ("bf16", "fp32")
     seconds = iter([3.0] * 5 + [2.0] * 5 + [5.0] * 5 + [2.0] * 5)
-    monkeypatch.setattr(timing, "_seconds", lambda work: next(seconds))
+    monkeypatch.setattr(timing, "timed", lambda work, device: next(seconds))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert (timing.precision(), timing.precision()) == ("bf16", "fp32")
