@@ -264,14 +264,22 @@ class OwnScale(dt.DeltaModule):
 
 
 def test_the_phases_are_the_wall_time(tmp_path):
-    """Against a clock outside; what no phase covers is under 2 %."""
-    made = config(*overrides(tmp_path, "optim.steps=20"))
-    began = time.perf_counter()
-    seconds = run(made)["seconds"]
-    wall_s = time.perf_counter() - began
-    named = sum(s for phase, s in seconds.items() if phase not in ("other", "total"))
-    assert seconds["total"] == pytest.approx(wall_s, rel=0.02)
-    assert named == pytest.approx(wall_s, rel=0.02)
+    """Against a clock outside; what no phase covers is under 2 %.
+
+    A shared machine may stop a process anywhere, also between two phases. A phase that is missing
+    is missing in every run, so the best of three runs is what has to hold.
+    """
+    uncovered = []
+    for name in ("a", "b", "c"):
+        made = config(*overrides(tmp_path, f"out={tmp_path / name}", "optim.steps=20"))
+        began = time.perf_counter()
+        seconds = run(made)["seconds"]
+        wall_s = time.perf_counter() - began
+        named = sum(s for phase, s in seconds.items() if phase not in ("other", "total"))
+        assert named + seconds["other"] == pytest.approx(seconds["total"], abs=0.01)
+        assert seconds["total"] <= wall_s + 0.01
+        uncovered.append(1 - named / wall_s)
+    assert min(uncovered) < 0.02
 
 
 def test_a_process_of_its_own_counts_from_its_start(tmp_path):
