@@ -236,8 +236,10 @@ def described(subject: Subject) -> Data:
     replayed = subject.replay.result(config.optim.steps, config.optim.batch_size) if subject.trained else None
     return Data(
         sha256=subject.data.sha256,
+        test_sha256=subject.data.test_sha256,
         sources=subject.data.sources,
         n_train=len(rows["train"]),
+        n_pool=subject.data.pool,
         n_val=len(rows["val"]),
         n_test=len(rows["test"]),
         n_truncated=sum(cut.tokens > 0 for cut in cuts),

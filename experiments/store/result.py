@@ -161,8 +161,15 @@ class Replayed:
 @dataclass(frozen=True, kw_only=True)
 class Data:
     sha256: Annotated[str, about("hash of every example", "data_sha256")]
+    test_sha256: Annotated[
+        str | None, about("hash of the validation and test examples alone; absent in older files")
+    ] = None
     sources: Annotated[dict[str, str], about("version or hash of every source, by its name")]
     n_train: Annotated[int, about("training examples")]
+    n_pool: Annotated[
+        int | None,
+        about("examples that the training's were drawn from; n_train: there was no choice; absent: not drawn"),
+    ] = None
     n_val: Annotated[int, about("validation examples")]
     n_test: Annotated[int, about("test examples of the data, scored or not", "n_test_in_data")]
     n_truncated: Annotated[int, about("examples of which a part did not fit")]

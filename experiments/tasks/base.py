@@ -40,6 +40,14 @@ class TaskError(ValueError):
     """A task that is unknown, or data that cannot be used as it is."""
 
 
+class TooFew(TaskError):
+    """More examples of a part are asked of a task than it can give: `available`."""
+
+    def __init__(self, message: str, part: str = "", available: int = 0) -> None:
+        super().__init__(message)
+        self.part, self.available = part, available
+
+
 @dataclass(frozen=True)
 class Example:
     """One prompt with its gold answer.
@@ -93,6 +101,12 @@ class TaskData:
     metric: str  # the main one: the mean of a number an example, higher is better
     scorer: Scorer
     hopeless: Hopeless | None = None  # None: the metric may find something in every text
+    pool: int | None = None  # examples that train was drawn from; its own number: no choice; None: it was not drawn
+
+    @property
+    def test_sha256(self) -> str:
+        """The hash of validation and test alone, which draws of other training examples leave as they are."""
+        return content_sha256(self.val, self.test)
 
     def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
         """The scores of `examples`, whose predictions stand in the same order."""

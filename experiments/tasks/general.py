@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from experiments.tasks.base import Example, TaskData, TaskError, content_sha256
+from experiments.tasks.base import Example, TaskData, TaskError, TooFew, content_sha256
 from experiments.tasks.metrics import log_likelihood
 
 LONGEST = 1000  # characters of a passage, about 250 tokens; a longer paragraph is cut at a line's end
@@ -50,7 +50,7 @@ def load(config: Any, seed: int = 0) -> TaskData:
 
 
 def split(n_train: int, n_val: int, n_test: int, seed: int = 0) -> dict[str, list[Example]]:
-    """Passages by part; `group` is the topic. Raises TaskError where the topics of a part have too few."""
+    """Passages by part; `group` is the topic. Raises TooFew where the topics of a part have too few."""
     by_topic = passages()
     topics = sorted(by_topic, key=lambda topic: hashlib.sha256(f"{seed}/{topic}".encode()).hexdigest())
     n_held = {"test": round(len(topics) * TEST_SHARE), "val": round(len(topics) * VAL_SHARE)}
@@ -71,7 +71,8 @@ def drawn(part: str, count: int, topics: list[list[Example]], rng: random.Random
         if topic:
             turns.append(topic)
     if len(found) < count:
-        raise TaskError(f"task.n_{part}={count}: its topics have only {len(found)} passages; ask for fewer")
+        message = f"task.n_{part}={count}: its topics have only {len(found)} passages; ask for fewer"
+        raise TooFew(message, part, len(found))
     rng.shuffle(found)
     return found
 

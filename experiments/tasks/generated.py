@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from experiments.support.cache import cached
-from experiments.tasks.base import Example, Scorer, TaskData, TaskError, content_sha256
+from experiments.tasks.base import Example, Scorer, TaskData, TooFew, content_sha256
 
 T = TypeVar("T")
 Parts = tuple[list[Example], list[Example], list[Example]]  # train, val, test
@@ -35,14 +35,15 @@ def take(
     """`count` examples, one of each stream in turn, shuffled; none has an identity in `taken`, where theirs go after.
 
     Identities are what may not stand in two parts (a prompt, a gold answer); within a part only prompts must differ.
-    Raises TaskError where the streams give too few.
+    Raises TooFew where the streams do not give as many.
     """
     queue = deque(rng.sample(streams, len(streams)))
     found: list[Example] = []
     prompts: set[str] = set()
     while len(found) < count:
         if not queue:
-            raise TaskError(f"task.n_{part}: {count} examples are asked of templates that give {len(found)}: lower it")
+            message = f"task.n_{part}: {count} examples are asked of templates that give {len(found)}: lower it"
+            raise TooFew(message, part, len(found))
         stream = queue.popleft()
         fresh = (one for one in stream if taken.isdisjoint(identity(one)) and asked(one) not in prompts)
         example = next(fresh, None)

@@ -15,7 +15,7 @@ from itertools import chain, groupby
 from pathlib import Path
 
 from experiments.support.cache import cached
-from experiments.tasks.base import TaskError
+from experiments.tasks.base import TooFew
 from experiments.tasks.home import sentences
 from experiments.tasks.home.sentences import Home, Said, Template, expansions, file_of, sources
 
@@ -95,7 +95,8 @@ def _fill(name: str, templates: list[Iterator[Said]], count: int, taken: set[str
     part: list[Said] = []
     while len(part) < count:
         if not queue:
-            raise TaskError(f"task.n_{name}={count}: the templates give only {len(part)} distinct sentences")
+            message = f"task.n_{name}={count}: the templates give only {len(part)} distinct sentences"
+            raise TooFew(message, name, len(part))
         sentences = queue.popleft()
         said = next((one for one in sentences if one.text not in taken), None)
         if said is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.tasks.base import Example, TaskData, TaskError, content_sha256
+from experiments.tasks.base import Example, TaskData, TaskError, TooFew, content_sha256
 from experiments.tasks.home.draw import Draw, drawn
 from experiments.tasks.home.ha_intent import example
 from experiments.tasks.home.sentences import Home, sources
@@ -33,7 +33,11 @@ def load(config: Any, seed: int) -> TaskData:
     test: list[Example] = []
     for language, n_test in shares(config.n_test, learned + held).items():
         sizes = n_train.get(language, 0), n_val.get(language, 0), n_test
-        parts = drawn(Draw(language, *sizes, seed, labels, config.n_templates))
+        try:
+            parts = drawn(Draw(language, *sizes, seed, labels, config.n_templates))
+        except TooFew as few:
+            sharing = learned + held if few.part == "test" else learned
+            raise TooFew(f"{language}: {few}", few.part, few.available * len(sharing)) from None
         for into, sentences in zip((train, val, test), parts):
             into += [example(said, language) for said in sentences]
     digest = content_sha256(train, val, test)
