@@ -11,7 +11,9 @@ import msgspec
 from experiments import ROOT
 from experiments.store.result import (
     Bytes,
+    Change,
     Complete,
+    Corpus,
     Cost,
     Data,
     Environment,
@@ -24,6 +26,7 @@ from experiments.store.result import (
     Parameters,
     Perplexity,
     Seconds,
+    Spectra,
     Speed,
     plain,
 )  # fmt: skip
@@ -74,7 +77,12 @@ COMPLETE = Complete(
         kl_per_token=0.0625,
         feature_drift=None,
         tasks={"made-up-other": OtherTask(before=0.5, after=0.375, metric="accuracy", n_examples=8)},
-        text="general",
+        corpora={
+            "made-up-text": Corpus(
+                sha256="cd" * 32, text_perplexity=Perplexity(before=20.0, after=25.0), kl_per_token=0.0625,
+                n_texts=4, n_text_tokens=400, n_written=4, n_written_tokens=40,
+            )
+        },
         n_texts=4,
         n_text_tokens=400,
         n_written=4,
@@ -89,6 +97,11 @@ COMPLETE = Complete(
         sha256="ab" * 32, sources={}, n_train=9, n_val=8, n_test=16, n_truncated=0, n_turns_cut=0, n_sentences_cut=0,
         checks={"duplicates": 0},
         replay=None,
+    ),
+    spectra=Spectra(
+        top=10, cosine=0.5, reason=None,
+        sites={"made_up": Change(n_weights=2, norm=0.25, rank=4, stable_rank=2, effective_rank=3, intruders=1)},
+        all=Change(n_weights=2, norm=0.25, rank=4, stable_rank=2, effective_rank=3, intruders=1),
     ),
     base="made-up base (no weights)",
 )  # fmt: skip

@@ -5,8 +5,10 @@
 
 Runs are put together over their seeds by method, learning rate and share of replay. Each condition is held against the
 one that differs from it in a single measure: replay against none; a lower learning rate against the method's highest; a
-method against full fine-tuning. The difference is in nats a token of general text after the training, paired by text
-and seed (experiments/compare/statistics.py); below zero less was forgotten.
+method against full fine-tuning. The difference is of KL(base ‖ tuned), nats a token of text that the base wrote, paired
+by text and seed (experiments/compare/statistics.py); below zero less was forgotten. The corpora after whose beginnings
+it was written are of another source than what is replayed: a run sees to that. Perplexity of a text alone can fall
+below the base's where its kind was learned, so no effect is read from it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from experiments.compare.statistics import compare
 from experiments.store.files import find, read
 from experiments.store.result import Complete, Result
 from experiments.store.schema import flat
-from experiments.store.tables import ending, terminal
+from experiments.store.tables import SWITCHED_OFF, ending, terminal
 
 
 class Condition(NamedTuple):
@@ -38,7 +40,7 @@ class Condition(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """Nats a token of general text, against another condition; low, high: for other texts."""
+    """KL to the base, nats a token, against another condition; low, high: its interval."""
 
     against: Condition
     difference: float
@@ -51,13 +53,16 @@ Runs = dict[Condition, dict[int, Complete]]  # the inner key is the seed
 
 
 def conditions(rows: Iterable[Result]) -> Runs:
-    """The complete, trained runs whose model writes text. Raises ValueError where they cannot stand in one table."""
+    """The complete, trained runs whose model writes text. Raises ValueError where they cannot stand in one table, or
+    where a run may have been probed with what it replayed, as those of before were."""
     runs: Runs = defaultdict(dict)
     seen: dict[str, Path | None] = {}
     for one in rows:
         if not isinstance(one, Complete) or one.lr is None or flat(one)["perplexity_after"] is None:
             continue
         condition = Condition(one.method, one.lr, one.config["data"]["replay"])
+        if condition.replay and one.forgetting is not None and one.forgetting.corpora is None:
+            raise ValueError(f"{one.file}: an older run, which could be probed with what it replayed; run it again")
         if one.seed in runs[condition]:
             raise ValueError(f"{one.file}: a second run of {condition}, seed {one.seed}; give the runs of one sweep")
         runs[condition][one.seed] = one
@@ -91,16 +96,16 @@ def effect(condition: Condition, against: Condition, runs: Runs) -> Effect | Non
         str(c): {seed: kept(runs[c][seed]) for seed in seeds} for c in (condition, against)
     }
     (pair,) = compare(of).pairs
-    # kept is minus the loss, and the pair is the better one minus the worse
+    # kept is minus the KL, and the pair is the better one minus the worse
     if pair.a == str(condition):
         return Effect(against, -pair.difference, -pair.high, -pair.low, pair.p)
     return Effect(against, pair.difference, pair.low, pair.high, pair.p)
 
 
 def kept(one: Complete) -> list[float]:
-    """The mean log-likelihood a token of each general text after the training."""
-    assert one.forgetting is not None and one.forgetting.each.nll_after is not None
-    return [-nll for nll in one.forgetting.each.nll_after]
+    """Minus the KL to the base, a token, of each text that the base wrote."""
+    assert one.forgetting is not None and one.forgetting.texts.kl is not None
+    return [-kl for kl in one.forgetting.texts.kl]
 
 
 def table(runs: Runs) -> Table:
@@ -110,7 +115,7 @@ def table(runs: Runs) -> Table:
     lines.add_column("method")
     for name in ("lr", "replay", "seeds", first.metric, "perplexity", "KL a token"):
         lines.add_column(name, justify="right")
-    lines.add_column("nats a token, against", no_wrap=True)
+    lines.add_column("KL less or more, against", no_wrap=True)
     for condition, by_seed in runs.items():
         other = reference(condition, runs)
         change = effect(condition, other, runs) if other else None
@@ -142,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not runs:
         raise SystemExit(f"{', '.join(folders)}: no complete run that trained a model of text and measured forgetting")
     terminal().print(table(runs))
-    print("The interval is for other texts; the trained models stand fixed.")
+    print(f"KL: nats a token, to the base, on text that it wrote. {SWITCHED_OFF}")
     return 0
 
 

@@ -105,7 +105,7 @@ def forgotten(study: TaskStudy, alpha: float, resamples: int) -> dict[str, dict[
         for row in rows:
             if row.forgetting is None:
                 continue
-            each = row.forgetting.each
+            each = row.forgetting.texts
             kept = each.drift or [a - b for a, b in zip(each.nll_after or (), each.nll_before or ())]
             if kept:
                 measure = "drift" if each.drift else "nats"

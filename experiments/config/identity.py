@@ -23,6 +23,8 @@ def key(config: Config) -> str:
     for name, default in {"objective": None, "loss_on": LossOn.last.value}.items():
         if values[name] == default:
             del values[name]
+    if not config.eval.spectra:
+        del values["eval"]["spectra"]
     if not config.eval.stop_hopeless:
         del values["eval"]["stop_hopeless"]
     if config.method.module is None:
@@ -38,13 +40,17 @@ def key(config: Config) -> str:
     if config.model.path and Path(config.model.path).is_dir():
         folder = Path(config.model.path)
         values["model_files"] = [[str(file.relative_to(folder)), _digest(file)] for file in _under(folder)]
-    others = [*config.forgetting.tasks, *(config.data.replay_from if config.data.replay else [])]
+    others = [
+        *config.forgetting.texts,
+        *config.forgetting.tasks,
+        *(config.data.replay_from if config.data.replay else []),
+    ]
     if contents := {entry: _contents_of(entry) for entry in others if "=" in entry}:  # other names have no files
         values["files_of_others"] = contents
     if config.start_from:
         values["start_from"] = _sha256(Path(config.start_from))
-    if config.forgetting.text:
-        values["forgetting"]["text"] = _sha256(Path(config.forgetting.text))
+    for name in ("texts", "tasks"):
+        values["forgetting"][name] = [_sha256(Path(entry)) or entry for entry in values["forgetting"][name]]
     if config.data.replay:
         values["replay"] = [_sha256(Path(entry)) for entry in config.data.replay_from]  # None of a task
     else:

@@ -95,6 +95,7 @@ class EvalConfig:
     max_new_tokens: int = 48
     stop_hopeless: bool = False  # end an answer that can score nothing any more: the same scores, shorter texts
     part: Part = Part.test
+    spectra: bool = False  # whether singular values of ΔW are taken, which takes minutes at 135 M parameters
 
 
 class Check(Enum):
@@ -127,10 +128,13 @@ class ForgettingConfig:
     """Probes of what the model knew before, taken before and after the training."""
 
     enabled: bool = True
-    text: str | None = None  # a jsonl file of {"text"}; None: the test part of the task `general`
-    n_text: int = 16  # texts whose perplexity is taken
-    n_kl: int = 8  # texts the base writes, on which the tuned model is held against it
-    tasks: list[str] = field(default_factory=list)  # other tasks to score
+    # Corpora, each reported by itself: `prose`, `general`, jsonl files of {"text"}, tasks of texts. What is replayed is
+    # of none of their sources; so the default is not `general`, which is replayed by default.
+    texts: list[str] = field(default_factory=lambda: ["prose"])
+    text: str | None = None  # what this key was before it was a list: it is refused
+    n_text: int = 16  # texts of each corpus whose perplexity is taken
+    n_kl: int = 8  # texts the base writes after those of each corpus, on which the tuned model is held against it
+    tasks: list[str] = field(default_factory=list)  # other tasks to score, or jsonl files of their examples
     n_examples: int = 50  # test examples of each task
 
 
@@ -184,6 +188,13 @@ def check(config: Config) -> None:
             raise ValueError(f"{name}={value}: must be at least 1")
     if not 0 <= optim.warmup <= 1:
         raise ValueError(f"optim.warmup={optim.warmup}: a share of the steps, from 0 to 1")
+    if config.forgetting.text is not None:
+        raise ValueError(
+            f"forgetting.text={config.forgetting.text}: several corpora can be probed, so the key is now a list: "
+            f"'forgetting.texts=[{config.forgetting.text}]'"
+        )
+    if config.forgetting.enabled and not config.forgetting.texts:
+        raise ValueError("forgetting.texts=[]: name a corpus, such as prose, or say forgetting.enabled=false")
     if not 0 <= config.data.replay < 1:
         raise ValueError(f"data.replay={config.data.replay}: a share of the training examples, from 0 to below 1")
     for name, value in {"optim.lr": optim.lr, "optim.clip": optim.clip}.items():

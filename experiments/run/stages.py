@@ -7,13 +7,14 @@ import statistics
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 from torch import nn
 
 from experiments.config.identity import key
-from experiments.config.schema import Check, Config, Dtype, Part
+from experiments.config.schema import Check, Config, Dtype, Part, Trains
 from experiments.data import gate, replay
 from experiments.data.encode import Encoded, Encoder
 from experiments.data.reader import Reader
@@ -21,6 +22,7 @@ from experiments.data.replay import Replay
 from experiments.evaluation import cost, forgetting
 from experiments.evaluation.answers import answers, mean_loss
 from experiments.evaluation.predictions import write_predictions
+from experiments.evaluation.spectra import spectra
 from experiments.models.load import has_task_head, load_model
 from experiments.models.weights import file_of, save
 from experiments.objectives import objective_class, replayed_objective
@@ -38,6 +40,7 @@ from experiments.store.result import (
     Parameters,
     Replayed,
     Seconds,
+    Spectra,
     Speed,
 )
 from experiments.support.memory import Memory, release, resident_bytes
@@ -118,8 +121,8 @@ def prepared(config: Config, directory: Path, device: torch.device, clock: Phase
     base = None
     if config.forgetting.enabled:
         with clock("forgetting"):
-            learned = [*data.train, *(example for one in replayed.sources for example in one.examples)]
-            base = forgetting.before(config, Reader(loaded.model, objective.encoder, device), learned)
+            reader = Reader(loaded.model, objective.encoder, device)
+            base = forgetting.before(config, reader, data.train, replayed.sources)
     with clock("inject"):
         objective = prepare(config, loaded, data, objective, device)
     with clock("data"):
@@ -196,6 +199,7 @@ def result(subject: Subject, state: State, memory: Memory) -> Measured:
         flops = cost.flops(subject.objective, reader, subject.rows["train"], state.tokens)
         speed = cost.generate_tokens_per_s(reader, config.method.trains, subject.rows["test"])
         switch_s = cost.switch_s(model, config.method.trains, file_of(config, subject.directory), device)
+        changed = spectra_of(subject) if config.eval.spectra else None
     n_trainable = sum(p.numel() for p in subject.trained)
     return Measured(
         metric=data.metric,
@@ -223,10 +227,21 @@ def result(subject: Subject, state: State, memory: Memory) -> Measured:
         flops=Flops(**flops),
         cost=Cost(switch_s=switch_s, generate_tokens_per_s=Speed(**speed)),
         forgetting=msgspec.convert(forgot, Forgetting | None),
+        spectra=msgspec.convert(changed, Spectra | None),
         data=described(subject),
         base=subject.source,
         seconds=Seconds(**clock.seconds()),
     )
+
+
+def spectra_of(subject: Subject) -> dict[str, Any]:
+    """What the training did to the weights."""
+    config, reader = subject.config, subject.reader
+    if config.method.trains is not Trains.everything:
+        return spectra(reader.model)
+    outputs = type(subject.objective).outputs(subject.data)
+    how = {"dtype": DTYPES[config.model.dtype], "device": reader.device, "outputs": outputs}
+    return spectra(reader.model, lambda: load_model(config.model, **how).model)
 
 
 def described(subject: Subject) -> Data:

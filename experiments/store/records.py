@@ -12,7 +12,7 @@ import msgspec
 from experiments.store.files import ReportError, beside, lines, read
 from experiments.store.lines import Prediction, Step
 from experiments.store.result import Complete, Result
-from experiments.store.schema import columns_of, flat
+from experiments.store.schema import columns_of, flat, value
 
 Record = dict[str, Any]
 Numbered = tuple[int, Result]
@@ -48,8 +48,13 @@ def rows_of(run: int, result: Result) -> dict[str, list[Record]]:
         tables["phases"] = [
             {"run": run, "phase": phase, "seconds": seconds} for phase, seconds in result.seconds.phases().items()
         ]
-        tables["forgetting"] = [{"run": run, "task": task, **vars(other)} for task, other in others.items()]
+        tables["forgetting"] = [{"run": run, "task": task, **row_of(other)} for task, other in others.items()]
     return tables
+
+
+def row_of(part: Any) -> Record:
+    """The columns of a part of a result."""
+    return {column.name: value(part, column.path) for column in columns_of(type(part))}
 
 
 def qualities(result: Complete) -> Iterator[Record]:
@@ -58,8 +63,8 @@ def qualities(result: Complete) -> Iterator[Record]:
     wholes = [(split, "", metrics) for split, metrics in by_split.items()]
     parts = [(result.split, part, each) for part, each in result.quality_by_part.items()]
     for split, part, metrics in [*wholes, *parts]:
-        for metric, value in metrics.items():
-            yield {"split": split, "part": part, "metric": metric, "value": value}
+        for metric, mean in metrics.items():
+            yield {"split": split, "part": part, "metric": metric, "value": mean}
 
 
 def read_lines(results: Iterable[Numbered], name: str, problems: list[Problem]) -> Iterator[Record]:
@@ -88,9 +93,9 @@ def checked(run: int, file: Path, shape: type) -> Iterator[Record]:
 
 def check_size(file: Path, values: Mapping[str, Any]) -> None:
     """Raise ReportError for a whole number of more than the 64 bits that a table holds."""
-    for name, value in values.items():
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ReportError(f"{file}: key '{name}' is {value}, more than 64 bits hold; run again")
+    for name, each in values.items():
+        if isinstance(each, int) and not -(2**63) <= each < 2**63:
+            raise ReportError(f"{file}: key '{name}' is {each}, more than 64 bits hold; run again")
 
 
 def doubled(results: Sequence[Numbered]) -> Iterator[Problem]:

@@ -112,6 +112,13 @@ class OtherTask:
     after: Annotated[float, about("the score after the training")]
     metric: Annotated[str | None, about("name of the other task's metric")] = None
     n_examples: Annotated[int | None, about("test examples of the other task")] = None
+    chance: Annotated[
+        float | None, about("the score of a guess among each example's choices; absent where there are none")
+    ] = None
+    each_before: Annotated[
+        tuple[float, ...] | None, about("the base's score of each example, for paired intervals; absent in older files")
+    ] = None
+    each_after: Annotated[tuple[float, ...] | None, about("the same after the training")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,20 +134,86 @@ class Each:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forgetting:
-    text_perplexity: Annotated[Perplexity | None, about("perplexity of general text; null of an encoder")]
+class Corpus:
+    """What became of one corpus of text."""
+
+    sha256: Annotated[str, about("hash of its texts")]
+    text_perplexity: Annotated[Perplexity | None, about("its perplexity; absent of an encoder")] = None
     kl_per_token: Annotated[
-        float | None, about("KL(base ‖ tuned) on text that the base wrote, nats a token; null of an encoder")
-    ]
-    feature_drift: Annotated[float | None, about("mean 1 − cosine of an encoder's features; null of other models")]
-    tasks: Annotated[dict[str, OtherTask], about("what became of other tasks, by the task as the run was asked for it")]
-    text: Annotated[str | None, about("the general text: `general`, or a file", "forgetting_text")] = None
-    n_texts: Annotated[int | None, about("general texts")] = None
-    n_text_tokens: Annotated[int | None, about("tokens of the general texts")] = None
+        float | None, about("KL(base ‖ tuned) on text that the base wrote after its beginnings, nats a token")
+    ] = None
+    feature_drift: Annotated[float | None, about("mean 1 − cosine of an encoder's features")] = None
+    n_texts: Annotated[int, about("its texts")]
+    n_text_tokens: Annotated[int, about("tokens of its texts")]
     n_written: Annotated[int | None, about("texts that the base wrote")] = None
     n_written_tokens: Annotated[int | None, about("tokens that the base wrote")] = None
     each: Annotated[Each, about("a number a text, for paired intervals")] = Each()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting:
+    text_perplexity: Annotated[
+        Perplexity | None, about("perplexity of the texts of all corpora together; null of an encoder")
+    ]
+    kl_per_token: Annotated[
+        float | None,
+        about("KL(base ‖ tuned) on text that the base wrote, nats a token, the corpora's mean; null of an encoder"),
+    ]
+    feature_drift: Annotated[float | None, about("mean 1 − cosine of an encoder's features; null of other models")]
+    tasks: Annotated[dict[str, OtherTask], about("what became of other tasks, by the task as the run was asked for it")]
+    corpora: Annotated[
+        dict[str, Corpus] | None,
+        about("each corpus by itself, by its entry in the configuration; absent in older files"),
+    ] = None
+    text: Annotated[
+        str | None, about("of older files, which have one corpus: `general`, or a file", "forgetting_text")
+    ] = None
+    n_texts: Annotated[int | None, about("texts of all corpora")] = None
+    n_text_tokens: Annotated[int | None, about("tokens of these texts")] = None
+    n_written: Annotated[int | None, about("texts that the base wrote")] = None
+    n_written_tokens: Annotated[int | None, about("tokens that the base wrote")] = None
+    each: Annotated[Each, about("of older files, which have one corpus: a number a text, for paired intervals")] = (
+        Each()
+    )
     reason: Annotated[str | None, about("why something was not measured, or null", "forgetting_reason")]
+
+    @property
+    def texts(self) -> Each:
+        """A number a text, those of all corpora in their order."""
+        if self.corpora is None:
+            return self.each
+        parts = [corpus.each for corpus in self.corpora.values()]
+
+        def joined(name: str) -> tuple[float, ...] | None:
+            numbers = [getattr(part, name) for part in parts]
+            return None if any(each is None for each in numbers) else tuple(n for each in numbers for n in each)
+
+        return Each(**{each.name: joined(each.name) for each in fields(Each)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What became of the weight matrices of one kind of site: means over those that were changed."""
+
+    n_weights: Annotated[int, about("matrices that were changed", "changed_weights")]
+    norm: Annotated[float, about("norm of ΔW over that of W, Frobenius's", "delta_norm")]
+    rank: Annotated[float, about("numerical rank of ΔW", "delta_rank")]
+    stable_rank: Annotated[float, about("Σσ² / σ₁² of ΔW", "delta_stable_rank")]
+    effective_rank: Annotated[float, about("exp of the entropy of ΔW's singular values", "delta_effective_rank")]
+    intruders: Annotated[
+        float, about("leading singular vectors of W + ΔW that are like none of W's, a matrix", "intruders")
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectra:
+    """What the training has done to the weights."""
+
+    top: Annotated[int, about("leading singular vectors that were looked at for intruders", "")]
+    cosine: Annotated[float, about("the cosine to every vector of W below which one is an intruder", "")]
+    sites: Annotated[dict[str, Change], about("by the kind of site")]
+    all: Annotated[Change | None, about("over all kinds; null where no matrix was changed")]
+    reason: Annotated[str | None, about("what of the change is not in the numbers, or null", "spectra_reason")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +336,9 @@ class Measured:
     cost: Annotated[Cost, about("what the trained model costs to use")]
     forgetting: Annotated[Forgetting | None, about("what training did to what the base could do; null if not measured")]
     data: Annotated[Data, about("what was trained and scored on", "data")]
+    spectra: Annotated[
+        Spectra | None, about("what training did to the weights; absent unless it was asked for (`eval.spectra`)")
+    ] = None
     base: Annotated[str, about("where the model's weights came from")]
     seconds: Annotated[Seconds, about("wall time by phase")]
 

@@ -11,6 +11,11 @@ from experiments.config.table import PluginError
 from experiments.store.files import ReportError
 
 MiB = 2**20
+# Said wherever forgetting is shown.
+SWITCHED_OFF = (
+    "A delta can be switched off, and then nothing is forgotten: the base was never touched, and answers as before, to "
+    "the bit. After full fine-tuning it is gone."
+)
 
 
 def size(count: float) -> str:

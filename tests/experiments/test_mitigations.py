@@ -19,11 +19,11 @@ from tests.support.runs import config, overrides, own_cache_and_torch_settings, 
 
 
 def planted(method: str, lr: float, replay: float, seed: int, shift: float, noise: float = 0.05) -> Complete:
-    """A run whose texts cost `shift` nats a token more than the base's, the same noise a text in every condition."""
+    """A run that is `shift` nats a token from the base, beside what each text has in every condition, and noise."""
     draw, own = random.Random(0), random.Random(f"{method}{lr}{replay}{seed}")
-    base = [3 + draw.random() for _ in range(40)]
-    after = [nll + shift + own.gauss(0, noise) for nll in base]
-    forgetting = made_up()["forgetting"] | {"each": {"nll_after": after}}
+    kl = [1 + draw.random() + shift + own.gauss(0, noise) for _ in range(40)]
+    corpus = {"sha256": "", "n_texts": 40, "n_text_tokens": 400, "each": {"kl": kl}}
+    forgetting = made_up()["forgetting"] | {"corpora": {"prose": corpus}}
     config = {"data": {"replay": replay}}
     about = {"model": "tiny", "task": "jsonl", "seed": seed, "lr": lr, "steps": 10}
     return made_up_result(method, **about, config=config, forgetting=forgetting)
@@ -65,6 +65,25 @@ def test_runs_of_two_sweeps_are_refused():
         conditions([planted("lora", 1e-3, 0.0, 0, 0.1), replace(other, task="sql")])
 
 
+def test_perplexity_alone_makes_no_effect():
+    """What was replayed is like the probe: its perplexity falls below the base's, and the KL says what was lost."""
+    learned = planted("lora", 1e-3, 0.1, 0, 0.5)
+    forgot = learned.forgetting
+    assert forgot is not None and forgot.text_perplexity is not None
+    forgot = replace(forgot, text_perplexity=replace(forgot.text_perplexity, after=forgot.text_perplexity.before / 2))
+    runs = conditions([planted("lora", 1e-3, 0.0, 0, 0.5), replace(learned, forgetting=forgot)])
+    found = effect(Condition("lora", 1e-3, 0.1), Condition("lora", 1e-3, 0.0), runs)
+    assert found is not None and found.difference == pytest.approx(0, abs=0.05)
+
+
+def test_a_run_that_may_have_been_probed_with_what_it_replayed_is_refused():
+    older = planted("lora", 1e-3, 0.1, 0, 0.1)
+    assert older.forgetting is not None
+    older = replace(older, forgetting=replace(older.forgetting, corpora=None))
+    with pytest.raises(ValueError, match="an older run, which could be probed with what it replayed"):
+        conditions([older])
+
+
 def test_the_sweep_varies_method_rate_replay_and_seed():
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -91,6 +110,7 @@ def test_real_runs_make_the_table(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "Forgetting: tiny trained on jsonl, 4 steps" in said
     assert re.search(r"\+?-?0\.\d{3} \[.*\]  lora, lr [\d.]+, replay 0 ", said)
+    assert "A delta can be switched off, and then nothing is forgotten" in said
     with pytest.raises(SystemExit, match="2"):
         main([])
     assert "FOLDER" in capsys.readouterr().err
