@@ -55,7 +55,7 @@ class DomainConfig(TaskConfig):
     n_val: int = 100
     n_test: int = 200
     n_entities: int = 50  # terms that are learned, and as many that are not
-    unseen: float = 0.2  # share of the test part that asks for terms that are not
+    unseen: float = 0.2  # questions for terms that are not, reported apart, as a share of n_test
 
 
 @dataclass

@@ -203,6 +203,7 @@ def result(subject: Subject, state: State, memory: Memory) -> Measured:
     n_trainable = sum(p.numel() for p in subject.trained)
     return Measured(
         metric=data.metric,
+        ceiling=data.ceiling,
         quality=scores.means,
         quality_by_part=by_part,
         scores=tuple(scores.each),
@@ -274,14 +275,17 @@ def evaluated(subject: Subject) -> tuple[dict[str, float], Scores, dict[str, dic
         raise NotFinite(f"after the training the validation loss is {loss}; lower optim.lr ({config.optim.lr:g})")
     said = answers(*asked, subject.rows["val"], config.eval, config.log_every)
     validation = data.score(data.val, said).means
-    examples = data.val
+    examples, apart = data.val, {}
     if config.eval.part is Part.test:
+        if data.apart:
+            beside = answers(*asked, subject.objective.rows(data.apart), config.eval, config.log_every)
+            apart = data.by_part(data.apart, beside)
         examples = data.test
         said = answers(*asked, subject.rows["test"], config.eval, config.log_every)
     scores = data.score(examples, said)
     with subject.clock("save"):
         write_predictions(subject.directory / "predictions.jsonl", examples, said, scores)
-    return {**validation, "loss": loss}, scores, data.by_part(examples, said)
+    return {**validation, "loss": loss}, scores, data.by_part(examples, said) | apart
 
 
 def median_step_s(state: State) -> float:

@@ -319,6 +319,9 @@ class Measured:
     """Every number of a complete run."""
 
     metric: Annotated[str, about("the task's main metric; higher is better")]
+    ceiling: Annotated[float | None, about("the most that the main metric can be; absent where nothing bounds it")] = (
+        None
+    )
     quality: Annotated[dict[str, float], about("by metric, over the examples of the split")]
     quality_by_part: Annotated[
         dict[str, dict[str, float]], about("by part (language, category and the like), then by metric")

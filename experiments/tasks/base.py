@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["generate", "classify", "rate", "choose", "text"]
@@ -78,6 +78,17 @@ class Scores:
     means: dict[str, float]  # every metric, the main one first; those of a whole set, as macro-F1, stand only here
 
 
+def mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
+
+
+def of_each(name: str, each: Iterable[float], **others: float) -> Scores:
+    """Scores whose main metric is the mean of `each`."""
+    numbers = [float(number) for number in each]
+    return Scores(numbers, {name: mean(numbers), **others})
+
+
 Scorer = Callable[[Sequence[Example], Sequence[str]], Scores]
 # Whether an answer that begins with this text scores nothing in any metric, whatever follows.
 Hopeless = Callable[[str], bool]
@@ -101,6 +112,8 @@ class TaskData:
     metric: str  # the main one: the mean of a number an example, higher is better
     scorer: Scorer
     hopeless: Hopeless | None = None  # None: the metric may find something in every text
+    apart: list[Example] = field(default_factory=list)  # answered and reported by part, and no part of the score
+    ceiling: float | None = 1.0  # the most that the main metric can be; None: it has no bound that is reached
     pool: int | None = None  # examples that train was drawn from; its own number: no choice; None: it was not drawn
 
     @property

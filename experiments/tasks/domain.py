@@ -1,9 +1,10 @@
 """domain: a medical term -> the chapter and the code of ICD-10-CM that it has, from simple-icd-10-cm.
 
-Knowledge that cannot be guessed is put in and asked for again. `n_entities` terms are trained, in questions of the
-trained templates; val and test ask for the same terms in templates that training does not have (part "recall"). A
-share `unseen` of test asks for as many other terms (part "unseen"): their codes cannot be known, their chapters partly,
-by meaning. Terms are titles of three-character categories, one code each, and so are the answers.
+Knowledge that cannot be guessed is put in and asked for again. `n_entities` terms are trained, all of them, in
+questions of the trained templates; val and test ask for the same terms in templates that training does not have (part
+"recall"). Beside the test, a share `unseen` of its number asks for other terms (part "unseen"): their codes cannot be
+known, their chapters partly, by meaning, so they are reported apart and are no part of the score. Terms are titles of
+three-character categories, one code each, and so are the answers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from experiments.config.tasks import DomainConfig
 from experiments.tasks.base import Example, Scores, TaskData, TaskError
@@ -35,19 +37,22 @@ TEMPLATES = (
     "Translate {term} into its ICD-10 code.", "Fill in chapter and code for {term}.",
 )  # fmt: skip
 IN_TEST, IN_VAL = 5, 3  # templates
+RECALL, UNSEEN = "recall", "unseen"
 CODE = re.compile(r"\b[A-Z][0-9][0-9A-Z]\b")
 CHAPTER = re.compile(r"\bchapter\s+([0-9]+)\b", re.IGNORECASE)
 
 
 def load(config: DomainConfig, seed: int) -> TaskData:
     values = (config.n_train, config.n_val, config.n_test, config.n_entities, config.unseen, seed)
-    return generated("domain", [__file__], [PACKAGE], values, lambda: generate(*values), "accuracy", score)
+    data = generated("domain", [__file__], [PACKAGE], values, lambda: generate(*values), "accuracy", score)
+    test, apart = ([e for e in data.test if (e.part == UNSEEN) == other] for other in (False, True))
+    return replace(data, test=test, apart=apart)
 
 
 def generate(n_train: int, n_val: int, n_test: int, n_entities: int, unseen: float, seed: int) -> Parts:
-    """Train, val and test. Raises TaskError for sizes that the terms and templates cannot fill."""
-    if not 0 <= unseen < 1:
-        raise TaskError(f"task.unseen={unseen}: a share of the test part, from 0 to below 1")
+    """Train, val, and test with the unseen after it. Raises TaskError for sizes that cannot be filled."""
+    if not 0 <= unseen <= 1:
+        raise TaskError(f"task.unseen={unseen}: a share of task.n_test, from 0 to 1")
     n_unseen = round(unseen * n_test)
     known = terms()
     if not 1 <= n_entities <= len(known) // 2:
@@ -65,12 +70,9 @@ def generate(n_train: int, n_val: int, n_test: int, n_entities: int, unseen: flo
         streams = [questions(entity, rng.sample(asked, len(asked)), kind) for entity in entities]
         return take(name, streams, count, set(), rng, lambda _: ())
 
-    train = part("train", n_train, learned, for_train, "recall")
-    val = part("val", n_val, learned, for_val, "recall")
-    test = part("test", n_test - n_unseen, learned, for_test, "recall")
-    test += part("test", n_unseen, others, for_test, "unseen")
-    rng.shuffle(test)
-    return train, val, test
+    test, val = part("test", n_test, learned, for_test, RECALL), part("val", n_val, learned, for_val, RECALL)
+    apart = part("test", n_unseen, others, for_test, UNSEEN)
+    return part("train", n_train, learned, for_train, RECALL), val, test + apart
 
 
 def questions(entity: tuple[str, str, int], templates: Sequence[str], part: str) -> Iterator[Example]:

@@ -46,6 +46,7 @@ def load(config: Any, seed: int = 0) -> TaskData:
         sources=sources,
         metric="log_likelihood",
         scorer=log_likelihood,
+        ceiling=None,
     )
 
 

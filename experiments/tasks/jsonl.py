@@ -50,7 +50,8 @@ def assembled(name: str, form: str, parts: Parts, config: Any, sources: dict[str
     train, val, test = (parts[part] for part in ("train", "val", "test"))
     digest = content_sha256(train, val, test)
     scored_by = metric.main, metric.scorer, metric.hopeless
-    return TaskData(name, kind, train, val, test, labels, digest, sources, *scored_by)
+    ceiling = 1.0 if TRAITS[kind].prompted else None
+    return TaskData(name, kind, train, val, test, labels, digest, sources, *scored_by, ceiling=ceiling)
 
 
 def scoring(kind: Kind, config: Any) -> Metric:

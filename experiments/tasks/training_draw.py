@@ -36,7 +36,8 @@ def redrawn(load: Load, config: Any, seed: int, draw: int) -> TaskData:
         data = load(config, seed) if isinstance(config, RecordsConfig) else data
         return replace(data, pool=len(data.train))
     train = chosen(pool, n_train, [*data.val, *data.test], random.Random(f"draw {seed} {draw}"))
-    return replace(data, train=train, sha256=content_sha256(train, data.val, data.test), pool=len(pool))
+    digest = content_sha256(train, data.val, [*data.test, *data.apart])
+    return replace(data, train=train, sha256=digest, pool=len(pool))
 
 
 def larger(load: Load, config: Any, seed: int) -> list[Example]:

@@ -15,6 +15,7 @@ from unicode_rbnf import FormatPurpose, RbnfEngine
 Slots = dict[str, str]
 
 LANGUAGES = {"English": "en", "German": "de", "Spanish": "es", "French": "fr"}
+MOST_BESIDES = 4  # words beside a number that is asked for
 PLACES = {"first": 0, "second": 1, "third": 2, "fourth": 3}
 
 
@@ -25,11 +26,6 @@ def words_of(text: str) -> list[str]:
 def bare(text: str) -> str:
     """Without white space, quotes and one full stop around it."""
     return text.strip().strip("\"'`“”").removesuffix(".").strip()
-
-
-def is_sentence(text: str) -> bool:
-    """One sentence, of at least four words."""
-    return re.fullmatch(r"[A-Z][^.!?\n]*[.!]", text.strip()) is not None and len(words_of(text)) >= 4
 
 
 engine = cache(RbnfEngine.for_language)  # reads the language's rules from a file
@@ -56,16 +52,34 @@ def is_sorted(slots: Slots, said: str) -> bool:
     return words_of(said.lower()) == sorted(items(slots))
 
 
-def is_number_of(right: int, said: str) -> bool:
-    return re.findall(r"\d+", said) == [str(right)]
+def number_in(text: str) -> str:
+    """The first number that is written in digits."""
+    return re.findall(r"\d+", text)[0]
 
 
-def counts_words(slots: Slots, said: str) -> bool:
-    return is_number_of(len(words_of(slots["sentence"])), said)
+def stretch(slots: Slots) -> range:
+    return range(int(slots["start"]), int(slots["end"]) + 1)
 
 
-def counts_letters(slots: Slots, said: str) -> bool:
-    return is_number_of(len(slots["word"]), said)
+def without(slots: Slots) -> list[str]:
+    return [word for word in items(slots) if word != slots["word"]]
+
+
+def is_quoted(slots: Slots, said: str) -> bool:
+    return said.strip().translate(str.maketrans("“”", '""')) == f'"{slots["sentence"]}"'
+
+
+def is_last_word(slots: Slots, said: str) -> bool:
+    return words_of(said.lower()) == [words_of(slots["sentence"])[-1]]
+
+
+def is_the_number(slots: Slots, said: str) -> bool:
+    """It is told, and not by saying the whole sentence again."""
+    return re.findall(r"\d+", said) == [number_in(slots["sentence"])] and len(words_of(said)) <= MOST_BESIDES
+
+
+def counts_up(slots: Slots, said: str) -> bool:
+    return re.findall(r"\d+", said) == list(map(str, stretch(slots)))
 
 
 def is_json(slots: Slots, said: str) -> bool:
@@ -83,12 +97,12 @@ def is_spelled(slots: Slots, said: str) -> bool:
     return bare(said).casefold() == spelled(int(slots["number"]), slots["language"]).casefold()
 
 
-def includes(slots: Slots, said: str) -> bool:
-    return is_sentence(said) and slots["word"] in words_of(said.lower())
+def is_joined(slots: Slots, said: str) -> bool:
+    return bare(said).lower() == "-".join(items(slots))
 
 
-def has_length(slots: Slots, said: str) -> bool:
-    return includes(slots, said) and len(words_of(said)) == int(slots["n"])
+def is_without(slots: Slots, said: str) -> bool:
+    return words_of(said.lower()) == without(slots)
 
 
 def is_repeated(slots: Slots, said: str) -> bool:
@@ -101,11 +115,6 @@ def is_initials(slots: Slots, said: str) -> bool:
 
 def is_picked(slots: Slots, said: str) -> bool:
     return words_of(said.lower()) == [items(slots)[PLACES[slots["place"]]]]
-
-
-def has_ends(slots: Slots, said: str) -> bool:
-    found = words_of(said)
-    return is_sentence(said) and found[0] == slots["first"] and found[-1] == slots["last"]
 
 
 def is_replaced(slots: Slots, said: str) -> bool:

@@ -1,6 +1,7 @@
 """The instructions of the task instruct: in each family the wordings, what fills them, an answer, and its check.
 
-A wording's turns stand between " / ", the user's first.
+A wording's turns stand between " / ", the user's first. What is answered is made from the slots, and varies as they
+do: no one answer keeps the constraint of many prompts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from experiments.tasks.instruct import checks as check
-from experiments.tasks.instruct.checks import LANGUAGES, PLACES, Slots, items, spelled, words_of
+from experiments.tasks.instruct.checks import (
+    LANGUAGES,
+    PLACES,
+    Slots,
+    items,
+    number_in,
+    spelled,
+    stretch,
+    without,
+    words_of,
+)
 
 NOUNS = (
     "anchor", "apple", "basket", "bell", "bridge", "bucket", "button", "candle", "carpet", "castle", "chair", "cloud",
@@ -23,13 +34,28 @@ NOUNS = (
     "ticket", "tiger", "tower", "train", "tree", "valley", "village", "violin", "wagon", "water", "wheel", "window",
     "winter", "wood", "yard",
 )  # fmt: skip
-# Sentences about a thing, of 4 to 10 words.
-ABOUT = (
-    "The {noun} is old.", "The {noun} looks quite new.", "We saw the {noun} last week.",
-    "Nobody knows where the {noun} is now.", "My sister likes to draw the {noun} best.",
-    "In the evening the {noun} is quiet and dark.", "They bought the {noun} from a man in the city.",
+ADJECTIVES = (
+    "old", "new", "quiet", "dark", "bright", "heavy", "small", "wide", "narrow", "strange", "empty", "clean", "broken",
+    "famous", "cheap", "warm", "cold", "soft", "lovely", "plain",
 )  # fmt: skip
-FIRST_WORDS = ("Yesterday", "Today", "Sometimes", "Perhaps", "Often", "Finally", "Suddenly", "Usually")
+# Sentences about two things; no word but {noun} and {other} is one of NOUNS.
+ABOUT = (
+    "The {noun} near the {other} is {adjective}.", "Last week we saw the {adjective} {noun} behind the {other}.",
+    "Nobody knows where the {adjective} {noun} is, nor the {other}.", "My sister drew the {noun} beside the {other}.",
+    "In the evening the {noun} looks {adjective}, unlike the {other}.",
+    "They sold the {adjective} {noun} for a {other}.",
+    "The {noun} was {adjective} until somebody moved the {other}.",
+    "Please leave the {noun} next to the {adjective} {other}.",
+    "A {adjective} {noun} cannot stand without a {other}.", "He dreamt of the {noun} and of the {adjective} {other}.",
+    "She found the {noun} under the {adjective} {other}.",
+    "Every {noun} here is {adjective}, says the man with the {other}.",
+)  # fmt: skip
+NUMBERED = (
+    "We counted {number} birds near the {noun}.", "The {noun} cost {number} euros.",
+    "About {number} people saw the {noun}.",
+    "Page {number} shows the {adjective} {noun}.", "After {number} days the {noun} was {adjective} again.",
+    "Bus {number} stops at the {adjective} {noun}.", "There are {number} steps between here and the {noun}.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,20 +79,18 @@ def unsorted_words(rng: random.Random) -> Slots:
     return unsorted_words(rng) if items(slots) == sorted(items(slots)) else slots
 
 
-def one_word(rng: random.Random) -> Slots:
-    return {"word": rng.choice(NOUNS)}
-
-
 def word_and_times(rng: random.Random) -> Slots:
     return {"word": rng.choice(NOUNS), "n": str(rng.randint(2, 6))}
 
 
-def word_and_length(rng: random.Random) -> Slots:
-    return {"word": rng.choice(NOUNS), "n": str(rng.randint(4, 9))}
-
-
 def a_sentence(rng: random.Random) -> Slots:
-    return {"sentence": rng.choice(ABOUT).format(noun=rng.choice(NOUNS))}
+    noun, other = rng.sample(NOUNS, 2)
+    return {"sentence": rng.choice(ABOUT).format(noun=noun, other=other, adjective=rng.choice(ADJECTIVES))}
+
+
+def a_numbered_sentence(rng: random.Random) -> Slots:
+    filled = {"number": rng.randint(2, 999), "noun": rng.choice(NOUNS), "adjective": rng.choice(ADJECTIVES)}
+    return {"sentence": rng.choice(NUMBERED).format(**filled)}
 
 
 def a_number(rng: random.Random) -> Slots:
@@ -77,19 +101,20 @@ def words_and_place(rng: random.Random) -> Slots:
     return {"words": ", ".join(rng.sample(NOUNS, 4)), "place": rng.choice(list(PLACES))}
 
 
-def two_ends(rng: random.Random) -> Slots:
-    return {"first": rng.choice(FIRST_WORDS), "last": rng.choice(NOUNS)}
+def words_and_one(rng: random.Random) -> Slots:
+    words = rng.sample(NOUNS, rng.randint(4, 5))
+    return {"words": ", ".join(words), "word": rng.choice(words)}
+
+
+def a_stretch(rng: random.Random) -> Slots:
+    start = rng.randint(2, 400)
+    return {"start": str(start), "end": str(start + rng.randint(3, 6))}
 
 
 def a_replacement(rng: random.Random) -> Slots:
-    old, new = rng.sample(NOUNS, 2)
-    return {"old": old, "new": new, "sentence": rng.choice(ABOUT).format(noun=old)}
-
-
-def sentence_of(slots: Slots, rng: random.Random) -> str:
-    """One about the word, of n words where n is given."""
-    fitting = [one for one in ABOUT if len(one.split()) == int(slots.get("n", len(one.split())))]
-    return rng.choice(fitting).format(noun=slots["word"])
+    old, new, other = rng.sample(NOUNS, 3)
+    sentence = rng.choice(ABOUT).format(noun=old, other=other, adjective=rng.choice(ADJECTIVES))
+    return {"old": old, "new": new, "sentence": sentence}
 
 
 FAMILIES = {
@@ -117,21 +142,38 @@ FAMILIES = {
         ),
         unsorted_words, lambda slots, _: ", ".join(sorted(items(slots))), check.is_sorted,
     ),
-    "count words": Family(
+    "quote": Family(
         (
-            "How many words are in this sentence? {sentence}", "{sentence} / I see. / How many words was that?",
-            "Count the words: {sentence}", "Tell me as a number how many words this has: {sentence}",
-            "Number of words, please: {sentence}",
+            "Put this in double quotes: {sentence}", "{sentence} / I see. / Write that between double quotes.",
+            "Set quotation marks around this sentence: {sentence}", "Quote me, with quotation marks: {sentence}",
+            "Give this back in \"…\": {sentence}",
         ),
-        a_sentence, lambda slots, _: str(len(words_of(slots["sentence"]))), check.counts_words,
+        a_sentence, lambda slots, _: f'"{slots["sentence"]}"', check.is_quoted,
     ),
-    "count letters": Family(
+    "last word": Family(
         (
-            "How many letters does the word {word} have?", "Count the letters of {word}.",
-            "Take the word {word}. / All right. / How many letters are in it?",
-            "Of how many letters is the word {word} made?", "Number of letters in {word}, please.",
+            "What is the last word of this sentence? {sentence}", "{sentence} / I see. / Say only its last word.",
+            "Give the final word alone: {sentence}", "With which word does this end? {sentence}",
+            "Answer with one word, the last of this: {sentence}",
         ),
-        one_word, lambda slots, _: str(len(slots["word"])), check.counts_letters,
+        a_sentence, lambda slots, _: words_of(slots["sentence"])[-1], check.is_last_word,
+    ),
+    "find number": Family(
+        (
+            "Which number stands in this sentence? {sentence}", "{sentence} / I see. / Repeat the number alone.",
+            "Give only the number: {sentence}", "Read this and name its number: {sentence}",
+            "Copy the number out of this: {sentence}",
+        ),
+        a_numbered_sentence, lambda slots, _: number_in(slots["sentence"]), check.is_the_number,
+    ),
+    "count up": Family(
+        (
+            "Count from {start} to {end}, with commas.",
+            "Start at {start}. / All right. / Count on to {end}, with commas.",
+            "List the whole numbers from {start} up to {end}.", "Write {start} and all that follows, up to {end}.",
+            "Give me every number between {start} and {end}, both included.",
+        ),
+        a_stretch, lambda slots, _: ", ".join(map(str, stretch(slots))), check.counts_up,
     ),
     "json": Family(
         (
@@ -157,22 +199,21 @@ FAMILIES = {
         ),
         a_number, lambda slots, _: spelled(int(slots["number"]), slots["language"]), check.is_spelled,
     ),
-    "include": Family(
+    "join": Family(
         (
-            "Write one sentence that contains the word {word}.", "Use the word {word} in a sentence.",
-            "My word is {word}. / All right. / Make one sentence with it.", "Give a short sentence with {word} in it.",
-            "Compose a single sentence in which {word} occurs.",
+            "Join these words with hyphens: {words}", "{words} / Noted. / Write them as one, with hyphens between.",
+            "Put hyphens in place of the commas: {words}", "Make one long word with hyphens of {words}",
+            "Connect by hyphens, without spaces: {words}",
         ),
-        one_word, sentence_of, check.includes,
+        some_words, lambda slots, _: "-".join(items(slots)), check.is_joined,
     ),
-    "length": Family(
+    "drop": Family(
         (
-            "Write a sentence of exactly {n} words with the word {word}.", "Use {word} in a sentence of {n} words.",
-            "My word is {word}. / All right. / Make a sentence of {n} words with it.",
-            "In exactly {n} words, write a sentence that contains {word}.",
-            "Compose a sentence with {word}; it must be {n} words long.",
+            "Leave {word} out of this list: {words}", "{words} / Noted. / Now the same without {word}.",
+            "Write this list again but for {word}: {words}", "Strike {word} from these: {words}",
+            "Give me all of these except {word}: {words}",
         ),
-        word_and_length, sentence_of, check.has_length,
+        words_and_one, lambda slots, _: ", ".join(without(slots)), check.is_without,
     ),
     "repeat": Family(
         (
@@ -197,16 +238,6 @@ FAMILIES = {
             "From this list, name the {place} and nothing else: {words}",
         ),
         words_and_place, lambda slots, _: items(slots)[PLACES[slots["place"]]], check.is_picked,
-    ),
-    "both ends": Family(
-        (
-            "Write a sentence that begins with {first} and ends with {last}.",
-            "Start a sentence with {first} and finish it with {last}.",
-            "I want a sentence. / How shall it go? / First word {first}, last word {last}.",
-            "Make a sentence whose first word is {first} and whose last is {last}.",
-            "Compose one sentence from {first} to {last}: those are its first and last words.",
-        ),
-        two_ends, lambda slots, _: f"{slots['first']} we go to see the {slots['last']}.", check.has_ends,
     ),
     "replace": Family(
         (

@@ -39,7 +39,8 @@ def generate(n_train: int, n_val: int, n_test: int, seed: int) -> Parts:
         streams = [instructions(family, wording, seed) for family, dealt in wordings.items() for wording in dealt[name]]
         return take(name, streams, count, set(), rng, lambda _: ())
 
-    return part("train", n_train), part("val", n_val), part("test", n_test)
+    test, val = part("test", n_test), part("val", n_val)
+    return part("train", n_train), val, test
 
 
 def instructions(name: str, wording: str, seed: int) -> Iterator[Example]:

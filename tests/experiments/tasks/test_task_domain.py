@@ -30,9 +30,9 @@ def facts(examples: list[Example]) -> set[str]:
 
 
 def test_sizes_parts_and_sources(data: TaskData) -> None:
-    assert [len(part) for part in (data.train, data.val, data.test)] == [800, 100, 200]
-    assert sum(example.part == "unseen" for example in data.test) == 40
-    assert {example.part for example in data.train + data.val} == {"recall"}
+    assert [len(part) for part in (data.train, data.val, data.test, data.apart)] == [800, 100, 200, 40]
+    assert {example.part for example in data.apart} == {"unseen"}
+    assert {example.part for example in data.train + data.val + data.test} == {"recall"}
     assert set(data.sources) == {"simple-icd-10-cm"}
     assert (data.kind, data.metric) == ("generate", "accuracy")
 
@@ -41,13 +41,12 @@ def test_every_fact_is_trained_and_asked_for_in_new_templates_alone(data: TaskDa
     for one, other in combinations((data.train, data.val, data.test), 2):
         assert not {example.group for example in one} & {example.group for example in other}
     assert len(facts(data.train)) == DEFAULT.n_entities
-    recalled = [example for example in data.test if example.part == "recall"]
-    assert facts(recalled) == facts(data.train) >= facts(data.val)
+    assert facts(data.test) == facts(data.train) >= facts(data.val)
 
 
 def test_an_unseen_fact_is_nowhere_in_training(data: TaskData) -> None:
-    unseen = [example for example in data.test if example.part == "unseen"]
-    assert unseen and not facts(unseen) & facts(data.train + data.val)
+    assert data.apart and not facts(data.apart) & facts(data.train + data.val)
+    assert {e.group for e in data.apart} == {e.group for e in data.test}
 
 
 def test_terms_are_the_packages(data: TaskData) -> None:
@@ -78,7 +77,12 @@ def test_the_seed_alone_draws(data: TaskData, tmp_path: Path, monkeypatch: pytes
 def test_fewer_entities_and_no_unseen(tmp_path: Path) -> None:
     data = load_task(DomainConfig(name="domain", n_train=20, n_val=5, n_test=10, n_entities=4, unseen=0.0), seed=0)
     assert len(facts(data.train)) == 4
-    assert {example.part for example in data.test} == {"recall"}
+    assert {example.part for example in data.test} == {"recall"} and data.apart == []
+
+
+def test_the_test_does_not_depend_on_how_many_are_trained_on() -> None:
+    few, many = (load_task(DomainConfig("domain", n_train=n, n_val=9, n_test=20), seed=2) for n in (60, 90))
+    assert (few.val, few.test, few.apart) == (many.val, many.test, many.apart) and few.test_sha256 == many.test_sha256
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,7 @@ def test_fewer_entities_and_no_unseen(tmp_path: Path) -> None:
         ({"n_entities": 0}, r"task.n_entities=0: choose 1 to"),
         ({"n_train": 49}, r"task.n_train=49: fewer than task.n_entities=50"),
         ({"n_train": 801}, r"task.n_train: 801 examples are asked of templates that give 800: lower it"),
-        ({"unseen": 1.0}, r"task.unseen=1.0: a share"),
+        ({"unseen": 1.5}, r"task.unseen=1.5: a share"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(values: dict[str, float], message: str) -> None:
@@ -118,12 +122,10 @@ def test_scores(data: TaskData, prediction: str, accuracy: int, code: int, chapt
 
 
 def test_the_gold_scores_one_in_both_parts(data: TaskData) -> None:
-    gold = [example.completion for example in data.test]
-    assert data.score(data.test, gold).means["accuracy"] == 1
-    assert {part: means["accuracy"] for part, means in data.by_part(data.test, gold).items()} == {
-        "recall": 1,
-        "unseen": 1,
-    }
+    for examples, part in ((data.test, "recall"), (data.apart, "unseen")):
+        gold = [example.completion for example in examples]
+        assert data.score(examples, gold).means["accuracy"] == data.ceiling == 1
+        assert {name: means["accuracy"] for name, means in data.by_part(examples, gold).items()} == {part: 1}
 
 
 def test_the_configuration() -> None:

@@ -50,7 +50,7 @@ def test_turns_alternate_and_end_with_the_users(data: TaskData) -> None:
 
 
 def test_wordings_differ() -> None:
-    assert len(FAMILIES) == 15 and len(WORDINGS) == len({wording for _, wording in WORDINGS}) == 75
+    assert len(FAMILIES) == 16 and len(WORDINGS) == len({wording for _, wording in WORDINGS}) == 80
 
 
 @pytest.mark.parametrize(("name", "wording"), WORDINGS)
@@ -88,26 +88,37 @@ def test_silence_chatter_and_an_echo_do_not_pass(data: TaskData, name: str) -> N
         ("capitals", {"sentence": "The cup is old."}, ["THE CUP IS OLD.", '"THE CUP IS OLD"'], ["The CUP IS OLD."]),
         ("reverse", {"words": "cup, bell, road"}, ["road, bell, cup", "Road bell cup."], ["cup, bell, road"]),
         ("sort", {"words": "cup, bell, road"}, ["bell, cup, road", "- bell\n- cup\n- road"], ["bell, road, cup"]),
-        ("count words", {"sentence": "The cup is old."}, ["4", "There are 4 words."], ["5", "four", "4 or 5", "14"]),
-        ("count letters", {"word": "bridge"}, ["6", "6 letters."], ["7", "66"]),
+        ("quote", {"sentence": "The cup is old."}, ['"The cup is old."', "“The cup is old.”"], ["The cup is old."]),
+        ("last word", {"sentence": "The cup is old."}, ["old", "Old."], ["The cup is old.", "is old", "cup"]),
+        ("find number", {"sentence": "We saw 12 cups."}, ["12", "12 cups.", "It is 12."], ["2", "twelve", "1, 2", ""]),
+        ("find number", {"sentence": "We saw 12 cups."}, ["12"], ["I was told that we saw 12 cups."]),
+        ("count up", {"start": "9", "end": "12"}, ["9, 10, 11, 12", "9 10 11 12."], ["9, 10, 12", "9-12"]),
+        ("join", {"words": "cup, bell"}, ["cup-bell", "Cup-bell."], ["cup - bell", "cupbell", "cup, bell"]),
+        ("drop", {"words": "cup, bell, road", "word": "bell"}, ["cup, road", "- cup\n- road"], ["cup", "road, cup"]),
         ("json", {"words": "cup, bell"}, ['["cup","bell"]', '[\n "cup",\n "bell"]'], ["['cup', 'bell']"]),
         ("json", {"words": "cup, bell"}, ['["cup", "bell"]'], ["[" * 100_000, '{"cup": "bell"}', '["bell","cup"]']),
         ("bullets", {"words": "cup, bell"}, ["- cup\n- bell\n"], ["cup\nbell", "- cup, bell", "* cup\n* bell"]),
         ("spell number", {"number": "21", "language": "English"}, ["Twenty-one."], ["21", "twenty-two"]),
         ("spell number", {"number": "21", "language": "German"}, ["einundzwanzig"], ["twenty-one", "zwanzigein"]),
-        ("include", {"word": "cup"}, ["I drank from a Cup today."], ["Cups are of use.", "A cup.", "I like my tea."]),
-        ("include", {"word": "cup"}, ["A blue cup is here!"], ["A blue cup is here. It is mine.", "a cup is here"]),
-        ("length", {"word": "cup", "n": "5"}, ["My cup is very old."], ["My cup is old.", "My hat is very old."]),
         ("repeat", {"word": "cup", "n": "3"}, ["cup, cup, cup", "Cup, cup, cup."], ["cup, cup", "cup cup cup"]),
         ("initials", {"words": "cup, bell, road"}, ["CBR", '"CBR"'], ["cbr", "C B R", "CB"]),
         ("pick", {"words": "cup, bell, road, key", "place": "third"}, ["road", "Road."], ["bell", "the road"]),
-        ("both ends", {"first": "Often", "last": "lake"}, ["Often I swim in a lake."], ["Often I swim in lakes."]),
         ("replace", {"old": "cup", "new": "hat", "sentence": "The cup is old."}, ["The hat is old."], ["The cup is."]),
     ],
 )  # fmt: skip
 def test_each_check(name: str, slots: dict[str, str], good: list[str], bad: list[str]) -> None:
     assert [FAMILIES[name].met(slots, said) for said in good] == [True] * len(good)
     assert [FAMILIES[name].met(slots, said) for said in bad] == [False] * len(bad)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_one_answer_keeps_the_constraint_of_many(name: str) -> None:
+    family, rng = FAMILIES[name], random.Random(0)
+    drawn = [family.draw(rng) for _ in range(300)]
+    golds = [family.answer(slots, rng) for slots in drawn]
+    assert len(set(golds)) > 50
+    for gold in golds[:50]:
+        assert sum(family.met(slots, gold) for slots in drawn) <= 0.08 * len(drawn)
 
 
 def test_numbers_in_words() -> None:

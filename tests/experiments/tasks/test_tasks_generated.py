@@ -96,7 +96,7 @@ def test_parts_come_from_the_cache_whole_and_change_with_what_makes_them(tmp_pat
         ("sql", "execution_accuracy"),
         ("domain", "accuracy"),
         ("safety", "accuracy"),
-        ("style", "checks_met"),
+        ("style", "all_met"),
         ("instruct", "constraint_met"),
     ],
 )

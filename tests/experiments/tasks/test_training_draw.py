@@ -18,6 +18,7 @@ from experiments.config.tasks import (
     HaIntentConfig,
     JsonlConfig,
     MultilingualConfig,
+    SafetyConfig,
     Task,
     TaskConfig,
 )
@@ -129,6 +130,14 @@ def test_a_split_that_moves_with_the_sizes_leaks_nothing(sliced: SlicedConfig) -
 def test_the_pool_is_what_the_task_can_give(sliced: SlicedConfig) -> None:
     pool = load_task(SlicedConfig("sliced", n_train=30), seed=1, draw=0).pool
     assert pool is not None and pool <= 35
+
+
+def test_as_many_as_the_templates_give() -> None:
+    some, all_of_it = SafetyConfig("safety", n_train=500), SafetyConfig("safety", n_train=880)
+    assert load_task(some, draw=0).pool == 880
+    assert load_task(all_of_it, draw=0).sha256 == load_task(all_of_it).sha256
+    kinds = Counter(example.part.split(":")[0] for example in load_task(some, draw=0).train)
+    assert abs(kinds["harmful"] - kinds["benign"]) <= 8  # each of 16 parts is rounded
 
 
 @pytest.mark.parametrize("draw", range(3))
