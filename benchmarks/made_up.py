@@ -26,6 +26,7 @@ from experiments.store.result import (
     Parameters,
     Perplexity,
     Seconds,
+    Seeds,
     Spectra,
     Speed,
     plain,
@@ -42,6 +43,7 @@ COMPLETE = Complete(
         "model": {"path": str(ROOT / "nowhere")},
     },
     key="0123456789ab",
+    sources_sha256="fedcba9876543210",
     method="fable",
     model="made-up-model",
     task="made-up-task",
@@ -71,6 +73,7 @@ COMPLETE = Complete(
     tokens_per_s=123.0,
     step_s=0.75,
     flops=Flops(train=6e9, per_token=16000.0),
+    seeds=Seeds(init=1, order=1, dropout=1, data=1),
     cost=Cost(switch_s=0.125, generate_tokens_per_s=Speed(unmerged=30.0, merged=40.0)),
     forgetting=Forgetting(
         text_perplexity=Perplexity(before=20.0, after=25.0),

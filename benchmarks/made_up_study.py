@@ -120,7 +120,7 @@ def run(
         step_s=step_s,
         config={
             "method": {"name": method, "rules": [{"method": method.upper(), "where": None, "hparams": {"rank": 16}}]},
-            "optim": {"lr": lr, "steps": steps, "batch_size": 8, "betas": [0.9, 0.999], "warmup": 0.1},
+            "optim": {"lr": lr, "steps": steps, "batch_size": 8, "betas": [0.9, 0.999], "warmup_steps": 6},
             "eval": {"batch_size": 50, "max_new_tokens": 48},
             "model": {"name": "smollm2", "path": None, "dtype": "bf16"},
             "task": {"name": task, "seed": 0, "n_train": 2000, "n_val": 50, "n_test": n_test},

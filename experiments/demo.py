@@ -37,7 +37,7 @@ FEWEST, MOST, MULTIPLE = 20, 100, 5  # steps
 DRIFT = 1.15  # what a machine's speed may change by between the timing and the arms
 N_TEST = 100
 # Enough to see what each method forgets, and little beside the training; validation chooses nothing here.
-SMALL = ("forgetting.n_text=16", "forgetting.n_kl=6", "task.n_val=8", "eval.stop_hopeless=true")
+SMALL = ("optim.batch_size=4", "forgetting.n_text=16", "forgetting.n_kl=6", "task.n_val=8", "eval.stop_hopeless=true")
 HOW = (
     "Every trained arm sees the same {steps} batches in the same order, at its method's default learning rate, and "
     'every arm is scored on the same {n_test} test sentences by greedy generation; a text that ends in "…" was stopped '

@@ -2,7 +2,7 @@
 
     python -m experiments.tune method=lora task=ha_json out=runs/search --trials 20 --slots 2
     python -m experiments.tune method=lora 'optim.lr=tag(log,interval(1e-4,1e-2))' \\
-        'method.rules.0.hparams.rank=choice(4,8,16)' 'optim.warmup=interval(0,0.3)' --objective exact_match
+        'method.rules.0.hparams.rank=choice(4,8,16)' 'optim.warmup_steps=int(interval(0,30))' --objective exact_match
 
 What is to be searched is written as Hydra's sweeps: interval(a,b), tag(log,interval(a,b)), int(interval(a,b)),
 range(a,b,step), choice(x,y) or x,y. Where optim.lr is not given it is searched between a tenth and ten times the

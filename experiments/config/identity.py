@@ -1,32 +1,36 @@
-"""What makes a run the run that it is: a hash of its configuration and of the files that it reads."""
+"""What makes a run the run that it is: a hash of its configuration, its files and its sources."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from experiments.config.compose import task_config
 from experiments.config.plugins import source_sha256
-from experiments.config.schema import Config, LossOn, plain
+from experiments.config.schema import Config, plain
+from experiments.config.sources import sources_sha256
 from experiments.config.tasks import HubConfig, JsonlConfig, RecordsConfig
 
 
 def key(config: Config) -> str:
-    """A hash of everything that can change the outcome, the contents of local files included.
+    """A hash of everything that can change the outcome, the contents of local files and the sources included.
 
     A model by its id on a hub counts as its id: pin what must not move.
     """
+    return _hash({"settings": settings(config), "sources": sources_sha256(config)})
+
+
+def settings_key(config: Config) -> str:
+    """The same without the sources: alike for runs of one configuration by different versions of the code."""
+    return _hash(settings(config))
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """What is configured that can change the outcome, with hashes in the place of files."""
     values = plain(config)
     del values["out"], values["log_every"], values["track"], values["optim"]["checkpoint_every"]
-    # Keys that came later are left out at their defaults, so that runs from before keep their names.
-    for name, default in {"objective": None, "loss_on": LossOn.last.value}.items():
-        if values[name] == default:
-            del values[name]
-    if not config.eval.spectra:
-        del values["eval"]["spectra"]
-    if not config.eval.stop_hopeless:
-        del values["eval"]["stop_hopeless"]
     if config.method.module is None:
         del values["method"]["module"]
     else:
@@ -55,6 +59,10 @@ def key(config: Config) -> str:
         values["replay"] = [_sha256(Path(entry)) for entry in config.data.replay_from]  # None of a task
     else:
         del values["data"]["replay_from"]
+    return values
+
+
+def _hash(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

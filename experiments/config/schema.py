@@ -39,6 +39,13 @@ class Trains(Enum):
     nothing = "nothing"
 
 
+class Pooling(Enum):
+    """What a task head reads of an encoder: what the model's own class gives it, or the mean over the text's tokens."""
+
+    own = "own"
+    mean = "mean"
+
+
 FILES = {Trains.deltas: "delta.safetensors", Trains.everything: "model.safetensors"}  # the file of what was trained
 
 
@@ -47,6 +54,7 @@ class ModelConfig:
     name: str = MISSING
     path: str | None = None  # a local directory or a hub id, where model=hf
     dtype: Dtype = Dtype.bf16
+    pooling: Pooling = Pooling.own  # what a task head reads of an encoder
 
 
 @dataclass
@@ -63,18 +71,22 @@ class MethodConfig:
     trains: Trains = Trains.deltas
     rules: list[RuleConfig] = field(default_factory=list)
     module: str | None = None  # a plugin that only defines classes of the rules
+    baseline: bool = False  # what the methods have to beat, and no method of fine-tuning itself
+    shots: int = 0  # training examples that stand, answered, before each prompt
+    predictor: str | None = None  # what answers in the model's place: tfidf
 
 
 @dataclass
 class OptimConfig:
-    lr: float = MISSING
+    lr: float = MISSING  # the delta's rate, or the base's where all of it is trained
+    head_lr: float = 1e-2  # the rate of a new task head, which a method's own says nothing about
     steps: int = 60
     batch_size: int = 8  # examples an optimizer step
     micro_batch: int | None = None  # examples a forward; None: all, on a CPU those of like length. Same gradient
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01
-    warmup: float = 0.1  # share of the steps
+    warmup_steps: int | None = None  # steps of the rise to lr; None: 20, of a short training a third
     decay: Decay = Decay.linear
     clip: float = 1.0  # largest gradient norm
     max_length: int = 512  # tokens of an example, prompt and completion; longer prompts lose turns or sentences
@@ -93,6 +105,8 @@ class Part(Enum):
 class EvalConfig:
     batch_size: int = 50
     max_new_tokens: int = 48
+    points: int = 0  # how often, at log-spaced steps, the validation set is scored while training; 0: never
+    point_examples: int = 50  # the first of the validation examples are scored so; 0: their loss alone
     stop_hopeless: bool = False  # end an answer that can score nothing any more: the same scores, shorter texts
     part: Part = Part.test
     spectra: bool = False  # whether singular values of ΔW are taken, which takes minutes at 135 M parameters
@@ -139,6 +153,16 @@ class ForgettingConfig:
 
 
 @dataclass
+class SeedsConfig:
+    """What chance decides, a stream of its own each: the run's `seed`, or a number that holds one of them fixed."""
+
+    init: int | None = None  # the new parameters' first values
+    order: int | None = None  # the order of the training examples
+    dropout: int | None = None
+    data: int | None = None  # which training examples are drawn, and the demonstrations of few_shot
+
+
+@dataclass
 class Config:
     model: ModelConfig = MISSING
     method: MethodConfig = MISSING
@@ -153,6 +177,7 @@ class Config:
     start_from: str | None = None  # the file of a delta, or of a whole model, that another run left: train it further
     track: list[str] = field(default_factory=list)  # tensorboard, wandb, mlflow, …: python -m experiments.list tracker
     seed: int = 0
+    seeds: SeedsConfig = field(default_factory=SeedsConfig)
     device: Device = Device.auto
     threads: int | None = None  # CPU threads; None: torch's default
     out: str = "runs"  # the folder that holds the run's directory
@@ -186,8 +211,14 @@ def check(config: Config) -> None:
     for name, value in at_least_one.items():
         if value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
-    if not 0 <= optim.warmup <= 1:
-        raise ValueError(f"optim.warmup={optim.warmup}: a share of the steps, from 0 to 1")
+    if optim.warmup_steps is not None and not 0 <= optim.warmup_steps <= optim.steps:
+        raise ValueError(
+            f"optim.warmup_steps={optim.warmup_steps}: from 0 to optim.steps={optim.steps}; in more the rate would "
+            "never be reached"
+        )
+    for name, value in {"eval.points": config.eval.points, "eval.point_examples": config.eval.point_examples}.items():
+        if value < 0:
+            raise ValueError(f"{name}={value}: must not be below 0")
     if config.forgetting.text is not None:
         raise ValueError(
             f"forgetting.text={config.forgetting.text}: several corpora can be probed, so the key is now a list: "
@@ -197,6 +228,6 @@ def check(config: Config) -> None:
         raise ValueError("forgetting.texts=[]: name a corpus, such as prose, or say forgetting.enabled=false")
     if not 0 <= config.data.replay < 1:
         raise ValueError(f"data.replay={config.data.replay}: a share of the training examples, from 0 to below 1")
-    for name, value in {"optim.lr": optim.lr, "optim.clip": optim.clip}.items():
+    for name, value in {"optim.lr": optim.lr, "optim.head_lr": optim.head_lr, "optim.clip": optim.clip}.items():
         if not value > 0:
             raise ValueError(f"{name}={value}: must be above 0")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from experiments.config.schema import Pooling
 from experiments.models.table import MODELS, ModelError
 
 ENCODERS = {"albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta"}
@@ -52,7 +53,11 @@ def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, outputs
         task_head = described.model_type in ENCODERS
         if task_head and not outputs:
             raise ModelError("an encoder generates no text: give it a classification, or take another model")
-        if task_head:
+        if task_head and config.pooling is Pooling.mean:
+            from experiments.models.pooled import mean_pooled
+
+            model = mean_pooled(place, len(outputs), **kind)
+        elif task_head:
             kind |= {"num_labels": len(outputs), "id2label": dict(enumerate(outputs))}
             kind["label2id"] = {label: i for i, label in enumerate(outputs)}
             model = AutoModelForSequenceClassification.from_pretrained(place, **kind)
@@ -92,6 +97,11 @@ def skeleton(config: Any) -> nn.Module:
     try:
         described = AutoConfig.from_pretrained(place)
         encoder = described.model_type in ENCODERS
+        if encoder and config.pooling is Pooling.mean:
+            from experiments.models import pooled
+
+            with torch.device("meta"):
+                return pooled.skeleton(described, described.num_labels)
         with torch.device("meta"):
             return (AutoModelForSequenceClassification if encoder else AutoModelForCausalLM).from_config(described)
     except (OSError, ValueError) as error:

@@ -23,6 +23,7 @@ from experiments.support.files import clear, locked, write_json, write_text
 from experiments.support.phase_clock import PhaseClock
 from experiments.support.provenance import environment
 from experiments.training.checkpoint import seed_everything
+from experiments.training.seeds import stream
 from experiments.training.trackers import Trackers
 
 
@@ -71,11 +72,11 @@ def age_s() -> float:
 
 
 def set_up(config: Config) -> torch.device:
-    """Threads, seeds, determinism; the device."""
+    """Threads, the seed of first values, determinism; the device."""
     keep_freed()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    seed_everything(config.seed)
+    seed_everything(stream(config, "init"))
     cuda = torch.cuda.is_available() if config.device is Device.auto else config.device is Device.cuda
     if cuda and not torch.cuda.is_available():
         raise ValueError("device=cuda: torch finds no CUDA device here; say device=cpu, or auto")

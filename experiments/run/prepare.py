@@ -17,6 +17,7 @@ from experiments.models.method import rules
 from experiments.models.weights import NAME, load_in_place
 from experiments.objectives.base import Objective
 from experiments.tasks.base import TaskData
+from experiments.training import seeds
 
 
 def prepare(config: Config, loaded: Loaded, data: TaskData, objective: Objective, device: torch.device) -> Objective:
@@ -31,6 +32,11 @@ def prepare(config: Config, loaded: Loaded, data: TaskData, objective: Objective
         model.requires_grad_(config.method.trains is Trains.everything)
         return objective
     chosen = rules(config, loaded.task_head)
+    if not chosen:
+        raise ValueError(
+            f"method={config.method.name}: it has no rules, and model={config.model.name} has no task head that it "
+            "could train alone; take an encoder, or a method with rules"
+        )
     if config.start_from:
         go_on(model, Path(config.start_from), chosen)
     else:
@@ -47,7 +53,7 @@ def first_inputs(
     objective: Objective, data: TaskData, config: Config, device: torch.device, n_rows: int | None = None
 ) -> dict[str, Tensor]:
     """What the model is called with in the first step, or the first rows of that."""
-    chosen = indices(0, config.optim.batch_size, len(data.train), config.seed)[:n_rows]
+    chosen = indices(0, config.optim.batch_size, len(data.train), seeds.stream(config, "order"))[:n_rows]
     return objective.collate(objective.rows([data.train[i] for i in chosen]), device).inputs
 
 

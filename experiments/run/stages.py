@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,19 @@ from torch import nn
 
 from experiments.config.identity import key
 from experiments.config.schema import Check, Config, Dtype, Part, Trains
-from experiments.data import gate, replay
-from experiments.data.encode import Encoded, Encoder
+from experiments.data import demonstrations, gate, replay
+from experiments.data.encode import Encoder
 from experiments.data.reader import Reader
-from experiments.data.replay import Replay
 from experiments.evaluation import cost, forgetting
-from experiments.evaluation.answers import answers, mean_loss
-from experiments.evaluation.predictions import write_predictions
 from experiments.evaluation.spectra import spectra
+from experiments.evaluation.tfidf import predictor
 from experiments.models.load import has_task_head, load_model
 from experiments.models.weights import file_of, save
 from experiments.objectives import objective_class, replayed_objective
 from experiments.objectives.base import Objective
 from experiments.run.prepare import checkpoint_activations, prepare
+from experiments.run.quality import curve, evaluated
+from experiments.run.subject import Sizes, Subject
 from experiments.store.result import (
     Bytes,
     Cost,
@@ -38,53 +36,25 @@ from experiments.store.result import (
     Measured,
     MemoryPeaks,
     Parameters,
+    Point,
     Replayed,
     Seconds,
+    Seeds,
     Spectra,
     Speed,
 )
 from experiments.support.memory import Memory, release, resident_bytes
 from experiments.support.phase_clock import PhaseClock
 from experiments.tasks import load_task
-from experiments.tasks.base import TRAITS, Scores, TaskData, TaskError
-from experiments.training.checkpoint import Checkpoints, State
-from experiments.training.loop import NotFinite, Record, train
+from experiments.tasks.base import TRAITS, Example, TaskData, TaskError
+from experiments.training import seeds
+from experiments.training.checkpoint import Checkpoints, State, seed_everything
+from experiments.training.loop import Record, train
 from experiments.training.optimizer import Optimizer, groups
 from experiments.training.trackers import Trackers
 
 CHECKPOINTS = "checkpoints"
 DTYPES = {Dtype.bf16: torch.bfloat16, Dtype.fp32: torch.float32}
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The model as it was loaded: its parameters, their bytes, and those of the process that holds it."""
-
-    n_base: int
-    base_bytes: int
-    resident_bytes: int
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A run ready to train: its data and its model with the method's parameters."""
-
-    config: Config
-    directory: Path
-    clock: PhaseClock
-    data: TaskData
-    reader: Reader
-    objective: Objective
-    rows: dict[str, list[Encoded]]  # train, val and test
-    replay: Replay
-    findings: gate.Findings | None  # None: nobody looked
-    base: forgetting.Base | None
-    source: str  # where the model's weights come from
-    sizes: Sizes
-
-    @property
-    def trained(self) -> list[nn.Parameter]:
-        return [p for p in self.reader.model.parameters() if p.requires_grad]
 
 
 def measured(config: Config, directory: Path, device: torch.device, clock: PhaseClock, trackers: Trackers) -> Measured:
@@ -101,7 +71,7 @@ def measured(config: Config, directory: Path, device: torch.device, clock: Phase
 def prepared(config: Config, directory: Path, device: torch.device, clock: PhaseClock) -> Subject:
     """The data, the model, the base's figures, and the method's parameters put in."""
     with clock("data"):
-        data = load_task(config.task, seed=config.task.seed)
+        data = load_task(config.task, seed=config.task.seed, draw=seeds.stream(config, "data"))
         if data.kind not in TRAITS:
             raise TaskError(f"task={data.name}: there is no kind of task {data.kind!r}; there are: {', '.join(TRAITS)}")
         splits = {"train": data.train, "val": data.val, "test": data.test}
@@ -117,6 +87,7 @@ def prepared(config: Config, directory: Path, device: torch.device, clock: Phase
         hopeless = data.hopeless if config.eval.stop_hopeless else None
         objective = chosen(encoder, data.labels, config.loss_on, hopeless)
         findings = checked(config, data, objective)
+        answering = predictor(config.method.predictor, data) if config.method.predictor else None
         replayed = replay.load(config.data, data, objective)
     base = None
     if config.forgetting.enabled:
@@ -126,11 +97,21 @@ def prepared(config: Config, directory: Path, device: torch.device, clock: Phase
     with clock("inject"):
         objective = prepare(config, loaded, data, objective, device)
     with clock("data"):
-        rows = {split: objective.rows(examples) for split, examples in splits.items()}
+        rows = {split: objective.rows(asked(config, data, split)) for split in (*splits, "apart")}
     reader = Reader(loaded.model, objective.encoder, device)
     return Subject(
-        *(config, directory, clock, data, reader, objective, rows, replayed, findings, base, loaded.source, sizes)
+        *(config, directory, clock, data, reader, objective, rows, replayed, answering),
+        *(findings, base, loaded.source, sizes),
     )
+
+
+def asked(config: Config, data: TaskData, split: str) -> list[Example]:
+    """The examples of a split as the model is asked: with demonstrations before each prompt that is no training."""
+    examples = {"train": data.train, "val": data.val, "test": data.test, "apart": data.apart}[split]
+    if not config.method.shots or split == "train":
+        return examples
+    chosen = demonstrations.drawn(data, config.method.shots, seeds.stream(config, "data"))
+    return [demonstrations.shown(example, chosen) for example in examples]
 
 
 def frozen_sizes(model: nn.Module) -> Sizes:
@@ -168,9 +149,10 @@ def trained(subject: Subject, memory: Memory, trackers: Trackers) -> State:
         rows = list(subject.rows["train"])
         for source in subject.replay.sources:
             rows += replayed_objective(subject.objective, source.kind).rows(source.examples)
-        order = subject.replay.mixture(len(subject.data.train), config.seed)
+        order = subject.replay.mixture(len(subject.data.train), seeds.stream(config, "order"))
     with subject.clock("optimizer"):
-        optimizer = Optimizer(*groups(model), config.optim)
+        optimizer = Optimizer(groups(model), config.optim)
+        seed_everything(seeds.stream(config, "dropout"))
     record = Record(
         checkpoints=Checkpoints(subject.directory / CHECKPOINTS, identity),
         metrics=subject.directory / "metrics.jsonl",
@@ -178,6 +160,7 @@ def trained(subject: Subject, memory: Memory, trackers: Trackers) -> State:
         clock=subject.clock,
         log_every=config.log_every,
         follow=trackers.log,
+        curve=curve(subject),
     )
     return train(subject.reader, subject.objective, optimizer, rows, order.indices, config.optim, record)
 
@@ -189,8 +172,8 @@ def result(subject: Subject, state: State, memory: Memory) -> Measured:
     with clock("save"):
         delta_bytes = save(config, subject.directory, model)
     with clock("evaluate"):
-        validation, scores, by_part = evaluated(subject)
-    forgot = None
+        quality = evaluated(subject)
+    scores, forgot = quality.scores, None
     if subject.base is not None:
         with clock("forgetting"):
             known = {} if config.eval.part is Part.val else {data.sha256: scores.each}
@@ -205,10 +188,13 @@ def result(subject: Subject, state: State, memory: Memory) -> Measured:
         metric=data.metric,
         ceiling=data.ceiling,
         quality=scores.means,
-        quality_by_part=by_part,
+        quality_by_part=quality.by_part,
         scores=tuple(scores.each),
-        validation=validation,
-        loss=Loss(train_last=state.metrics[-1]["loss"] if state.metrics else None, validation=validation["loss"]),
+        groups=quality.groups,
+        validation=quality.validation,
+        loss=Loss(
+            train_last=state.metrics[-1]["loss"] if state.metrics else None, validation=quality.validation["loss"]
+        ),
         n_test=len(scores.each),
         parameters=Parameters(
             trainable=n_trainable,
@@ -226,6 +212,8 @@ def result(subject: Subject, state: State, memory: Memory) -> Measured:
         tokens_per_s=state.tokens / state.wall_s if state.wall_s else 0.0,
         step_s=median_step_s(state),
         flops=Flops(**flops),
+        curve=tuple(Point(flops=flops["per_token"] * point["tokens"], **point) for point in state.curve) or None,
+        seeds=Seeds(**seeds.chosen(config)),
         cost=Cost(switch_s=switch_s, generate_tokens_per_s=Speed(**speed)),
         forgetting=msgspec.convert(forgot, Forgetting | None),
         spectra=msgspec.convert(changed, Spectra | None),
@@ -264,28 +252,6 @@ def described(subject: Subject) -> Data:
         checks={} if subject.findings is None else subject.findings.counts(),
         replay=msgspec.convert(replayed, Replayed | None),
     )
-
-
-def evaluated(subject: Subject) -> tuple[dict[str, float], Scores, dict[str, dict[str, float]]]:
-    """The validation's metrics and loss; of the part that the run is scored on, scores and metrics by language,
-    category or the like; the predictions in their file."""
-    config, data, asked = subject.config, subject.data, (subject.objective, subject.reader)
-    loss = mean_loss(*asked, subject.rows["val"], config.eval.batch_size)
-    if not math.isfinite(loss):
-        raise NotFinite(f"after the training the validation loss is {loss}; lower optim.lr ({config.optim.lr:g})")
-    said = answers(*asked, subject.rows["val"], config.eval, config.log_every)
-    validation = data.score(data.val, said).means
-    examples, apart = data.val, {}
-    if config.eval.part is Part.test:
-        if data.apart:
-            beside = answers(*asked, subject.objective.rows(data.apart), config.eval, config.log_every)
-            apart = data.by_part(data.apart, beside)
-        examples = data.test
-        said = answers(*asked, subject.rows["test"], config.eval, config.log_every)
-    scores = data.score(examples, said)
-    with subject.clock("save"):
-        write_predictions(subject.directory / "predictions.jsonl", examples, said, scores)
-    return {**validation, "loss": loss}, scores, data.by_part(examples, said) | apart
 
 
 def median_step_s(state: State) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.config.identity import key
 from experiments.config.schema import Config, Trains, plain
+from experiments.config.sources import sources_sha256
 from experiments.store.result import Complete, Environment, Failed, Kind, Measured
 
 
@@ -26,6 +27,7 @@ def header(config: Config, environment: dict[str, Any]) -> dict[str, Any]:
     return {
         "config": plain(config),
         "key": key(config),
+        "sources_sha256": sources_sha256(config),
         "method": config.method.name,
         "model": config.model.name,
         "task": config.task.name,

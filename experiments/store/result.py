@@ -82,6 +82,29 @@ class Flops:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Point:
+    """The model on the validation set at one step of its training."""
+
+    step: Annotated[int, about("optimizer steps done")]
+    examples: Annotated[int, about("training examples seen, repeats included")]
+    tokens: Annotated[int, about("training tokens seen, without padding")]
+    flops: Annotated[float, about("floating-point operations of the training up to here, estimated")]
+    train_s: Annotated[float, about("seconds spent in steps up to here, without this scoring")]
+    loss: Annotated[float, about("validation loss, nats a labelled token")]
+    score: Annotated[float | None, about("the main metric on the first validation examples; null if not taken")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeds:
+    """The number of every stream of chance."""
+
+    init: Annotated[int, about("of the new parameters' first values", "init_seed")]
+    order: Annotated[int, about("of the order of the training examples", "order_seed")]
+    dropout: Annotated[int, about("of dropout", "dropout_seed")]
+    data: Annotated[int, about("of the draw of the training examples", "data_seed")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Speed:
     unmerged: Annotated[
         float | None, about("new tokens a second as the model was trained; null of an encoder", "unmerged_tokens_per_s")
@@ -292,7 +315,10 @@ class Header:
     error: Annotated[str | None, about("why the run failed; null of a complete one", "")]
     failure_kind: Annotated[Kind | None, about("`error`, `nan`, `oom` or `killed`; null of a complete run")]
     config: Annotated[dict[str, Any], about("the run's whole configuration", "config")]
-    key: Annotated[str, about("hash of the configuration")]
+    key: Annotated[str, about("hash of the configuration, of its files, and of the sources")]
+    sources_sha256: Annotated[
+        str | None, about("hash of the sources that can change the numbers; absent in older files")
+    ] = None
     method: Annotated[str, about("name of the method")]
     model: Annotated[str, about("name of the model")]
     task: Annotated[str, about("name of the task")]
@@ -327,6 +353,10 @@ class Measured:
         dict[str, dict[str, float]], about("by part (language, category and the like), then by metric")
     ]
     scores: Annotated[tuple[float, ...], about("the main metric's number for each example, in their order")]
+    groups: Annotated[
+        tuple[str, ...] | None,
+        about("the template, entity or the like that each scored example comes from; absent in older files"),
+    ] = None
     validation: Annotated[dict[str, float], about("by metric, over the validation examples, and their `loss`")]
     loss: Annotated[Loss, about("losses")]
     n_test: Annotated[int, about("examples of the split that were scored")]
@@ -336,6 +366,10 @@ class Measured:
     tokens_per_s: Annotated[float, about("tokens a second of training; 0 without training")]
     step_s: Annotated[float, about("seconds of the median training step; 0 without training")]
     flops: Annotated[Flops, about("floating-point operations")]
+    curve: Annotated[
+        tuple[Point, ...] | None, about("the validation set along the training; absent where nobody asked for it")
+    ] = None
+    seeds: Annotated[Seeds | None, about("the seed of every stream of chance; absent in older files")] = None
     cost: Annotated[Cost, about("what the trained model costs to use")]
     forgetting: Annotated[Forgetting | None, about("what training did to what the base could do; null if not measured")]
     data: Annotated[Data, about("what was trained and scored on", "data")]

@@ -41,8 +41,10 @@ def keys(of: type = Complete, prefix: str = "") -> Iterator[Key]:
     for name, hint, meta in parts(of):
         key, inner = f"{prefix}{name}", hint
         yield Key(key, in_words(hint), meta.description or "")
-        while get_origin(inner) is dict:
-            key, inner = f"{key}.*", get_args(inner)[1]
+        while get_origin(inner := options(inner)[0]) in (dict, tuple):
+            key, inner = (
+                (f"{key}.*", get_args(inner)[1]) if get_origin(inner) is dict else (f"{key}[]", get_args(inner)[0])
+            )
         if (tree := tree_of(inner)) is not None:
             yield from keys(tree, f"{key}.")
 

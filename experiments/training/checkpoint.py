@@ -38,6 +38,7 @@ class State:
     device_peak_bytes: int = 0  # the same of an accelerator's memory
     increase_bytes: int = 0  # peak of training over the size with the model loaded
     metrics: list[dict[str, float]] = field(default_factory=list)  # a row a step
+    curve: list[dict[str, Any]] = field(default_factory=list)  # a point where the model was scored
 
     def advance(self, loss: float, lr: float, grad_norm: float, n_tokens: int, step_s: float) -> dict[str, float]:
         """Count a step that is done; its row of metrics, whose tokens and wall_s count from the first step."""

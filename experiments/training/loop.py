@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,11 +18,12 @@ from experiments.data.encode import Encoded
 from experiments.data.reader import Reader
 from experiments.objectives.base import Objective
 from experiments.support.files import write_text
-from experiments.support.memory import Memory
+from experiments.support.memory import Memory, release
 from experiments.support.phase_clock import PhaseClock
 from experiments.support.progress import progress
 from experiments.training.checkpoint import Checkpoints, State
-from experiments.training.optimizer import Optimizer, learning_rate
+from experiments.training.curve import Curve
+from experiments.training.optimizer import Optimizer, schedule
 
 Order = Callable[[int, int], list[int]]  # the rows of a step's batch, by the step, from 0, and the batch's size
 
@@ -33,7 +34,8 @@ class NotFinite(ArithmeticError):
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of a training while it runs, and who is told. metrics: the file of a row a step."""
+    """What is kept of a training while it runs, and who is told. metrics: the file of a row a step; curve: when the
+    model is scored meanwhile, whose time and memory are not the training's."""
 
     checkpoints: Checkpoints
     metrics: Path
@@ -41,6 +43,7 @@ class Record:
     clock: PhaseClock
     log_every: int
     follow: Callable[[int, dict[str, float]], None]
+    curve: Curve = field(default_factory=Curve)
 
 
 def train(
@@ -63,7 +66,8 @@ def train(
         # The rows of a dead process that lie after its last checkpoint are written again.
         write_text(record.metrics, "".join(json.dumps(row) + "\n" for row in state.metrics))
     clock.add(state.seconds)
-    earlier = replace(state)
+    peaks = Peaks(record.memory, reader.device, replace(state))
+    score(reader, record, state, peaks, optim)
     reader.model.train()
     with record.metrics.open("a") as log, progress("train", optim.steps, record.log_every, state.step) as show:
         while state.step < optim.steps:
@@ -75,15 +79,16 @@ def train(
                 grad_norm = optimizer.step(state.step)
             check_finite(state.step, loss, grad_norm, optim)
             step_s = time.perf_counter() - began
-            row = state.advance(loss, learning_rate(state.step, optim), grad_norm, n_tokens, step_s)
+            row = state.advance(loss, optim.lr * schedule(state.step, optim), grad_norm, n_tokens, step_s)
             with clock("save"):
                 log.write(json.dumps(row) + "\n")
                 log.flush()
                 show(state.step, f"loss {loss:.3f}  {n_tokens / step_s:.0f} tokens/s")
                 record.follow(state.step, row)
+            score(reader, record, state, peaks, optim)
             if state.step % optim.checkpoint_every == 0 or state.step == optim.steps:
                 with clock("checkpoint"):
-                    take_peaks(state, earlier, record.memory, reader.device)
+                    peaks.note(state)
                     state.seconds = clock.seconds()
                     record.checkpoints.save(optimizer, state)
     return state
@@ -98,13 +103,41 @@ def check_finite(step: int, loss: float, grad_norm: float, optim: OptimConfig) -
         )
 
 
-def take_peaks(state: State, earlier: State, memory: Memory, device: torch.device) -> None:
-    """Note the peaks of memory up to now, those of earlier processes of the run included."""
-    state.peak_bytes = max(earlier.peak_bytes, memory.since_begin())
-    state.increase_bytes = max(earlier.increase_bytes, memory.increase_bytes())
-    if device.type == "cuda":
-        peak_bytes = torch.cuda.max_memory_allocated(device)
-        state.device_peak_bytes = max(earlier.device_peak_bytes, peak_bytes)
+def score(reader: Reader, record: Record, state: State, peaks: Peaks, optim: OptimConfig) -> None:
+    """Score the model where a point of the curve is due, and leave it as it was: training, its peaks its own."""
+    if not record.curve.due(state):
+        return
+    peaks.note(state)
+    with record.clock("evaluate"):
+        record.curve.take(state, optim.batch_size)
+    peaks.forget()
+    reader.model.train()
+
+
+@dataclass
+class Peaks:
+    """The peaks of a training's memory, those of earlier processes of the run included, and no evaluation's."""
+
+    memory: Memory
+    device: torch.device
+    state: State  # the peaks up to here
+
+    def note(self, state: State) -> None:
+        """Write the peaks up to now into the state."""
+        held = self.state
+        held.peak_bytes = max(held.peak_bytes, self.memory.since_begin())
+        held.increase_bytes = max(held.increase_bytes, self.memory.increase_bytes())
+        if self.device.type == "cuda":
+            held.device_peak_bytes = max(held.device_peak_bytes, torch.cuda.max_memory_allocated(self.device))
+        state.peak_bytes, state.increase_bytes = held.peak_bytes, held.increase_bytes
+        state.device_peak_bytes = held.device_peak_bytes
+
+    def forget(self) -> None:
+        """Leave out what memory an evaluation has used since the last note."""
+        release()
+        self.memory.begin(self.memory.start)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
 
 
 def accumulate(

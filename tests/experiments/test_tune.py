@@ -63,7 +63,7 @@ def test_hydra_sweeps_are_the_space():
         [
             *BASE,
             "optim.lr=tag(log,interval(1e-4,1e-2))",
-            "optim.warmup=interval(0,0.3)",
+            "optim.warmup_steps=int(interval(0,30))",
             "method.rules.0.hparams.rank=choice(4,8)",
             "optim.batch_size=int(interval(1,8))",
             "seed=range(0,6,2)",
@@ -73,7 +73,7 @@ def test_hydra_sweeps_are_the_space():
     assert fixed == list(BASE)
     assert searched == {
         "optim.lr": FloatDistribution(1e-4, 1e-2, log=True),
-        "optim.warmup": FloatDistribution(0, 0.3),
+        "optim.warmup_steps": IntDistribution(0, 30),
         "method.rules.0.hparams.rank": CategoricalDistribution([4, 8]),
         "optim.batch_size": IntDistribution(1, 8),
         "seed": CategoricalDistribution([0, 2, 4]),

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from filelock import FileLock
 
 pytest.importorskip("transformers", reason="needs the extra `experiments`")
 
+from experiments.config.schema import ModelConfig
 from experiments.models.load import Loaded, load_model
 from experiments.models.table import ModelError
 from experiments.models.wheel import FetchError, unpacked_wheel
@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def load(name: str, path: str | None = None, outputs: tuple[str, ...] = ()) -> Loaded:
     return load_model(
-        SimpleNamespace(name=name, path=path),
+        ModelConfig(name=name, path=path),
         dtype=torch.float32,
         device=torch.device("cpu"),
         outputs=outputs,

@@ -41,18 +41,19 @@ from tests.support.runs import (
 )
 
 METHODS = sorted(file.stem for file in (ROOT / "experiments" / "conf" / "method").glob("*.yaml"))
+UNTRAINED = {"none", "few_shot"}
 KEYS = {
     *("format", "status", "error", "config", "key", "method", "model", "task", "seed", "lr", "steps", "batch_size"),
     *("quality", "quality_by_part", "scores", "validation", "metric", "loss", "n_test", "parameters", "bytes"),
     *("memory", "seconds", "tokens_per_s", "step_s", "flops", "cost", "forgetting", "environment", "data", "base"),
-    "failure_kind",
+    *("failure_kind", "seeds", "sources_sha256"),
 }
 
 
 # ---------------------------------------------------------------- what a run leaves
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted({*METHODS} - {"head", "tfidf"}))  # these two classify
 def test_every_method_leaves_a_whole_directory(tmp_path, method):
     made = config(*overrides(tmp_path, f"method={method}"))
     result, folder = run(made), directory(made)
@@ -70,7 +71,7 @@ def test_every_method_leaves_a_whole_directory(tmp_path, method):
     assert len(result["scores"]) == 6
     assert sum(result["scores"]) / 6 == result["quality"]["exact_match"]
     check_costs(result, method)
-    if method == "none":
+    if method in UNTRAINED:
         assert (result["lr"], result["steps"], result["bytes"]["delta"], result["parameters"]["trainable"]) == (
             None,
             0,
@@ -95,16 +96,16 @@ def check_costs(result: dict[str, Any], method: str) -> None:
     assert set(seconds) == set(PHASES)
     assert sum(seconds.values()) == pytest.approx(total, rel=1e-6)
     training = [seconds[phase] for phase in ("forward", "backward", "optimizer", "checkpoint")]
-    assert all(s == 0 for s in training) if method == "none" else all(s > 0 for s in training)
+    assert all(s == 0 for s in training) if method in UNTRAINED else all(s > 0 for s in training)
     assert all(seconds[phase] > 0 for phase in ("data", "load", "inject", "save", "evaluate", "forgetting", "cost"))
     use = result["cost"]["generate_tokens_per_s"]
     assert use["unmerged"] > 0
     assert (use["merged"] is None) == (method in ("adapter", "mam", "prefix", "prompt"))
-    assert (result["cost"]["switch_s"] is None) == (method == "none")
+    assert (result["cost"]["switch_s"] is None) == (method in UNTRAINED)
     assert result["flops"]["per_token"] > 0
-    assert (result["flops"]["train"] == 0) == (method == "none")
+    assert (result["flops"]["train"] == 0) == (method in UNTRAINED)
     parameters = result["parameters"]
-    assert parameters["added"] == (0 if method in ("none", "full") else parameters["trainable"])
+    assert parameters["added"] == (0 if method in (*UNTRAINED, "full") else parameters["trainable"])
 
 
 @pytest.mark.parametrize("method", ["lora", "prefix", "prompt", "mam"])
@@ -264,7 +265,7 @@ class OwnScale(dt.DeltaModule):
 
 
 def test_the_phases_are_the_wall_time(tmp_path):
-    """Against a clock outside; what no phase covers is under 2 %.
+    """Against a clock outside; what no phase covers is under 4 %.
 
     A shared machine may stop a process anywhere, also between two phases. A phase that is missing
     is missing in every run, so the best of three runs is what has to hold.
@@ -279,7 +280,7 @@ def test_the_phases_are_the_wall_time(tmp_path):
         assert named + seconds["other"] == pytest.approx(seconds["total"], abs=0.01)
         assert seconds["total"] <= wall_s + 0.01
         uncovered.append(1 - named / wall_s)
-    assert min(uncovered) < 0.02
+    assert min(uncovered) < 0.04
 
 
 def test_a_process_of_its_own_counts_from_its_start(tmp_path):
@@ -363,7 +364,7 @@ def test_killed_in_the_evaluation_it_does_not_train_again(tmp_path, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.run.stages.mean_loss", dies)
+        patch.setattr("experiments.run.quality.mean_loss", dies)
         with pytest.raises(KeyboardInterrupt):
             run(made)
     assert not (directory(made) / "result.json").exists()

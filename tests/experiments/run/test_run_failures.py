@@ -89,7 +89,7 @@ def test_a_wrong_word_or_type_is_refused_by_name(given, message):
         ("optim.steps=0", "optim.steps=0: must be at least 1"),
         ("optim.batch_size=-1", "optim.batch_size=-1: must be at least 1"),
         ("optim.micro_batch=0", "optim.micro_batch=0: must be at least 1"),
-        ("optim.warmup=2", "optim.warmup=2.0: a share"),
+        ("optim.warmup_steps=2000", "optim.warmup_steps=2000: from 0 to optim.steps="),
         ("optim.lr=0", "optim.lr=0.0: must be above 0"),
         ("optim.lr=nan", "optim.lr=nan: must be above 0"),
         ("optim.max_length=4", r"completion has \d+ tokens.*optim.max_length=4"),

@@ -37,7 +37,7 @@ def started(folder: Path, settings: OptimConfig, identity: str = "one") -> tuple
     model = llama()
     model.to(torch.bfloat16).requires_grad_(False)
     dt.inject(model, dt.LoRA.on(rank=2, dropout=0.3))  # dropout, so that the random state matters
-    return model, Optimizer(*groups(model), settings), Checkpoints(folder / "checkpoints", identity)
+    return model, Optimizer(groups(model), settings), Checkpoints(folder / "checkpoints", identity)
 
 
 def trained(folder: Path, settings: OptimConfig, identity: str = "one", rows: list[Encoded] | None = None):

@@ -26,7 +26,7 @@ from experiments.run.prepare import checkpoint_activations
 from experiments.support.phase_clock import PhaseClock
 from experiments.tasks.base import Example
 from experiments.training.loop import accumulate
-from experiments.training.optimizer import Optimizer, groups, learning_rate
+from experiments.training.optimizer import Group, Optimizer, Role, groups, rise, schedule
 from tests.support.cases import shaken
 from tests.support.small import (
     CPU,
@@ -260,25 +260,34 @@ def test_gradient_checkpointing_changes_nothing():
 # ---------------------------------------------------------------- optimizer
 
 
+def alone(p: nn.Parameter) -> list[Group]:
+    return [Group(Role.delta, True, (p,))]
+
+
 def test_learning_rate_rises_then_falls():
-    linear = [learning_rate(s, optim(lr=1.0, steps=10, warmup=0.2)) for s in range(10)]
+    linear = [schedule(s, optim(steps=10, warmup_steps=2)) for s in range(10)]
     assert linear == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
-    cosine = [learning_rate(s, optim(lr=1.0, steps=5, warmup=0.2, decay=Decay.cosine)) for s in range(5)]
+    cosine = [schedule(s, optim(steps=5, warmup_steps=1, decay=Decay.cosine)) for s in range(5)]
     assert cosine == pytest.approx(
         [1.0, 1.0, (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 + math.cos(3 * math.pi / 4)) / 2]
     )
-    assert {learning_rate(s, optim(warmup=0.0, decay=Decay.constant)) for s in range(6)} == {1e-2}
+    assert {schedule(s, optim(warmup_steps=0, decay=Decay.constant)) for s in range(6)} == {1.0}
+
+
+def test_the_warm_up_is_in_steps_and_never_most_of_a_training():
+    assert [rise(optim(steps=steps)) for steps in (1, 4, 60, 1000)] == [0, 1, 20, 20]
+    assert rise(optim(steps=1000, warmup_steps=50)) == 50
 
 
 def test_weight_decay_spares_norms_biases_and_methods_that_say_so():
     model = gpt2()
-    decayed, plain = groups(model)
+    decayed, plain = (each.parameters for each in groups(model))
     names = {id(p): n for n, p in model.named_parameters()}
     assert {names[id(p)] for p in plain} == {n for n in names.values() if n.endswith(".bias") or ".ln_" in n}
     assert len(decayed) + len(plain) == len(names)
     model = llama()
     dt.inject(model, dt.LoRA.on(rank=2), dt.Prefix.on(length=2))
-    decayed, plain = groups(model)
+    decayed, plain = (each.parameters for each in groups(model))
     names = {id(p): n for n, p in model.named_parameters()}
     assert {names[id(p)].rsplit(".", 1)[1] for p in decayed} == {"A", "B"}
     assert {"k", "v"} <= {names[id(p)].rsplit(".", 1)[1] for p in plain}
@@ -286,7 +295,7 @@ def test_weight_decay_spares_norms_biases_and_methods_that_say_so():
 
 def test_masters_keep_updates_that_bf16_would_lose():
     p = nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
-    optimizer = Optimizer([p], [], optim(lr=1e-4, steps=1000, warmup=0.0, decay=Decay.constant, weight_decay=0.0))
+    optimizer = Optimizer(alone(p), optim(lr=1e-4, steps=1000, warmup_steps=0, decay=Decay.constant, weight_decay=0.0))
     for step in range(100):
         (p * torch.ones(4)).sum().backward()
         assert p.grad is None  # it moved to the master
@@ -300,7 +309,7 @@ def test_masters_keep_updates_that_bf16_would_lose():
 
 def test_masters_sum_the_gradients_of_parts_in_fp32():
     p = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
-    optimizer = Optimizer([p], [], optim(clip=1e9))
+    optimizer = Optimizer(alone(p), optim(clip=1e9))
     for part in (256.0, 1.0, 1.0):  # bf16 has no 257 and no 258
         (p * part).sum().backward()
     assert optimizer.step(0) == 258.0
@@ -308,7 +317,7 @@ def test_masters_sum_the_gradients_of_parts_in_fp32():
 
 def test_clipping_and_a_norm_that_is_not_finite():
     p = nn.Parameter(torch.zeros(4))
-    optimizer = Optimizer([p], [], optim(clip=0.5))
+    optimizer = Optimizer(alone(p), optim(clip=0.5))
     (p * 10).sum().backward()
     seen = []
     optimizer.adam.register_step_pre_hook(lambda *_: seen.append(p.grad.norm().item()))  # type: ignore[union-attr]
