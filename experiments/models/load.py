@@ -101,7 +101,7 @@ def skeleton(config: Any) -> nn.Module:
             from experiments.models import pooled
 
             with torch.device("meta"):
-                return pooled.skeleton(described, described.num_labels)
+                return pooled.skeleton(described)
         with torch.device("meta"):
             return (AutoModelForSequenceClassification if encoder else AutoModelForCausalLM).from_config(described)
     except (OSError, ValueError) as error:

@@ -46,9 +46,9 @@ def mean_pooled(place: str, n_outputs: int, **kind: Any) -> MeanPooled:
     )
 
 
-def skeleton(described: Any, n_outputs: int) -> MeanPooled:
+def skeleton(described: Any) -> MeanPooled:
     """The same without weights; for torch's meta device."""
-    return MeanPooled(AutoModel.from_config(described, **without_pooler(described)), n_outputs)
+    return MeanPooled(AutoModel.from_config(described, **without_pooler(described)), described.num_labels)
 
 
 def without_pooler(described: Any) -> dict[str, bool]:

@@ -19,7 +19,7 @@ from experiments.store.small import essentials
 
 HEADER = (
     *("format", "status", "error", "failure_kind", "config", "key", "method", "model", "task", "seed", "lr", "steps"),
-    *("batch_size", "environment"),
+    *("batch_size", "environment", "sources_sha256"),
 )
 
 
