@@ -48,7 +48,7 @@ function comparisonColumns(made) {
     cost("peak", "peak memory", "of training"),
     cost("step", "step", "median time"),
     cost("forgot", "forgetting", "perplexity, after ÷ before"),
-    cost("drift", "forgetting", "drift of features"),
+    cost("drift", "drift", "of features, no forgetting"),
     { key: "alike", head: "forgets alike", title: "Methods that share a letter are not told apart in what they forget", text: true, of: (item) => item.entry?.forgot?.group, cell: (item) => [...(item.entry?.forgot?.group ?? "")].map((letter) => make("span", { class: "tie" }, letter)) },
   ];
 }

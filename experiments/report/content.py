@@ -22,6 +22,7 @@ from experiments.store.files import ReportError, beside, find, read
 from experiments.store.result import Complete, Result, plain
 from experiments.store.schema import columns
 from experiments.store.small import essentials
+from experiments.store.tables import SWITCHED_OFF
 
 POINTS = 24_000  # all learning curves together have no more, so that the page stays small however many runs there are
 FEWEST, MOST = 20, 150  # points of one curve
@@ -74,6 +75,7 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
         {
             "title": title or (compared or {}).get("title") or " · ".join(folder.resolve().name for folder in folders),
             "how": (compared or {}).get("how", ""),
+            "switched_off": SWITCHED_OFF,
             "runs": runs,
             "columns": {column.name: column.description for column in columns()},
             "environments": environments.values,

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from experiments.store.tables import size
+from experiments.store.tables import SWITCHED_OFF, size
 
 Run = dict[str, Any]
 
@@ -81,9 +81,11 @@ def compact_tables(runs: Sequence[Run]) -> list[Table]:
     def table(run: Run) -> Table:
         place = run["task"], run["model"]
         if place not in tables:
-            tables[place] = Table(title=f"{run['task']} · {run['model']}")
+            drifts = any(_drifts([other]) for other in runs if (other["task"], other["model"]) == place)
+            caption = None if drifts else SWITCHED_OFF
+            tables[place] = Table(title=f"{run['task']} · {run['model']}", caption=caption, caption_justify="left")
             headers = ("method", run.get("metric") or "quality", "± seeds", "seeds", "lr", "trainable", "per task")
-            for header in (*headers, "training peak", "step", "forgetting"):
+            for header in (*headers, "training peak", "step", "drift of features" if drifts else "forgetting"):
                 tables[place].add_column(header, justify="left" if header == "method" else "right", overflow="fold")
         return tables[place]
 
@@ -131,10 +133,15 @@ def _cells(group: Sequence[Run]) -> list[str]:
 
 
 def _forgotten(group: Sequence[Run]) -> str:
-    """How many times the perplexity of general text is what it was, or the drift of an encoder's features."""
+    """How many times the perplexity of general text is what it was; of an encoder the drift of its features."""
     probes = [run["forgetting"] for run in group if run.get("forgetting")]
     texts = [probe["text_perplexity"] for probe in probes if probe.get("text_perplexity")]
-    drifts = [probe["feature_drift"] for probe in probes if probe.get("feature_drift") is not None]
     if texts:
         return f"perplexity × {statistics.fmean(text['after'] / text['before'] for text in texts):.2f}"
-    return f"drift {statistics.fmean(drifts):z.3f}" if drifts else "–"
+    drifts = _drifts(group)
+    return f"{statistics.fmean(drifts):z.3f}" if drifts else "–"
+
+
+def _drifts(group: Sequence[Run]) -> list[float]:
+    probes = [run["forgetting"] for run in group if run.get("forgetting")]
+    return [probe["feature_drift"] for probe in probes if probe.get("feature_drift") is not None]

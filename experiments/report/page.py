@@ -12,7 +12,17 @@ from plotly.offline import get_plotlyjs
 from experiments.support.files import replaced
 
 HERE = Path(__file__).parent
-SCRIPTS = ("format.js", "state.js", "table.js", "comparison.js", "labels.js", "plots.js", "sections.js", "page.js")
+SCRIPTS = (
+    "format.js",
+    "state.js",
+    "table.js",
+    "comparison.js",
+    "labels.js",
+    "plots.js",
+    "sections.js",
+    "frontier.js",
+    "page.js",
+)
 
 
 def write(content: dict[str, Any], path: Path) -> int:

@@ -36,13 +36,21 @@ function rates() {
 // Text, then other tasks: {name, unit, of(run) → {before, after}, worse: by how much, from −1 to 1}
 function probes(runs) {
   const tasks = unique(runs.flatMap((run) => Object.keys(run.forgetting.tasks ?? {})));
+  const corpora = unique(runs.flatMap((run) => Object.keys(run.forgetting.corpora ?? {})));
+  const several = corpora.length > 1 ? corpora : [];
   const clip = (x) => Math.max(-1, Math.min(1, x));
+  const all = several.length ? "all corpora" : corpora[0] ?? "general text";
+  const chance = (task) => { const share = runs.map((run) => run.forgetting.tasks?.[task]?.chance).find((each) => each != null); return share == null ? "" : `, a guess has ${round(share, 2)}`; };
   return [
-    { name: "general text", unit: "perplexity", of: (run) => run.forgetting.text_perplexity, change: (b, a) => `× ${round(a / b, 2)}`, worse: (b, a) => clip(Math.log2(a / b)), digits: 2 },
+    { name: all, unit: "perplexity", of: (run) => run.forgetting.text_perplexity, change: (b, a) => `× ${round(a / b, 2)}`, worse: (b, a) => clip(Math.log2(a / b)), digits: 2 },
     { name: "the base's own text", unit: "KL to the base, nats per token", of: (run) => ({ before: 0, after: run.forgetting.kl_per_token }), change: () => "", worse: (b, a) => clip(a), digits: 3 },
-    { name: "the encoder's features", unit: "drift, 1 − cosine", of: (run) => ({ before: 0, after: run.forgetting.feature_drift }), change: () => "", worse: (b, a) => clip(a), digits: 3 },
+    ...several.flatMap((name) => [
+      { name, unit: "perplexity", of: (run) => run.forgetting.corpora?.[name]?.text_perplexity, change: (b, a) => `× ${round(a / b, 2)}`, worse: (b, a) => clip(Math.log2(a / b)), digits: 2 },
+      { name: `the base's own text after ${name}`, unit: "KL to the base, nats per token", of: (run) => ({ before: 0, after: run.forgetting.corpora?.[name]?.kl_per_token }), change: () => "", worse: (b, a) => clip(a), digits: 3 },
+    ]),
+    { name: "the encoder's features", unit: "drift, 1 − cosine: no forgetting", of: (run) => ({ before: 0, after: run.forgetting.feature_drift }), change: () => "", worse: () => 0, digits: 3 },
     ...tasks.map((task) => ({
-      name: task, unit: words(runs.map((run) => run.forgetting.tasks?.[task]?.metric).find(Boolean) ?? "quality"),
+      name: task, unit: words(runs.map((run) => run.forgetting.tasks?.[task]?.metric).find(Boolean) ?? "quality") + chance(task),
       of: (run) => run.forgetting.tasks?.[task], change: (b, a) => signed(a - b), worse: (b, a) => clip(2 * (b - a)), digits: 3,
     })),
   ];
@@ -72,7 +80,8 @@ function forgetting() {
   ];
   const shown = probes(made.flatMap((item) => item.runs).filter((run) => run.forgetting)).filter((probe) => made.some((item) => value(item, probe, "after") != null));
   return [
-    hint(`Before → after training on ${made[0].task}, mean over seeds. Perplexity, KL and drift: lower is better; the other tasks' metrics: higher is better.`),
+    hint(`Before → after training on ${made[0].task}, mean over seeds. Perplexity and KL: lower is better; the other tasks' metrics: higher is better.`),
+    switchedOff(),
     make("p", { class: "key" }, make("span", {}, make("i", { style: "background:rgb(var(--loss) / .5)" }), "forgotten: metric − 0.5, perplexity × 2, or KL 1, and beyond"), make("span", {}, make("i", { style: "background:rgb(var(--gain) / .5)" }), "gained, as far")),
     table("forgetting", columns, shown, { caption: "Forgetting: measures by methods" }),
   ];

@@ -32,6 +32,10 @@ SECTIONS: Table[Section] = Table(
         "learning": Section("Learning curves", "Training loss over steps.", True),
         "rates": Section("Learning rates", "Quality and loss over learning rates.", True),
         "forgotten": Section("Forgetting", "What the model knew before and after.", True),
+        "frontier": Section(
+            "Quality against forgetting", "Each method's frontier, and methods at equal quality.", True
+        ),
+        "weights": Section("Weights", "What became of the weight matrices: norm, ranks, intruders.", True),
         "sequences": Section("Task after task", "Scores on every task after each stage of a sequence."),
         "ledger": Section("Where time goes", "Seconds by phase, and what a method costs.", True),
         "samples": Section("Predictions", "Test prompts with the methods' answers side by side.", True),

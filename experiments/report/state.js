@@ -62,7 +62,7 @@ const COSTS = { // what a run costs: its number, its unit, and how an axis shows
   step: { name: "time of a training step", unit: "s", of: (run) => run.numbers.step_s, show: seconds, trained: true },
   bytes: { name: "bytes to store a task", of: (run) => run.numbers.delta_bytes || null, show: bytes, log: true, binary: true, trained: true },
   forgot: { name: "forgetting", unit: "perplexity, after ÷ before", log: true, of: ratio, show: (x) => `× ${round(x, 2)}`, trained: true },
-  drift: { name: "forgetting", unit: "drift of features, 1 − cosine", of: (run) => run.numbers.feature_drift, show: round, trained: true },
+  drift: { name: "drift of features", unit: "1 − cosine, which is no forgetting", of: (run) => run.numbers.feature_drift, show: round, trained: true },
 };
 
 function compared(run) {

@@ -384,6 +384,8 @@ def test_an_encoder_shows_the_drift_of_its_features(driver: WebDriver, tmp_path:
     write(gather([tmp_path]), tmp_path / "report.html")
     page = Page(driver, tmp_path / "report.html")
     assert column(page, "comparison-made-up-task · made-up-model", "drift") == ["0.125", "0.250"]
-    assert column(page, "forgetting", "probe") == ["the encoder's features\ndrift, 1 − cosine"]
+    assert column(page, "forgetting", "probe") == ["the encoder's features\ndrift, 1 − cosine: no forgetting"]
     assert page.each("[data-plot]", "e.dataset.plot") == ["trainable", "peak", "step", "bytes", "drift"]
+    tinted = page.js("[...document.querySelectorAll('#forgotten td.heat')].map((e) => e.style.background)")
+    assert all("/ 0)" in each or each.endswith("0)") for each in tinted)  # a drift is no loss
     assert page.console() == []
