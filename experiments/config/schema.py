@@ -150,6 +150,7 @@ class ForgettingConfig:
     n_kl: int = 8  # texts the base writes after those of each corpus, on which the tuned model is held against it
     tasks: list[str] = field(default_factory=list)  # other tasks to score, or jsonl files of their examples
     n_examples: int = 50  # test examples of each task
+    along: bool = False  # whether the KL is taken at the steps of eval.points too, of a model that writes text
 
 
 @dataclass
@@ -224,6 +225,8 @@ def check(config: Config) -> None:
             f"forgetting.text={config.forgetting.text}: several corpora can be probed, so the key is now a list: "
             f"'forgetting.texts=[{config.forgetting.text}]'"
         )
+    if config.forgetting.along and not config.eval.points:
+        raise ValueError("forgetting.along=true: it is taken at the steps of eval.points; say how many, eval.points=12")
     if config.forgetting.enabled and not config.forgetting.texts:
         raise ValueError("forgetting.texts=[]: name a corpus, such as prose, or say forgetting.enabled=false")
     if not 0 <= config.data.replay < 1:

@@ -23,7 +23,8 @@ RUN = "experiments.run.execute"
 
 def sources_sha256(config: Config) -> str:
     """The hash for this run: of the tasks, its own counts, and those that it is probed or replayed with."""
-    entries = [*config.forgetting.tasks, *(config.data.replay_from if config.data.replay else [])]
+    texts = [entry for entry in config.forgetting.texts if " " in entry]  # what is only a name is imported anyway
+    entries = [*texts, *config.forgetting.tasks, *(config.data.replay_from if config.data.replay else [])]
     names = [config.task.name, *(task_config(entry).name for entry in entries if not entry.endswith(".jsonl"))]
     loads = (TASKS[name].load for name in names if name in TASKS)
     return digest((RUN, *sorted({load for load in loads if isinstance(load, str)})))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from experiments.config.schema import Part
 from experiments.data.encode import Encoded
+from experiments.evaluation import forgetting
 from experiments.evaluation.answers import answers, mean_loss
 from experiments.evaluation.predictions import write_predictions
 from experiments.run.subject import Subject
@@ -57,13 +59,22 @@ def curve(subject: Subject) -> Curve:
     n = config.eval.point_examples
     examples, rows = data.val[:n], subject.rows["val"][:n]
 
-    def measure() -> tuple[float, float | None]:
+    def measure() -> dict[str, Any]:
         loss = loss_on(subject, data.val, subject.rows["val"])
         if not math.isfinite(loss):
             raise NotFinite(f"the validation loss is {loss}; lower optim.lr ({config.optim.lr:g})")
-        return loss, data.score(examples, answers_to(subject, examples, rows)).means[data.metric] if n else None
+        score = data.score(examples, answers_to(subject, examples, rows)).means[data.metric] if n else None
+        return {"loss": loss, "score": score, **forgotten(subject)}
 
     return Curve(log_spaced(config.eval.points, config.optim.steps), measure)
+
+
+def forgotten(subject: Subject) -> dict[str, Any]:
+    """What the model has forgotten by now, where forgetting.along asks for it: of an encoder nothing is known."""
+    if subject.base is None or not subject.config.forgetting.along or not subject.reader.writes:
+        return {}
+    with subject.clock("forgetting"):
+        return {"kl": tuple(forgetting.kl_of_texts(subject.base, subject.reader))}
 
 
 def loss_on(subject: Subject, examples: list[Example], rows: list[Encoded]) -> float:

@@ -92,6 +92,10 @@ class Point:
     train_s: Annotated[float, about("seconds spent in steps up to here, without this scoring")]
     loss: Annotated[float, about("validation loss, nats a labelled token")]
     score: Annotated[float | None, about("the main metric on the first validation examples; null if not taken")]
+    kl: Annotated[
+        tuple[float, ...] | None,
+        about("of each text that the base wrote, KL(base ‖ model), nats a token; if asked for"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

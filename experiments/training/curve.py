@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from experiments.training.checkpoint import State
 
@@ -20,11 +21,12 @@ def log_spaced(points: int, steps: int) -> tuple[int, ...]:
 class Curve:
     """The steps at which the model in training is scored, and the function that does it.
 
-    measure: its validation loss, and the main metric or None. It must leave gradients and random states alone.
+    measure: what is taken of it, by name: its validation loss, the main metric, what it forgot. It must leave gradients
+    and random states alone.
     """
 
     steps: tuple[int, ...] = ()
-    measure: Callable[[], tuple[float, float | None]] = lambda: (0.0, None)
+    measure: Callable[[], dict[str, Any]] = dict
 
     def due(self, state: State) -> bool:
         """Whether the state's step is to be scored and is not yet."""
@@ -32,14 +34,13 @@ class Curve:
 
     def take(self, state: State, batch_size: int) -> None:
         """Score the model as it is, and keep the point with what it has cost to come there."""
-        loss, score = self.measure()
+        measured = self.measure()
         state.curve.append(
             {
                 "step": state.step,
                 "examples": state.step * batch_size,
                 "tokens": state.tokens,
                 "train_s": state.wall_s,
-                "loss": loss,
-                "score": score,
+                **measured,
             }
         )

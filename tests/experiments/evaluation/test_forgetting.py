@@ -360,3 +360,31 @@ def test_another_file_under_the_same_name_is_another_run(tmp_path):
     first = key(asked)
     questions(tmp_path / "questions.jsonl", 9)
     assert key(asked) != first
+
+
+# ---------------------------------------------------------------- along the training
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_along_a_training_the_kl_is_taken_at_the_steps_of_the_curve(tmp_path, method):
+    given = (f"method={method}", "optim.steps=8", "eval.points=3", "forgetting.texts=[prose,general]")
+    made = overrides(tmp_path, *given, "forgetting.along=true", file=words(tmp_path / "words.jsonl"))
+    result = run(config(*made))
+    points = result["curve"]
+    assert [point["step"] for point in points] == [0, 1, 3, 8]
+    first, *_, last = (point["kl"] for point in points)
+    assert first == [0.0] * 4  # before the first step it is the base, to the bit
+    assert last == [kl for corpus in result["forgetting"]["corpora"].values() for kl in corpus["each"]["kl"]]
+    means = [sum(point["kl"]) / 4 for point in points]
+    assert means[0] < means[1] < means[-1]
+    without = run(config(*made, "forgetting.along=false"))
+    assert all("kl" not in point for point in without["curve"])
+    assert without["validation"] == result["validation"] and without["forgetting"] == result["forgetting"]
+
+
+def test_an_encoder_has_no_kl_along_and_steps_are_asked_for(tmp_path):
+    data = classes(tmp_path / "classes.jsonl")
+    given = ("model=tiny_encoder", "method=lora", "optim.steps=4", "eval.points=2", "forgetting.along=true")
+    assert all("kl" not in point for point in run(config(*overrides(tmp_path, *given, file=data)))["curve"])
+    with pytest.raises(ValueError, match="forgetting.along=true: .* eval.points=12"):
+        probed(tmp_path, "forgetting.along=true")
