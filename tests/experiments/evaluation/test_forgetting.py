@@ -386,5 +386,5 @@ def test_an_encoder_has_no_kl_along_and_steps_are_asked_for(tmp_path):
     data = classes(tmp_path / "classes.jsonl")
     given = ("model=tiny_encoder", "method=lora", "optim.steps=4", "eval.points=2", "forgetting.along=true")
     assert all("kl" not in point for point in run(config(*overrides(tmp_path, *given, file=data)))["curve"])
-    with pytest.raises(ValueError, match="forgetting.along=true: .* eval.points=12"):
+    with pytest.raises(ValueError, match=r"forgetting.along=true: .* eval.points=12"):
         probed(tmp_path, "forgetting.along=true")
