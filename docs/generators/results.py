@@ -70,8 +70,8 @@ def forgetting(paths: list[Path]) -> Iterable[str]:
     yield "## forgetting: runs with and without replay"
     yield (
         f"{first['model']} on {first['task']}, {first['steps']} steps, with a share of the training taken from general "
-        "text. Here replay and probe are of one source, Python's documentation, which a run refuses now: a lower KL "
-        "or a perplexity below the base's, says that this kind of text was learned, not what was kept of any other."
+        "text. Here replay and probe are of one source, Python's documentation, which a run refuses now: a lower KL, "
+        "or a perplexity below the base's, says that this kind of text was learned, and not what was kept of any other."
     )
     yield SWITCHED_OFF
     score = first["metric"].replace("_", " ")
