@@ -15,7 +15,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Protocol
 
 from experiments.config.compose import task_config
@@ -23,6 +22,7 @@ from experiments.config.schema import DataConfig
 from experiments.data.batch import indices
 from experiments.data.gate import Entry
 from experiments.data.record_files import Records
+from experiments.data.sources import file_of
 from experiments.tasks import load_task
 from experiments.tasks.base import Example, Kind, TaskData, TaskError, content_sha256
 
@@ -126,12 +126,13 @@ def load(config: DataConfig, data: TaskData, objective: Learns | None = None) ->
 
 
 def source(entry: str) -> Source:
-    if Path(entry).suffix != ".jsonl":
+    path = file_of(entry)
+    if path is None:
         task = task_config(entry)
         data = load_task(task, seed=task.seed)
         return Source(entry, data.kind, data.train)
     records = Records(entry)
-    records.read(Path(entry), "train")
+    records.read(path, "train")
     if records.broken:
         raise TaskError(
             f"data.replay_from={entry}: {len(records.broken)} records cannot be used, first {records.broken[0]}; "

@@ -20,9 +20,9 @@ Named = tuple[str, str]  # a key of the configuration, and one of its entries
 
 
 def file_of(entry: str) -> Path | None:
-    """The file that an entry is; None of a task."""
+    """The file that an entry is; None of a task, whose last words may name a file too."""
     path = BUNDLED.get(entry, Path(entry))
-    return path if path.suffix == ".jsonl" else None
+    return path if path.suffix == ".jsonl" and (path.is_file() or "=" not in entry) else None
 
 
 def marks(entry: str) -> set[str]:
