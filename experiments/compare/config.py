@@ -8,8 +8,9 @@ from typing import Any, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from experiments.compare.aggregate import RESAMPLES
 from experiments.compare.rates import ChooseBy
-from experiments.compare.statistics import ALPHA, RESAMPLES
+from experiments.compare.statistics import ALPHA
 from experiments.compare.summary import FULL
 
 OURS = (
@@ -44,7 +45,8 @@ class CompareConfig:
     search: list[str] = field(default_factory=lambda: ["forgetting.enabled=false"])  # more, of the search's runs
     slots: int = 1  # runs at a time; their times mean most where one runs alone
     alpha: float = ALPHA
-    resamples: int = RESAMPLES
+    margin: float | None = None  # differences below it are negligible; to be stated before the first run
+    resamples: int = RESAMPLES  # what a bootstrap across tasks draws
     out: str = "runs"  # the folder of the runs
     name: str = MISSING
     results: str = MISSING  # the folder of what is written about them, from the checkout's root
@@ -60,6 +62,8 @@ def check(config: CompareConfig) -> None:
         raise ValueError(f"factor={config.factor}: must be above 1, the step from one learning rate to the next")
     if not 0 < config.alpha < 1:
         raise ValueError(f"alpha={config.alpha}: an error rate, above 0 and below 1")
+    if config.margin is not None and not config.margin > 0:
+        raise ValueError(f"margin={config.margin}: a difference in score that is negligible, above 0, or null for none")
     for name in ("tasks", "methods"):
         if not getattr(config, name) or len(set(getattr(config, name))) < len(getattr(config, name)):
             raise ValueError(f"{name}={getattr(config, name)}: name at least one, and each one once")

@@ -14,7 +14,7 @@ from experiments import ROOT
 from experiments.compare.config import CompareConfig, check, how, plain
 from experiments.compare.decision_log import DecisionLog
 from experiments.compare.rates import Choice, Trial, choose, grid
-from experiments.compare.summary import FORMAT, NONE, TaskStudy, compared
+from experiments.compare.summary import FORMAT, NONE, TaskStudy, across, compared
 from experiments.compare.table import markdown, notes, rich_table
 from experiments.config.identity import key
 from experiments.config.schema import Trains
@@ -233,12 +233,13 @@ class Study:
         config = self.config
         for task, task_study in self.tasks.items():
             task_study.pending = [f"{run.method} seed {run.arm.config.seed}" for run in pending if run.task == task]
-        tasks = {task: compared(each, config.alpha, config.resamples) for task, each in self.tasks.items()}
+        tasks = {task: compared(each, config.alpha, config.margin) for task, each in self.tasks.items()}
         seeds = "1 seed" if config.seeds == 1 else f"{config.seeds} seeds"
         title = f"{config.model}: {', '.join(config.tasks)}, {config.steps} steps, {seeds}"
         if pending:
             title += f"; under way, {len(pending)} runs still to be tested"
         comparison = {"format": FORMAT, "title": title, "how": how(config), "tasks": tasks}
+        comparison["across"] = across(tasks, config.alpha, config.resamples)
         write_json(self.results / "comparison.json", comparison)
         write_text(self.results / "table.md", markdown(comparison))
         return comparison

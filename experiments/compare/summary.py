@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import fmean, median
 from typing import Any
 
 from experiments.compare import statistics
+from experiments.compare.aggregate import across_tasks
+from experiments.compare.bar import baselines_of, below, withheld
 from experiments.compare.rates import Choice, Trial
-from experiments.compare.statistics import Mean, Pair
-from experiments.store.files import ReportError
+from experiments.compare.remarks import belong_together, ceilings, groups_of, mixed
+from experiments.compare.secondary import costs, forgotten, seeded
+from experiments.compare.statistics import Mean
 from experiments.store.result import Complete
 from experiments.store.schema import flat
 
-FORMAT = 1
+FORMAT = 2
 FULL, NONE = "full", "none"
 # Columns of a run that are those of its method: alike for all seeds, or averaged over them.
 SAME = ("trainable", "share", "delta_bytes", "full_copy_bytes")
@@ -24,6 +26,15 @@ AVERAGED: dict[str, Callable[[list[float]], float]] = {
     "increase_bytes": fmean,
     **dict.fromkeys(("step_s", "train_s", "total_s"), median),  # one run may have been slowed down by others
     **dict.fromkeys(("perplexity_before", "perplexity_after", "kl_per_token", "feature_drift"), fmean),
+}
+NOTHING_TESTED = {
+    **dict.fromkeys(("model", "metric", "n_groups", "data_sha256", "alpha", "margin", "letters_withheld")),
+    "n_test": 0,
+    "share_of_full_reason": "no run has been tested",
+    "methods": [],
+    "pairs": [],
+    "other_pairs": {},
+    "notes": [],
 }
 
 
@@ -45,106 +56,59 @@ class TaskStudy:
         self.notes.setdefault(method, []).extend(remark for remark in remarks if remark)
 
 
-def compared(study: TaskStudy, alpha: float, resamples: int) -> dict[str, Any]:
-    """The task's part of comparison.json. Raises ReportError where the runs were tested on different data."""
+def compared(study: TaskStudy, alpha: float, margin: float | None = None) -> dict[str, Any]:
+    """The task's part of comparison.json. Raises ReportError where the runs do not belong together."""
     rows = [row for each in study.tested.values() for row in each]
     search = [line for method in study.rates for line in searched(study, method)]
     if not rows:
-        return {
-            "model": None,
-            "metric": None,
-            "n_test": 0,
-            "data_sha256": None,
-            "share_of_full_reason": "no run has been tested",
-            "methods": [],
-            "pairs": [],
-            "search": search,
-            "missing": study.missing,
-            "pending": study.pending,
-            "notes": [],
-        }
-    same_data(study.task, rows)
+        return NOTHING_TESTED | {"search": search, "missing": study.missing, "pending": study.pending}
+    belong_together(study.task, rows)
     scores = {
         method: {row.seed if seeded(row) else None: row.scores for row in each} for method, each in study.tested.items()
     }
-    tests = statistics.compare(scores, alpha=alpha, resamples=resamples)
-    forgot = forgotten(study, alpha, resamples)
+    groups, no_groups = groups_of(rows)
+    tests = statistics.compare(scores, groups, alpha=alpha, margin=margin)
+    means = {mean.method: mean.mean for mean in tests.means}
+    baselines = baselines_of(study.tested)
+    reason = withheld(means, baselines)
     shares, no_share = shares_of_full(study, tests.means)
+    measure, forgot = forgotten(study.tested, alpha)
+    cost = costs(study.tested, alpha)
+    under = below(means, baselines)
     return {
         "model": rows[0].model,
         "metric": rows[0].metric,
         "n_test": rows[0].n_test,
+        "n_groups": tests.n_clusters,
         "data_sha256": rows[0].data.sha256,
+        "alpha": alpha,
+        "margin": margin,
+        "letters_withheld": reason,
         "share_of_full_reason": no_share,
         "methods": [
-            described(study, mean, shares.get(mean.method)) | {"forgot": forgot.get(mean.method)}
+            described(study, mean, shares.get(mean.method))
+            | {
+                "group": "" if reason else tests.letters[mean.method],
+                "baseline": mean.method in baselines,
+                "below": under.get(mean.method, []),
+                "forgot": {"measure": measure, **each} if (each := forgot.methods.get(mean.method)) else None,
+                "cost": {name: each.methods.get(mean.method) for name, each in cost.items()},
+            }
             for mean in tests.means
         ],
         "pairs": [asdict(pair) for pair in tests.pairs],
+        "other_pairs": {"forgotten": forgot.pairs, **{name: each.pairs for name, each in cost.items()}},
         "search": search,
         "missing": study.missing,
         "pending": study.pending,
-        "notes": [*ceiling(tests.means), *(note for pair in tests.pairs if (note := luck(pair))), *mixed(rows)],
+        "notes": [note for note in (no_groups, *tests.notes, *ceilings(study.tested), *mixed(rows)) if note],
     }
 
 
-def seeded(row: Complete) -> bool:
-    """Whether the seed changes the model: an untrained one that writes text is the same at every seed, while the head
-    of one that does not is drawn from it."""
-    return not row.untrained or row.cost.generate_tokens_per_s.unmerged is None
-
-
-def forgotten(study: TaskStudy, alpha: float, resamples: int) -> dict[str, dict[str, Any]]:
-    """What each method forgot of general text, with an interval for other texts and letters of ties, the least first.
-
-    Nats a token, after − before, text by text; of an encoder the drift of its features.
-    """
-    values: dict[str, dict[int | None, list[float]]] = {}
-    measure = ""
-    for method, rows in study.tested.items():
-        for row in rows:
-            if row.forgetting is None:
-                continue
-            each = row.forgetting.texts
-            kept = each.drift or [a - b for a, b in zip(each.nll_after or (), each.nll_before or ())]
-            if kept:
-                measure = "drift" if each.drift else "nats"
-                values.setdefault(method, {})[row.seed if seeded(row) else None] = [-value for value in kept]
-    if not values or min(len(each) for by_seed in values.values() for each in by_seed.values()) < 2:
-        return {}
-    return {
-        mean.method: {"measure": measure, "mean": -mean.mean, "low": -mean.high, "high": -mean.low, "group": mean.group}
-        for mean in statistics.compare(values, alpha=alpha, resamples=resamples).means
-    }
-
-
-def ceiling(means: tuple[Mean, ...]) -> list[str]:
-    """A warning where a task is too easy to tell methods apart."""
-    bounded = all(0 <= value <= 1 for mean in means for value in mean.seed_values)
-    high = [mean.method for mean in means if bounded and mean.mean > 0.98]
-    return [f"near the most there is, so hardly to be told apart: {', '.join(high)}"] if len(high) > 1 else []
-
-
-def mixed(rows: list[Complete]) -> list[str]:
-    """What differs between the machines and programs of the runs."""
-    notes = []
-    for name in ("commit", "dirty", "device", "cpu", "threads", "torch", "transformers"):
-        counts = Counter(str(getattr(row.environment, name)) for row in rows)
-        if len(counts) > 1:
-            listed = ", ".join(f"{value[:12]} ({n})" for value, n in counts.most_common())
-            notes.append(f"the runs are of several kinds of {name}: {listed}")
-    return notes
-
-
-def same_data(task: str, rows: list[Complete]) -> None:
-    places: dict[str, Complete] = {}
-    for row in rows:
-        places.setdefault(row.data.sha256, row)
-    if len(places) > 1:
-        listed = " and ".join(f"{row.file} ({sha256[:12]})" for sha256, row in places.items())
-        raise ReportError(
-            f"{task}: runs on different data cannot be compared: {listed}; delete those of the older data"
-        )
+def across(tasks: Mapping[str, dict[str, Any]], alpha: float, resamples: int) -> dict[str, Any] | None:
+    """All tasks together, for comparison.json; None with fewer than two."""
+    values = {name: {item["method"]: item["seed_values"] for item in task["methods"]} for name, task in tasks.items()}
+    return across_tasks(values, NONE, alpha, resamples)
 
 
 def searched(study: TaskStudy, method: str) -> list[dict[str, Any]]:
@@ -200,7 +164,6 @@ def described(study: TaskStudy, mean: Mean, share: float | None) -> dict[str, An
         "high": mean.high,
         "seed_values": list(mean.seed_values),
         "seed_sd": mean.seed_sd,
-        "group": mean.group,
         "share_of_full": share,
         "quality": {name: fmean(row.quality[name] for row in rows) for name in rows[0].quality},
         **{name: numbers[0][name] for name in SAME},
@@ -220,13 +183,3 @@ def other_tasks(rows: list[Complete]) -> dict[str, dict[str, float]]:
         }
         for task in by_task[0]
     }
-
-
-def luck(pair: Pair) -> str:
-    """A warning where the trained models differ, but the methods may not."""
-    if not pair.distinguishable or pair.beyond_seeds is not False:
-        return ""
-    return (
-        f"{pair.a} and {pair.b} are told apart as trained here, by {pair.difference:.3f}, but that may be the luck of "
-        f"their seeds: for new ones the 95 % interval is {pair.seeds_low:.3f} to {pair.seeds_high:.3f}"
-    )

@@ -9,17 +9,27 @@ from rich.table import Table
 from experiments.store.tables import markdown_table, size
 
 LEGEND = (
-    "The score is the mean over seeds, with its 95 % interval for other test examples and the standard deviation of "
+    "The score is the mean over seeds and test examples, with its 95 % interval for new seeds and new examples (or new "
+    "groups of them, where the task draws several examples from one template or entity) and the standard deviation of "
     "the seeds' means. "
-    "ties: methods that share a letter are not told apart (sign-flip test over test examples, Holm-corrected over all "
-    "pairs of the task): that is undecided, not equal. These tests hold for the models as trained here and take every "
-    "test example as drawn for itself; of other seeds, data or settings they say nothing, see the spread. An interval "
-    "is of one mean or one pair, not corrected over the pairs. "
-    "Forgotten: nats a token of general text, after the training minus before, with its 95 % interval for other texts; "
-    "KL a token to the base on text that it wrote; of an encoder the drift of its features, 1 − cosine. alike: methods "
-    "that share a letter are not told apart in what they forget, a the least; this too holds for these models, over "
-    "texts. Times are medians over the seeds. "
+    "Letters: methods that share one are not told apart, by a test over seeds × examples or groups, "
+    "Holm-corrected over all pairs of the task. The pairs say what that means: better, equivalent (within the margin "
+    "that was stated beforehand, by two one-sided tests, Holm-corrected), or undecided, with the difference that such "
+    "a study would have found in four of five cases. An interval is of one mean or one pair, not corrected over the "
+    "pairs. No letters are printed while the best fine-tuned method is below a baseline; ↓ names the baselines that a "
+    "method is below. "
+    "Forgotten: nats a token of general text, after the training minus before, with its 95 % interval for new seeds "
+    "and texts; KL a token to the base on text that it wrote; of an encoder the drift of its features, 1 − cosine. A "
+    "letter behind a figure of cost or forgetting: methods that share it are not told apart in that, a the least. "
+    "Times are medians over the seeds. "
     "* : the learning rate is at the edge of its grid."
+)
+
+ACROSS = (
+    "Each run's score with 0 at the untouched model and 1 at the best method's mean of its task. The interquartile "
+    "mean is over all runs of all tasks; the probability of improvement is that a run of the one method is better than "
+    "a run of the other on one of these tasks. The intervals are by a bootstrap of seeds within each task: of other "
+    "tasks they say nothing."
 )
 
 
@@ -29,7 +39,7 @@ def markdown(comparison: dict[str, Any]) -> str:
     for name, task in comparison["tasks"].items():
         parts.append(f"## {name}")
         if task["methods"]:
-            parts += [markdown_table(*cells(task)), f"{task['n_test']} test examples."]
+            parts += [markdown_table(*cells(task)), sample(task)]
         else:
             parts.append("No run has been tested.")
         if lines := notes(task):
@@ -38,7 +48,16 @@ def markdown(comparison: dict[str, Any]) -> str:
             parts += [f"### {name}: pairs", markdown_table(*pair_cells(task))]
         if task["search"]:
             parts += [f"### {name}: learning rates", markdown_table(*search_cells(task))]
+    if across := comparison.get("across"):
+        parts += ["## All tasks together", ACROSS, *(markdown_table(*each) for each in across_cells(across))]
     return "\n\n".join(parts) + "\n"
+
+
+def sample(task: dict[str, Any]) -> str:
+    """What the numbers of a task are a sample of."""
+    groups = f" in {task['n_groups']} groups, which are what is drawn anew" if task.get("n_groups") else ""
+    margin = "no margin was stated" if task.get("margin") is None else f"margin of equivalence {task['margin']:g}"
+    return f"{task['n_test']} test examples{groups}; {margin}."
 
 
 def rich_table(name: str, task: dict[str, Any]) -> Table:
@@ -64,21 +83,24 @@ def columns(item: dict[str, Any], metric: str, others: list[str]) -> dict[str, s
     """A method's cells by header."""
     trained = item["trainable"] > 0
     perplexity = (item["perplexity_after"], item["perplexity_before"])
-    forgot = item["forgot"]
+    forgot, cost = item["forgot"], item.get("cost", {})
+    step, peak = (item[name] if trained else None for name in ("step_s", "training_peak_bytes"))
     return {
-        "method": item["method"],
+        "method": f"{item['method']} (baseline)" if item.get("baseline") else item["method"],
         metric: f"{item['mean']:z.3f}",
         "95 %": f"{item['low']:z.3f} to {item['high']:z.3f}",
         "seed sd": number(item["seed_sd"]),
-        "ties": item["group"],
+        "letters": item["group"] or "–",
+        "below": " ".join(f"↓ {name}" for name in item.get("below", [])) or "–",
         "of full": "–" if item["share_of_full"] is None else f"{item['share_of_full']:.1%}",
         "trainable": f"{item['trainable']:,}",
         "bytes per task": size(item["delta_bytes"]) if trained else "–",
-        "training peak": size(item["training_peak_bytes"]) if trained else "–",
-        "step": f"{item['step_s']:.2f} s" if trained else "–",
+        "training peak": lettered(size(peak), cost.get("training_peak_bytes")) if peak else "–",
+        "step": lettered(f"{step:.2f} s", cost.get("step_s")) if step else "–",
         "perplexity after / before": "–" if None in perplexity else f"{perplexity[0] / perplexity[1]:z.3f}",
-        "forgotten": f"{forgot['mean']:z.3f} [{forgot['low']:z.3f}, {forgot['high']:z.3f}]" if forgot else "–",
-        "alike": forgot["group"] if forgot else "–",
+        "forgotten": lettered(f"{forgot['mean']:z.3f} [{forgot['low']:z.3f}, {forgot['high']:z.3f}]", forgot)
+        if forgot
+        else "–",
         "KL": number(item["kl_per_token"]),
         **{
             f"{name}, before → after": f"{both['before']:z.2f} → {both['after']:z.2f}" if both else "–"
@@ -89,24 +111,51 @@ def columns(item: dict[str, Any], metric: str, others: list[str]) -> dict[str, s
     }
 
 
+def lettered(cell: str, tested: dict[str, Any] | None) -> str:
+    """The cell with the letter of its test, where there is one."""
+    return f"{cell} {tested['group']}" if tested and tested["group"] else cell
+
+
 def pair_cells(task: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    headers = ["pair", "difference", "95 %", "p", "p (Holm)", "told apart", "seed sd", "95 % with new seeds"]
-    lines = []
-    for pair in task["pairs"]:
-        wide = "–" if pair["seeds_low"] is None else f"{pair['seeds_low']:z.3f} to {pair['seeds_high']:z.3f}"
-        lines.append(
-            [
-                f"{pair['a']} − {pair['b']}",
-                f"{pair['difference']:z.3f}",
-                f"{pair['low']:z.3f} to {pair['high']:z.3f}",
-                f"{pair['p']:.4f}",
-                f"{pair['p_holm']:.4f}",
-                "yes" if pair["distinguishable"] else "",
-                number(pair["seed_sd"]),
-                wide,
-            ]
-        )
+    headers = ["pair", "difference", "95 %", "p", "p (Holm)", "verdict", "could have been found", "seed sd", "seeds"]
+    lines = [
+        [
+            f"{pair['a']} − {pair['b']}",
+            f"{pair['difference']:z.3f}",
+            f"{pair['low']:z.3f} to {pair['high']:z.3f}",
+            f"{pair['p']:.4f}",
+            "–" if pair["p_holm"] is None else f"{pair['p_holm']:.4f}",
+            verdict(pair),
+            number(pair["smallest"]) if pair["verdict"] == "undecided" else "",
+            number(pair["seed_sd"]),
+            str(pair["n_seeds"] or "–"),
+        ]
+        for pair in task["pairs"]
+    ]
     return headers, lines
+
+
+def verdict(pair: dict[str, Any]) -> str:
+    """The pair's verdict in words."""
+    if pair["p_holm"] is None:
+        return "undecided: one seed"
+    return f"{pair['better']} better" if pair["better"] else pair["verdict"]
+
+
+def across_cells(across: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
+    """Two tables of all tasks together: methods, and pairs of them."""
+    methods = [
+        [item["method"], f"{item['iqm']:z.3f}", f"{item['low']:z.3f} to {item['high']:z.3f}", str(item["n_runs"])]
+        for item in across["methods"]
+    ]
+    pairs = [
+        [f"{pair['a']} over {pair['b']}", f"{pair['probability']:.2f}", f"{pair['low']:.2f} to {pair['high']:.2f}"]
+        for pair in across["improvement"]
+    ]
+    return [
+        (["method", "interquartile mean", "95 %", "runs"], methods),
+        (["pair", "probability of improvement", "95 %"], pairs),
+    ]
 
 
 def search_cells(task: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -129,6 +178,8 @@ def notes(task: dict[str, Any]) -> list[str]:
     lines = [f"missing: {line}" for line in task["missing"]]
     if pending := task["pending"]:
         lines.append(f"under way, still to be tested: {', '.join(pending)}")
+    if withheld := task.get("letters_withheld"):
+        lines.append(withheld)
     if reason := task["share_of_full_reason"]:
         lines.append(f"no share of full: {reason}")
     lines += [f"{item['method']}: {line}" for item in task["methods"] for line in item["notes"]]

@@ -1,5 +1,5 @@
 "use strict";
-// The comparison: a table for each task and model, best first, with intervals on one scale, ties, and what it costs.
+// The comparison: a table for each task and model, best first, with intervals on one scale, letters, and what it costs.
 
 function comparison() {
   const all = lines(), tried = lines(true).some((made) => !made.chosen);
@@ -14,14 +14,37 @@ function comparison() {
     note(all),
     tried ? check("every learning rate", "everyRate") : null,
     ...(all.length ? parts : [empty("No complete run fits the filters.")]),
+    ...(content.comparison?.across ?? []).map(together),
   ];
+}
+
+// All tasks of a comparison: interquartile means, and how likely a run of one method is better than one of another.
+function together(across, number) {
+  const range = (item, digits = 3) => `${round(item.low, digits)} to ${round(item.high, digits)}`;
+  const methods = [
+    { key: "method", head: "method", text: true, always: true, of: (item) => item.method, cell: (item) => [dot(item.method), item.method] },
+    { key: "iqm", head: "interquartile mean", unit: "0 untouched, 1 best", of: (item) => item.iqm, cell: (item) => make("span", { class: "main" }, round(item.iqm)) },
+    { key: "low", head: "interval", unit: "new seeds", of: (item) => item.low, cell: (item) => range(item) },
+    { key: "n", head: "runs", of: (item) => item.n_runs, cell: (item) => String(item.n_runs) },
+  ];
+  const better = [
+    { key: "a", head: "method", text: true, of: (pair) => pair.a, cell: (pair) => [dot(pair.a), pair.a] },
+    { key: "b", head: "over", text: true, of: (pair) => pair.b, cell: (pair) => [dot(pair.b), pair.b] },
+    { key: "probability", head: "probability of improvement", of: (pair) => pair.probability, cell: (pair) => round(pair.probability, 2) },
+    { key: "low", head: "interval", of: (pair) => pair.low, cell: (pair) => range(pair, 2) },
+  ];
+  return make("div", {},
+    make("h3", {}, "All tasks together ", make("small", {}, across.tasks.join(" · "))),
+    table(`across-${number}`, methods, across.methods, { caption: "All tasks together" }),
+    make("details", { class: "under", "data-keep": `improvement-${number}` }, make("summary", {}, "Probability of improvement, every pair"),
+      table(`improvement-${number}`, better, across.improvement, { caption: "Probability of improvement" })));
 }
 
 function note(made) {
   const said = ["Best first; click a column's head to sort."];
   if (bars(made)) said.push(`Intervals: ${bars(made)}.`);
   if (made.some((item) => item.entry))
-    said.push("Methods that share a letter are not told apart by the tests (Holm-corrected). The comparison covers all its seeds, whatever the seed filter shows.");
+    said.push("Methods that share a letter are not told apart: a test over seeds and examples, Holm-corrected over all pairs. ↓ names the baselines that a method is below. The comparison covers all its seeds, whatever the seed filter shows.");
   else if (content.runs.some((run) => !run.chosen))
     said.push("Each method is shown at the learning rate with the most seeds, then with the lowest validation loss.");
   return make("p", { class: "note" }, said.join(" "));
@@ -34,7 +57,8 @@ function comparisonColumns(made) {
     { key: "method", head: "method", text: true, always: true, of: (item) => item.name, cell: method },
     { key: "value", head: words(metric), unit: "mean", always: true, of: (item) => item.value, cell: (item) => make("span", { class: "main" }, round(item.value)) },
     { key: "interval", head: "interval", unit: scaleText(made), of: (item) => item.low, cell: (item) => interval(item, made) },
-    { key: "group", head: "ties", text: true, of: (item) => item.entry?.group, cell: (item) => [...(item.entry?.group ?? "")].map((letter) => make("span", { class: "tie" }, letter)) },
+    { key: "group", head: "letters", text: true, of: (item) => item.entry?.group, cell: (item) => [...(item.entry?.group ?? "")].map((letter) => make("span", { class: "tie" }, letter)) },
+    { key: "below", head: "below", title: "Baselines, which fine-tune nothing, with a higher mean", text: true, of: (item) => item.entry?.below?.join(" ") || null, cell: (item) => (item.entry?.below ?? []).map((name) => `↓ ${name} `) },
     { key: "share", head: "of full SFT", of: (item) => item.entry?.share_of_full, cell: (item) => percent(item.entry?.share_of_full, 1) },
     { key: "sd", head: "seed spread", unit: "std. dev.", of: (item) => item.sd, cell: (item) => round(item.sd) },
     { key: "n", head: "seeds", of: (item) => item.n, cell: (item) => String(item.n) },
@@ -49,7 +73,10 @@ function comparisonColumns(made) {
     cost("step", "step", "median time"),
     cost("forgot", "forgetting", "perplexity, after ÷ before"),
     cost("drift", "drift", "of features, no forgetting"),
-    { key: "alike", head: "forgets alike", title: "Methods that share a letter are not told apart in what they forget", text: true, of: (item) => item.entry?.forgot?.group, cell: (item) => [...(item.entry?.forgot?.group ?? "")].map((letter) => make("span", { class: "tie" }, letter)) },
+    ...[["forgets alike", "forget", (entry) => entry.forgot], ["as fast", "take for a step", (entry) => entry.cost?.step_s], ["as lean", "take of memory", (entry) => entry.cost?.training_peak_bytes]].map(([head, what, of]) => ({
+      key: head, head, title: `Methods that share a letter are not told apart in what they ${what}; a the least`, text: true, of: (item) => (item.entry && of(item.entry)?.group) || null,
+      cell: (item) => [...((item.entry && of(item.entry)?.group) || "")].map((letter) => make("span", { class: "tie" }, letter)),
+    })),
   ];
 }
 
@@ -93,8 +120,8 @@ function pairs(first) {
     { key: "p", head: "p", of: (pair) => pair.p, cell: (pair) => p(pair.p) },
     { key: "holm", head: "p, Holm", of: (pair) => pair.p_holm, cell: (pair) => p(pair.p_holm) },
     { key: "sd", head: "seed spread", unit: "std. dev.", of: (pair) => pair.seed_sd, cell: (pair) => round(pair.seed_sd) },
-    { key: "seeds", head: "interval", unit: "with new seeds", of: (pair) => pair.seeds_low, cell: (pair) => (pair.seeds_low == null ? MISSING : `${signed(pair.seeds_low)} to ${signed(pair.seeds_high)}`) },
-    { key: "told", head: "told apart", text: true, of: (pair) => (pair.distinguishable ? "yes" : "no"), cell: (pair) => (pair.distinguishable ? "yes" : "tie") },
+    { key: "verdict", head: "verdict", text: true, of: (pair) => pair.verdict, cell: (pair) => (pair.better ? `${pair.better} better` : pair.p_holm == null ? "undecided: one seed" : pair.verdict) },
+    { key: "smallest", head: "could have been found", title: "The true difference that such a study finds in four of five cases", of: (pair) => pair.smallest, cell: (pair) => round(pair.smallest) },
   ];
   const wanted = (name) => !state.chosen.method.size || state.chosen.method.has(name);
   const shown = task.pairs.filter((pair) => wanted(pair.a) && wanted(pair.b));
@@ -111,6 +138,8 @@ function remarks(first) {
   const said = [
     ...(task.missing ?? []).map((text) => `Missing: ${text}`),
     task.pending?.length ? `Under way, still to be tested: ${task.pending.join(", ")}.` : null,
+    task.letters_withheld ?? null,
+    task.pairs?.length ? `Margin of equivalence: ${task.margin ?? "none was stated"}.` : null,
     absent.length ? `In the comparison, but not among the runs of this page: ${absent.join(", ")}.` : null,
     task.share_of_full_reason ? `No share of full SFT: ${task.share_of_full_reason}.` : null,
     ...task.methods.flatMap((entry) => (entry.notes ?? []).map((text) => `${entry.method}: ${text}`)),

@@ -51,7 +51,7 @@ def gather(folders: Sequence[Path], comparison: Path | None = None, title: str |
     if not results:
         raise ReportError("\n".join(warnings))
     results = once(results)
-    compared = read_comparison(comparison, folders)
+    compared = read_comparison(comparison, folders, warnings)
     points = min(MOST, max(FEWEST, POINTS // len(results)))
     environments, configs = Distinct(), Distinct()
     runs = []
@@ -99,16 +99,25 @@ def once(results: Sequence[tuple[Path, Result]]) -> list[tuple[Path, Result]]:
     return list(kept.values())
 
 
-def read_comparison(given: Path | None, folders: Iterable[Path]) -> dict[str, Any] | None:
-    """The comparison at the path given, else those in the folders, put together, else None."""
-    files = (
-        [given]
-        if given
-        else sorted({file for folder in folders if folder.is_dir() for file in folder.rglob("comparison.json")})
-    )
-    if not files:
-        return None
-    read = [one_comparison(file) for file in files]
+def read_comparison(given: Path | None, folders: Iterable[Path], warnings: list[str]) -> dict[str, Any] | None:
+    """The comparison at the path given, else those in the folders, put together, else None.
+
+    One that cannot be shown is an error where it was asked for, and else a warning.
+    """
+    if given:
+        return together([given], [one_comparison(given)])
+    files, read = [], []
+    for file in sorted({file for folder in folders if folder.is_dir() for file in folder.rglob("comparison.json")}):
+        try:
+            read.append(one_comparison(file))
+            files.append(file)
+        except ReportError as error:
+            warnings.append(str(error))
+    return together(files, read) if files else None
+
+
+def together(files: Sequence[Path], read: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several comparisons as one. Raises ReportError where two are of the same task."""
     tasks: dict[str, Any] = {}
     for one in read:
         if twice := tasks.keys() & one["tasks"].keys():
@@ -118,18 +127,29 @@ def read_comparison(given: Path | None, folders: Iterable[Path]) -> dict[str, An
             )
         tasks |= one["tasks"]
     title, how = (dict.fromkeys(one.get(name, "") for one in read) for name in ("title", "how"))
-    return {**read[0], "title": " · ".join(filter(None, title)), "how": "\n\n".join(how), "tasks": tasks}
+    across = [one["across"] for one in read if one.get("across")]
+    return {
+        **read[0],
+        "title": " · ".join(filter(None, title)),
+        "how": "\n\n".join(how),
+        "tasks": tasks,
+        "across": across,
+    }
 
 
 def one_comparison(file: Path) -> dict[str, Any]:
+    """The comparison in the file. Raises ReportError where it cannot be shown."""
     try:
         compared = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ReportError(f"{file}: not a readable comparison ({error}); run experiments.compare again") from error
+    if isinstance(compared, dict) and compared.get("format") == 1:
         raise ReportError(
-            f"{file}: not a readable comparison ({error}); run experiments.compare.study again"
-        ) from error
-    if not isinstance(compared, dict) or compared.get("format") != 1 or not isinstance(compared.get("tasks"), dict):
-        raise ReportError(f"{file}: key 'format' is not 1 or 'tasks' is missing; run experiments.compare.study again")
+            f"{file}: key 'format' is 1: its letters and intervals are about examples alone, a test that is no longer "
+            "held; run experiments.compare again"
+        )
+    if not isinstance(compared, dict) or compared.get("format") != 2 or not isinstance(compared.get("tasks"), dict):
+        raise ReportError(f"{file}: key 'format' is not 2 or 'tasks' is missing; run experiments.compare again")
     return compared
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import pytest
 
 from benchmarks.made_up import UNTRAINED, made_up, put
 from experiments.compare.rates import Choice, Trial
-from experiments.compare.summary import TaskStudy, compared
-from experiments.compare.table import cells, markdown, notes, rich_table
+from experiments.compare.summary import TaskStudy, across, compared
+from experiments.compare.table import cells, markdown, notes, pair_cells, rich_table, sample
 from experiments.store.files import ReportError, read
-from experiments.store.result import Complete, Cost, Each, Forgetting, Speed
+from experiments.store.result import Complete, Cost, Speed
 
 N = 60
 
@@ -57,112 +58,242 @@ def contest(tmp_path: Path) -> TaskStudy:
     )
 
 
-def test_what_is_found(contest: TaskStudy) -> None:
-    found = compared(contest, alpha=0.05, resamples=2000)
-    json.dumps(found, allow_nan=False)
-    full, lora, none = found["methods"]
+def test_what_a_task_comes_to(contest: TaskStudy) -> None:
+    outcome = compared(contest, 0.05)
+    json.dumps(outcome, allow_nan=False)
+    full, lora, none = outcome["methods"]
     assert [item["method"] for item in (full, lora, none)] == ["full", "lora", "none"]
     assert (full["group"], lora["group"], none["group"]) == ("a", "a", "b")
+    assert (full["baseline"], none["baseline"], full["below"], none["below"]) == (False, True, [], [])
     assert (full["lr"], full["lr_at_edge"], lora["lr_at_edge"], none["lr"]) == (0.3, False, True, None)
     assert full["n_seeds"] == 3
     assert full["seed_sd"] == pytest.approx(0)
     assert none["seed_sd"] is None
     assert lora["share_of_full"] == pytest.approx(46 / 49)
-    assert found["share_of_full_reason"] is None
+    assert outcome["share_of_full_reason"] is None
     assert (full["perplexity_before"], full["perplexity_after"], none["perplexity_after"]) == (20.0, 25.0, None)
     assert full["quality"]["valid_json"] == 0.875
     assert full["keys"] == ["0123456789ab"] * 3
-    assert {(pair["a"], pair["b"]): pair["distinguishable"] for pair in found["pairs"]} == {
-        ("full", "lora"): False,
-        ("full", "none"): True,
-        ("lora", "none"): True,
+    assert {(pair["a"], pair["b"]): pair["better"] for pair in outcome["pairs"]} == {
+        ("full", "lora"): None,
+        ("full", "none"): "full",
+        ("lora", "none"): "lora",
     }
-    marks = {(line["method"], line["lr"]): line["chosen"] for line in found["search"]}
+    assert (outcome["margin"], outcome["letters_withheld"], outcome["n_groups"]) == (None, None, None)
+    marks = {(line["method"], line["lr"]): line["chosen"] for line in outcome["search"]}
     assert [lr for (method, lr), chosen in marks.items() if method == "full" and chosen] == [0.3]
     assert marks["hush", 0.3] is False
 
 
+def test_the_margin_makes_equivalence(contest: TaskStudy) -> None:
+    pairs = {(pair["a"], pair["b"]): pair for pair in compared(contest, 0.05, margin=0.4)["pairs"]}
+    assert pairs["full", "lora"]["verdict"] == "equivalent"
+    assert pairs["full", "none"]["verdict"] == "better"
+    outcome = compared(contest, 0.05, margin=0.01)
+    assert outcome["margin"] == 0.01
+    (undecided,) = [pair for pair in outcome["pairs"] if pair["verdict"] == "undecided"]
+    assert undecided["smallest"] > 0.02
+
+
+def test_letters_are_withheld_while_a_baseline_is_better(contest: TaskStudy, tmp_path: Path) -> None:
+    """A linear probe above all methods: what is ranked would be what kept them from working."""
+    config = {"method": {"name": "head", "baseline": True}}
+    contest.tested["head"] = rows_of(tmp_path, "head", 0.9, (1, 2, 3), config=config)
+    outcome = compared(contest, 0.05)
+    entries = {item["method"]: item for item in outcome["methods"]}
+    assert {item["group"] for item in outcome["methods"]} == {""}
+    assert (entries["full"]["below"], entries["lora"]["below"]) == (["head"], ["head"])
+    assert entries["head"]["baseline"]
+    assert re.match(r"no letters: the best fine-tuned method, full \(0\.817\), is below head \(0\.917\)", line(outcome))
+    assert line(outcome) in notes(outcome)
+    headers, table = cells(outcome)
+    assert "letters" not in headers
+    shown = {row[0]: row[headers.index("below")] for row in table}
+    assert shown == {"head (baseline)": "–", "full": "↓ head", "lora": "↓ head", "none (baseline)": "–"}
+    contest.tested["head"] = rows_of(tmp_path / "again", "head", 0.77, (1, 2, 3), config=config)
+    outcome = compared(contest, 0.05)
+    assert outcome["letters_withheld"] is None
+    below = {item["method"]: item["below"] for item in outcome["methods"]}
+    assert below == {"full": [], "head": [], "lora": ["head"], "none": []}
+
+
+def line(outcome: dict[str, Any]) -> str:
+    return outcome["letters_withheld"]
+
+
+def with_groups(rows: list[Complete], groups: tuple[str, ...] | None) -> list[Any]:
+    return [replace(row, groups=groups) for row in rows]
+
+
+def test_examples_of_one_group_are_drawn_together(contest: TaskStudy) -> None:
+    groups = tuple(f"wording {i // 10}" for i in range(N))
+    single = compared(contest, 0.05)
+    for method, rows in contest.tested.items():
+        contest.tested[method] = with_groups(rows, groups)
+    outcome = compared(contest, 0.05)
+    assert (single["n_groups"], outcome["n_groups"]) == (None, 6)
+    (alone,) = [p for p in single["pairs"] if (p["a"], p["b"]) == ("full", "lora")]
+    (pair,) = [p for p in outcome["pairs"] if (p["a"], p["b"]) == ("full", "lora")]
+    assert pair["about"] == "new seeds and clusters"
+    assert pair["high"] - pair["low"] > alone["high"] - alone["low"]
+    assert "60 test examples in 6 groups" in sample(outcome)
+    assert "the results do not say which examples are drawn together, so each was taken for itself" in single["notes"]
+    assert not any("drawn together" in note for note in outcome["notes"])
+
+
+@pytest.mark.parametrize(
+    ("groups", "n_groups", "note"),
+    [
+        (("only",) * N, None, "all test examples are of one group, only: nothing is known of other groups"),
+        (("",) * N, None, ""),
+        ((*("",) * (N - 2), "x", "x"), N - 1, ""),
+    ],
+)
+def test_groups_that_are_none(contest: TaskStudy, groups: tuple[str, ...], n_groups: int | None, note: str) -> None:
+    for method, rows in contest.tested.items():
+        contest.tested[method] = with_groups(rows, groups)
+    outcome = compared(contest, 0.05)
+    assert outcome["n_groups"] == n_groups
+    assert [each for each in outcome["notes"] if "group" in each] == [each for each in [note] if each]
+
+
 def test_no_share_of_a_full_that_may_not_be_at_its_best(contest: TaskStudy) -> None:
     contest.choices["full"] = Choice(0.3, True)
-    found = compared(contest, alpha=0.05, resamples=200)
+    found = compared(contest, 0.05)
     assert {item["share_of_full"] for item in found["methods"]} == {None}
     assert "full's learning rate, 0.3, is at the edge of its grid" in found["share_of_full_reason"]
     del contest.tested["full"]
-    assert compared(contest, alpha=0.05, resamples=200)["share_of_full_reason"] == "full has no complete run"
+    assert compared(contest, 0.05)["share_of_full_reason"] == "full has no complete run"
     del contest.rates["full"]
-    assert "full is not among the methods" in compared(contest, alpha=0.05, resamples=200)["share_of_full_reason"]
+    assert "full is not among the methods" in compared(contest, 0.05)["share_of_full_reason"]
 
 
 def test_no_share_of_negative_scores(contest: TaskStudy) -> None:
     for method, rows in contest.tested.items():
         contest.tested[method] = [replace(item, scores=tuple(x - 3 for x in item.scores)) for item in rows]
-    assert "a share needs scores above 0" in compared(contest, alpha=0.05, resamples=200)["share_of_full_reason"]
+    assert "a share needs scores above 0" in compared(contest, 0.05)["share_of_full_reason"]
 
 
-def test_luck_of_the_seeds_is_called_so(contest: TaskStudy, tmp_path: Path) -> None:
-    """lora's seeds scatter: it is below full on these examples for sure, but not beyond its seeds."""
+def test_luck_of_the_seeds_makes_no_letter(contest: TaskStudy, tmp_path: Path) -> None:
+    """lora's seeds scatter: it is below full on these examples for sure, but of other seeds nobody knows."""
     scattered = [rows_of(tmp_path, "lora", share, (seed,))[0] for seed, share in enumerate((0.8, 0.05, 0.75), 1)]
     contest.tested["lora"] = scattered
-    found = compared(contest, alpha=0.05, resamples=2000)
-    pair = next(pair for pair in found["pairs"] if (pair["a"], pair["b"]) == ("full", "lora"))
-    assert pair["distinguishable"]
-    assert pair["seeds_low"] < 0 < pair["seeds_high"]
-    said = next(line for line in found["notes"] if line.startswith("full and lora are told apart as trained here"))
-    assert "may be the luck of their seeds" in said
+    outcome = compared(contest, 0.05)
+    pair = next(pair for pair in outcome["pairs"] if (pair["a"], pair["b"]) == ("full", "lora"))
+    assert (pair["verdict"], pair["better"]) == ("undecided", None)
+    assert pair["low"] < 0 < pair["high"]
+    assert pair["smallest"] > pair["difference"]
+    headers, table = pair_cells(outcome)
+    row = next(each for each in table if each[0] == "full − lora")
+    assert row[headers.index("verdict")] == "undecided"
+    assert row[headers.index("could have been found")] == f"{pair['smallest']:.3f}"
+    decided = next(each for each in table if each[0] == "full − none")
+    assert decided[headers.index("verdict")] == "full better"
 
 
-def test_what_is_forgotten_has_intervals_and_ties(contest: TaskStudy) -> None:
-    """lora and full forget about the same, each text by another amount; none forgets nothing."""
-    base = [3.0 + 0.1 * i for i in range(16)]
-    by = {"none": [0.0] * 16, "lora": [0.5 + 0.01 * (i % 5) for i in range(16)], "full": [0.519] * 16}
+def test_one_seed_is_said(contest: TaskStudy) -> None:
     for method, rows in contest.tested.items():
-        each = Each(nll_before=tuple(base), nll_after=tuple(a + b for a, b in zip(base, by[method])))
-        forgetting = Forgetting(
-            text_perplexity=None, kl_per_token=None, feature_drift=None, tasks={}, each=each, reason=None
-        )
-        contest.tested[method] = [replace(item, forgetting=forgetting) for item in rows]
-    found = compared(contest, alpha=0.05, resamples=2000)
-    forgot = {item["method"]: item["forgot"] for item in found["methods"]}
-    assert (forgot["none"]["group"], forgot["lora"]["group"], forgot["full"]["group"]) == ("a", "b", "b")
-    assert forgot["lora"]["measure"] == "nats"
-    assert forgot["lora"]["mean"] == pytest.approx(float(np.mean(by["lora"])))
-    assert 0.5 < forgot["lora"]["low"] < forgot["lora"]["mean"] < forgot["lora"]["high"] < 0.55
-    headers, table = cells(found)
-    assert table[2][headers.index("forgotten")] == "0.000 [0.000, 0.000]"
-    assert "alike" in headers
-    assert "of full" in headers
+        contest.tested[method] = rows[:1]
+    outcome = compared(contest, 0.05)
+    assert {item["group"] for item in outcome["methods"]} == {""}
+    assert "full, lora: one seed, so seeds were not varied; no verdict and no letter" in outcome["notes"]
+    headers, table = pair_cells(outcome)
+    assert {row[headers.index("verdict")] for row in table} == {"undecided: one seed"}
 
 
 def test_the_head_of_an_untrained_encoder_is_its_seeds(contest: TaskStudy) -> None:
+    """One that writes text is the same at every seed; the other's head is drawn, here with one seed alone."""
     (none,) = contest.tested["none"]
-    pairs = compared(contest, alpha=0.05, resamples=200)["pairs"]
-    assert all(pair["seeds_low"] is not None for pair in pairs if pair["b"] == "none")
+    pairs = compared(contest, 0.05)["pairs"]
+    assert all(pair["p_holm"] is not None for pair in pairs if pair["b"] == "none")
     contest.tested["none"] = [
         replace(none, cost=Cost(switch_s=None, generate_tokens_per_s=Speed(unmerged=None, merged=None)))
     ]
-    pairs = compared(contest, alpha=0.05, resamples=200)["pairs"]
-    assert all(pair["seeds_low"] is None for pair in pairs if pair["b"] == "none")
+    pairs = compared(contest, 0.05)["pairs"]
+    assert all(pair["p_holm"] is None for pair in pairs if pair["b"] == "none")
 
 
 def test_other_machines_and_a_ceiling_are_said(contest: TaskStudy) -> None:
     lora = contest.tested["lora"][0]
     contest.tested["lora"][0] = replace(lora, environment=replace(lora.environment, device="cuda"))
     for method in ("full", "lora"):
-        contest.tested[method] = [replace(item, scores=(1.0,) * N) for item in contest.tested[method]]
-    notes = compared(contest, alpha=0.05, resamples=200)["notes"]
+        full_marks = {"exact_match": 1.0, "valid_json": 0.5}
+        contest.tested[method] = [
+            replace(item, scores=(1.0,) * N, quality=full_marks) for item in contest.tested[method]
+        ]
+    notes = compared(contest, 0.05)["notes"]
     assert "the runs are of several kinds of device: cpu (6), cuda (1)" in notes
-    assert "near the most there is, so hardly to be told apart: lora, full" in notes
+    assert "exact_match is near the most there is, so hardly to be told apart: lora, full" in notes
+
+
+def test_a_ceiling_of_one_of_several_metrics_is_said(contest: TaskStudy) -> None:
+    """The main metric has room, and a part that it is made of has none."""
+    for method in ("full", "lora"):
+        contest.tested[method] = [
+            replace(item, quality=item.quality | {"valid_json": 0.99, "style": 1.0, "length": 40.0})
+            for item in contest.tested[method]
+        ]
+    outcome = compared(contest, 0.05)
+    ceilings = [note for note in outcome["notes"] if "near the most" in note]
+    assert ceilings == [
+        "valid_json is near the most there is, so hardly to be told apart: lora, full",
+        "style is near the most there is, so hardly to be told apart: lora, full",
+    ]
 
 
 def test_different_data_are_refused(contest: TaskStudy, tmp_path: Path) -> None:
     other = made_up()["data"] | {"sha256": "cd" * 32}
     contest.tested["lora"] += rows_of(tmp_path, "lora", 0.5, (4,), data=other)
-    with pytest.raises(ReportError, match=r"different data.*none-1.*abab.*lora-4.*cdcd"):
-        compared(contest, alpha=0.05, resamples=200)
+    with pytest.raises(ReportError, match=r"on different data.*By hash: abab.*none-1.*; cdcd.*lora-4"):
+        compared(contest, 0.05)
+
+
+def test_runs_of_different_sources_are_refused(contest: TaskStudy) -> None:
+    rows = contest.tested["lora"]
+    contest.tested["lora"] = [*rows[:2], replace(rows[2], sources_sha256=None)]
+    with pytest.raises(ReportError, match=r"made by different sources.*; unknown: .*lora-3"):
+        compared(contest, 0.05)
+    contest.tested["lora"] = [*rows[:2], replace(rows[2], sources_sha256="ef" * 32)]
+    with pytest.raises(ReportError, match=r"made by different sources.*By hash: fedc.*none-1.*; efef.*lora-3"):
+        compared(contest, 0.05)
+    for method, each in contest.tested.items():
+        contest.tested[method] = [replace(row, sources_sha256="ef" * 32) for row in each]
+    assert compared(contest, 0.05)["pairs"]
+
+
+def test_what_training_costs_is_tested_over_seeds(contest: TaskStudy) -> None:
+    """full takes twice as long at every seed, and its memory is no other."""
+    for method, seconds in (("lora", (1.0, 1.1, 1.05)), ("full", (2.0, 2.1, 2.08))):
+        contest.tested[method] = [replace(row, step_s=s) for row, s in zip(contest.tested[method], seconds)]
+    outcome = compared(contest, 0.05)
+    costs = {item["method"]: item["cost"] for item in outcome["methods"]}
+    assert (costs["lora"]["step_s"]["group"], costs["full"]["step_s"]["group"]) == ("a", "b")
+    assert costs["lora"]["step_s"]["mean"] == pytest.approx(1.05)
+    assert costs["lora"]["step_s"]["low"] < 1.05 < costs["lora"]["step_s"]["high"]
+    assert {costs[name]["training_peak_bytes"]["group"] for name in ("lora", "full")} == {"a"}
+    assert costs["none"] == {"step_s": None, "training_peak_bytes": None}
+    (pair,) = outcome["other_pairs"]["step_s"]
+    assert (pair["a"], pair["better"], pair["about"]) == ("lora", "lora", "new seeds")
+    assert pair["difference"] == pytest.approx(1.05 - 2.06)
+    headers, table = cells(outcome)
+    steps = {row[0]: row[headers.index("step")] for row in table}
+    assert (steps["full"], steps["lora"]) == ("2.08 s b", "1.05 s a")
+
+
+def test_tasks_are_put_together(contest: TaskStudy) -> None:
+    one = compared(contest, 0.05)
+    together = across({"x": one, "y": one}, 0.05, 200)
+    assert together is not None
+    assert [item["method"] for item in together["methods"]] == ["full", "lora", "none"]
+    assert across({"x": one}, 0.05, 200) is None
+    text = markdown({"title": "Made up", "how": "", "tasks": {"x": one, "y": one}, "across": together})
+    assert "## All tasks together" in text
+    assert "| full over lora | 1.00 | 1.00 to 1.00 |" in text
+    assert "| none | 0.000 |" in text
 
 
 def test_the_tables(contest: TaskStudy) -> None:
-    found = compared(contest, alpha=0.05, resamples=2000)
+    found = compared(contest, 0.05)
     text = markdown({"title": "Made up", "how": "Made by hand.", "tasks": {"made-up-task": found}})
     lines = {
         line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]]
@@ -185,7 +316,7 @@ def test_the_tables(contest: TaskStudy) -> None:
 
 def test_nothing_tested_is_said() -> None:
     contest = TaskStudy("made-up-task", rates={"lora": [0.1]}, trials={"lora": [Trial(0.1, failure="made up")]})
-    found = compared(contest, alpha=0.05, resamples=200)
+    found = compared(contest, 0.05)
     assert found["methods"] == []
     text = markdown({"title": "Made up", "how": "", "tasks": {"made-up-task": found}})
     assert "No run has been tested." in text

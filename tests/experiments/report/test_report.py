@@ -68,7 +68,7 @@ def test_the_comparison_decides_which_runs_are_shown(with_keys: bool, tmp_path: 
     for result in (tested, searched, better):
         put(tmp_path / "runs", result, result["key"])
     entry = {"method": "fable", "lr": 0.3, "seed_values": [0.5]} | ({"keys": ["tested"]} if with_keys else {})
-    compared = {"format": 1, "title": "Compared", "how": "so", "tasks": {"made-up-task": {"methods": [entry]}}}
+    compared = {"format": 2, "title": "Compared", "how": "so", "tasks": {"made-up-task": {"methods": [entry]}}}
     (tmp_path / "runs" / "comparison.json").write_text(json.dumps(compared))
     content = gather([tmp_path / "runs"])  # found beside the runs
     assert [run["key"] for run in by(content, chosen=True)] == ["tested"]
@@ -147,17 +147,33 @@ def test_comparisons_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     put(tmp_path, made_up())
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "comparison.json").write_text('{"format": 1, "tasks": {"t": {}}, "title": "one"}')
+        (tmp_path / name / "comparison.json").write_text('{"format": 2, "tasks": {"t": {}}, "title": "one"}')
     with pytest.raises(ReportError, match=r"several comparisons of t: .*a.comparison\.json, .*--comparison"):
         gather([tmp_path])
     given = tmp_path / "a" / "comparison.json"
-    assert gather([tmp_path], given)["comparison"] == {"format": 1, "tasks": {"t": {}}, "title": "one", "how": ""}
-    (tmp_path / "b" / "comparison.json").write_text('{"format": 1, "tasks": {"u": {}}, "title": "two", "how": "so"}')
+    alone = {"format": 2, "tasks": {"t": {}}, "title": "one", "how": "", "across": []}
+    assert gather([tmp_path], given)["comparison"] == alone
+    together = '{"format": 2, "tasks": {"u": {}}, "title": "two", "how": "so", "across": {"tasks": ["u"]}}'
+    (tmp_path / "b" / "comparison.json").write_text(together)
     both = gather([tmp_path])["comparison"]
     assert (both["title"], both["tasks"]) == ("one · two", {"t": {}, "u": {}})
-    (tmp_path / "a" / "comparison.json").write_text('{"format": 2}')
+    assert both["across"] == [{"tasks": ["u"]}]
+    given.write_text('{"format": 3}')
     with pytest.raises(ReportError, match=r"a.comparison\.json: key 'format'"):
-        gather([tmp_path], tmp_path / "a" / "comparison.json")
+        gather([tmp_path], given)
+
+
+def test_a_comparison_by_a_retired_test_is_left_out_and_named(tmp_path: Path) -> None:
+    put(tmp_path, made_up())
+    (tmp_path / "comparison.json").write_text('{"format": 1, "tasks": {"t": {}}, "title": "one"}')
+    content = gather([tmp_path])
+    assert content["comparison"] is None
+    (warning,) = content["warnings"]
+    assert (
+        "its letters and intervals are about examples alone" in warning and "run experiments.compare again" in warning
+    )
+    with pytest.raises(ReportError, match="key 'format' is 1"):
+        gather([tmp_path], tmp_path / "comparison.json")
 
 
 def test_samples_stand_side_by_side(tmp_path: Path) -> None:

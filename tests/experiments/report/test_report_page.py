@@ -114,10 +114,32 @@ def test_the_comparison_is_shown_with_intervals_and_ties(compared: Page, folder:
     trained = [entry for entry in best_first if entry["method"] != "none"]
     assert drawn == [f"{entry['low']:.3f} to {entry['high']:.3f}" for entry in trained]
     (said,) = compared.each("#comparison .remarks:nth-of-type(1)", "[...e.children].map(li => li.textContent)")[:1]
-    assert said == ["Missing: lora seed 9: killed", "prefix: lr 0.02 is at the edge of its grid", "a made-up note"]
+    assert said == [
+        "Missing: lora seed 9: killed",
+        "Margin of equivalence: 0.02.",
+        "prefix: lr 0.02 is at the edge of its grid",
+        "a made-up note",
+    ]
+    assert column(compared, COMPARISON, "below") == [
+        " ".join(f"↓ {name}" for name in entry["below"]) for entry in best_first
+    ]
+    assert column(compared, COMPARISON, "as fast") == [entry["cost"]["step_s"]["group"] for entry in best_first]
     compared.click("#comparison details summary")
-    pairs = column(compared, "pairs-ha_json", "told")
-    assert pairs == ["yes" if pair["distinguishable"] else "tie" for pair in task["pairs"]]
+    pairs = column(compared, "pairs-ha_json", "verdict")
+    assert pairs == [f"{pair['better']} better" if pair["better"] else "undecided" for pair in task["pairs"]]
+
+
+def signed(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−")
+
+
+def test_all_tasks_together_have_a_table(compared: Page, folder: Path) -> None:
+    across = json.loads((folder / "comparison.json").read_text())["across"]
+    assert column(compared, "across-0", "method") == [item["method"] for item in across["methods"]]
+    assert column(compared, "across-0", "iqm") == [signed(item["iqm"]) for item in across["methods"]]
+    compared.click("[data-keep=improvement-0] summary")
+    shown = column(compared, "improvement-0", "probability")
+    assert shown == [f"{pair['probability']:.2f}" for pair in across["improvement"]]
 
 
 def test_without_a_comparison_means_and_spread_over_seeds(plain: Page, folder: Path) -> None:

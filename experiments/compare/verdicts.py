@@ -1,0 +1,65 @@
+"""What is concluded of each pair: better, equivalent or undecided, and what could have been concluded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from experiments.compare.crossed import Array, Parts, Spread, chi_squares_of, root
+
+Verdict = Literal["better", "equivalent", "undecided"]
+POWER = 0.8  # the share of studies that would find the smallest difference named
+NODES = 129  # whether a difference is found is nearly a step, which wants many
+
+
+def holm(p: Array) -> Array:
+    """Adjusted p (P,): the i-th smallest times (P − i + 1), never below a smaller one's (Holm 1979)."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
+
+def equivalence(difference: Array, spread: Spread, margin: float) -> Array:
+    """p (P,) of two one-sided tests: the chance of a difference this small were the truth at the nearer margin."""
+    room = margin - np.abs(difference)
+    half = spread.p(room) / 2
+    return np.where(room > 0, half, 1 - half)
+
+
+def verdict(p_holm: float | None, p_equivalent_holm: float | None, alpha: float) -> Verdict:
+    """One of three. A difference that is real and yet within the margin is `equivalent`.
+
+    The margin is what was called negligible before anything was measured; that a large study sees a difference within
+    it does not make it matter. Its p stands beside the verdict.
+    """
+    if p_equivalent_holm is not None and p_equivalent_holm < alpha:
+        return "equivalent"
+    return "better" if p_holm is not None and p_holm < alpha else "undecided"
+
+
+def smallest(parts: Parts, level: float, power: float = POWER) -> Array:
+    """The true difference (P,) that a test at `level` calls a difference in `power` of such studies.
+
+    Another study would estimate the seeds' part anew, so its critical distance is spread as that part's χ² spreads:
+    c² = c²(examples alone) + (c² − c²(examples alone)) χ²(S − 1) / (S − 1).
+    """
+    likely = replace(parts, seeds=np.maximum(parts.seeds, parts.rest))
+    of_all = Spread(likely).critical(level) ** 2
+    of_examples = Spread(likely.examples_alone()).critical(level) ** 2
+    spread, weights = chi_squares_of(parts.seeds_df, NODES)  # (P, J)
+    critical = np.sqrt(of_examples[:, None] + (of_all - of_examples)[:, None] * spread)
+    error = np.sqrt(likely.variance)
+    exact = error == 0
+
+    def missing(difference: Array) -> Array:
+        reached = ndtr((difference[:, None] - critical) / np.where(exact, 1, error)[:, None])
+        return np.where(exact, 0.0, power - reached @ weights)
+
+    low = np.sqrt(of_examples) * 0.5
+    high = np.sqrt(of_all) * 4 + ndtri(power) * error
+    return np.where(exact, 0.0, root(missing, low, high))
