@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.made_up import UNTRAINED, made_up, made_up_failure
+from benchmarks.made_up_protocol import plan_of, protocol_of
 from experiments.compare.aggregate import across_tasks
 from experiments.store.result import plain
 
@@ -40,7 +41,7 @@ def study(
     """
     compared: dict[str, Any] = {}
     for task in tasks:
-        entries, search = [], []
+        entries = []
         for method in methods:
             _, quality, _, lr, _ = METHODS[method]
             values, keys = [], []
@@ -71,15 +72,16 @@ def study(
                     "cost": {"step_s": {"group": "b" if method == "full" else "a"}, "training_peak_bytes": None},
                 }
             )
-        compared[task] = {"metric": "exact_match", "methods": entries, "pairs": pairs_of(entries), "search": search}
+        compared[task] = {"metric": "exact_match", "methods": entries, "pairs": pairs_of(entries)}
         compared[task] |= {
             "model": "smollm2",
             "missing": ["lora seed 9: killed"],
             "notes": ["a made-up note"],
             "margin": 0.02,
         }
+        compared[task] |= protocol_of(methods, steps)
     scores = {task: {each["method"]: each["seed_values"] for each in one["methods"]} for task, one in compared.items()}
-    about = {"title": "A made-up study", "how": "Every number here is made up."}
+    about = {"title": "A made-up study", "how": "Every number here is made up.", **plan_of(tasks)}
     return {"format": 2, **about, "tasks": compared, "across": across_tasks(scores, "none", 0.05, 200)}
 
 

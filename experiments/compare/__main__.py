@@ -1,13 +1,13 @@
 """Methods compared as a careful reader would want it, `make compare`:
 
-    python -m experiments.compare model=smollm2 tasks=[ha_json,sql] methods=[lora,prefix,full] trials=3 seeds=5
+    python -m experiments.compare model=smollm2 tasks=[ha_json,sql] methods=[lora,prefix,full] seeds=5 margin=0.02
 
-Of every task: each method gets the same number of learning rates, on a log grid around its default, and the best on
-the validation set is chosen, by runs that never see the test set; then each runs with `seeds` new seeds, and these are
+Of every task: a plan is written; each method gets the same search on the validation set, by runs that never see the
+test set, until its best rate has something tried on both sides; then each runs with `seeds` new seeds, and these are
 tested. An override with = in it is quoted: 'shared=["optim.batch_size=4"]'. Started again, it goes on where it was,
-also in another checkout that has its small result files. Under results: a small file of every run, ledger.jsonl with
-every decision, comparison.json, table.md and plot.png. Exits with 1 if a run failed; the others are compared and
-what is missing is listed.
+also in another checkout that has its small result files. Under results: plan.json, plan.md, a small file of every
+run, ledger.jsonl with every decision and departure, comparison.json, table.md and plot.png. Exits with 1 if a run
+failed; the others are compared and what is missing is listed. docs/comparing.md explains the protocol.
 """
 
 from __future__ import annotations

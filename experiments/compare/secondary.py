@@ -49,9 +49,10 @@ def turned(pair: Pair) -> dict[str, Any]:
 
 
 def seeded(row: Complete) -> bool:
-    """Whether the seed changes the model: an untrained one that writes text is the same at every seed, while the head
-    of one that does not is drawn from it."""
-    return not row.untrained or row.cost.generate_tokens_per_s.unmerged is None
+    """Whether the seed changes the answers: an untrained model that writes text gives the same at every seed, unless
+    demonstrations are drawn by it; the head of one that does not write is drawn by it."""
+    drawn = row.config.get("method", {}).get("shots", 0) > 0
+    return not row.untrained or drawn or row.cost.generate_tokens_per_s.unmerged is None
 
 
 def forgotten(tested: Tested, alpha: float) -> tuple[str, Lower]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from statistics import fmean, median
 from typing import Any
 
 from experiments.compare import statistics
 from experiments.compare.aggregate import across_tasks
 from experiments.compare.bar import baselines_of, below, withheld
-from experiments.compare.rates import Choice, Trial
 from experiments.compare.remarks import belong_together, ceilings, groups_of, mixed
 from experiments.compare.secondary import costs, forgotten, seeded
 from experiments.compare.statistics import Mean
+from experiments.compare.task_study import TaskStudy
 from experiments.store.result import Complete
 from experiments.store.schema import flat
 
@@ -38,30 +38,11 @@ NOTHING_TESTED = {
 }
 
 
-@dataclass
-class TaskStudy:
-    """One task of a comparison, filled stage by stage; dictionaries are by method."""
-
-    task: str
-    rates: dict[str, list[float]] = field(default_factory=dict)
-    trials: dict[str, list[Trial]] = field(default_factory=dict)
-    choices: dict[str, Choice] = field(default_factory=dict)
-    tested: dict[str, list[Complete]] = field(default_factory=dict)  # complete runs, a row a seed
-    missing: list[str] = field(default_factory=list)  # runs that failed, a line each
-    pending: list[str] = field(default_factory=list)  # runs still to be tested
-    notes: dict[str, list[str]] = field(default_factory=dict)
-
-    def note(self, method: str, *remarks: str) -> None:
-        """Add the remarks that are not empty to the method's notes."""
-        self.notes.setdefault(method, []).extend(remark for remark in remarks if remark)
-
-
 def compared(study: TaskStudy, alpha: float, margin: float | None = None) -> dict[str, Any]:
     """The task's part of comparison.json. Raises ReportError where the runs do not belong together."""
     rows = [row for each in study.tested.values() for row in each]
-    search = [line for method in study.rates for line in searched(study, method)]
     if not rows:
-        return NOTHING_TESTED | {"search": search, "missing": study.missing, "pending": study.pending}
+        return NOTHING_TESTED | {"missing": study.missing, "pending": study.pending}
     belong_together(study.task, rows)
     scores = {
         method: {row.seed if seeded(row) else None: row.scores for row in each} for method, each in study.tested.items()
@@ -98,7 +79,6 @@ def compared(study: TaskStudy, alpha: float, margin: float | None = None) -> dic
         ],
         "pairs": [asdict(pair) for pair in tests.pairs],
         "other_pairs": {"forgotten": forgot.pairs, **{name: each.pairs for name, each in cost.items()}},
-        "search": search,
         "missing": study.missing,
         "pending": study.pending,
         "notes": [note for note in (no_groups, *tests.notes, *ceilings(study.tested), *mixed(rows)) if note],
@@ -111,27 +91,11 @@ def across(tasks: Mapping[str, dict[str, Any]], alpha: float, resamples: int) ->
     return across_tasks(values, NONE, alpha, resamples)
 
 
-def searched(study: TaskStudy, method: str) -> list[dict[str, Any]]:
-    """The method's trials, from the lowest rate to the highest."""
-    choice = study.choices.get(method)
-    return [
-        {
-            "method": method,
-            "lr": trial.lr,
-            "validation_loss": None if trial.validation is None else trial.validation["loss"],
-            "validation": None if trial.validation is None else trial.validation[trial.metric],
-            "chosen": choice is not None and trial.lr == choice.lr,
-            "failure": trial.failure,
-        }
-        for trial in sorted(study.trials.get(method, []), key=lambda trial: trial.lr)
-    ]
-
-
 def shares_of_full(study: TaskStudy, means: tuple[Mean, ...]) -> tuple[dict[str, float], str | None]:
     """Every method's mean over full fine-tuning's, or why there is none."""
     full = next((mean.mean for mean in means if mean.method == FULL), None)
     if full is None:
-        has = FULL in study.rates
+        has = FULL in study.methods
         return {}, f"{FULL} has no complete run" if has else f"{FULL} is not among the methods"
     choice = study.choices[FULL]
     if choice.at_edge:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from experiments.compare import sections
 from experiments.store.tables import markdown_table, size
 
 LEGEND = (
@@ -35,7 +36,7 @@ ACROSS = (
 
 def markdown(comparison: dict[str, Any]) -> str:
     """The text of table.md."""
-    parts = [f"# {comparison['title']}", comparison["how"], LEGEND]
+    parts = [f"# {comparison['title']}", comparison["how"], *sections.plan_part(comparison), LEGEND]
     for name, task in comparison["tasks"].items():
         parts.append(f"## {name}")
         if task["methods"]:
@@ -46,8 +47,7 @@ def markdown(comparison: dict[str, Any]) -> str:
             parts.append("\n".join(f"- {line}" for line in lines))
         if task["pairs"]:
             parts += [f"### {name}: pairs", markdown_table(*pair_cells(task))]
-        if task["search"]:
-            parts += [f"### {name}: learning rates", markdown_table(*search_cells(task))]
+        parts += sections.task_parts(name, task)
     if across := comparison.get("across"):
         parts += ["## All tasks together", ACROSS, *(markdown_table(*each) for each in across_cells(across))]
     return "\n\n".join(parts) + "\n"
@@ -156,17 +156,6 @@ def across_cells(across: dict[str, Any]) -> list[tuple[list[str], list[list[str]
         (["method", "interquartile mean", "95 %", "runs"], methods),
         (["pair", "probability of improvement", "95 %"], pairs),
     ]
-
-
-def search_cells(task: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    headers = ["method", "lr", "validation loss", f"validation {str(task['metric']).replace('_', ' ')}", "chosen"]
-    lines = []
-    for trial in task["search"]:
-        numbers = (
-            ["failed", ""] if trial["failure"] else [number(trial["validation_loss"]), number(trial["validation"])]
-        )
-        lines.append([trial["method"], f"{trial['lr']:g}", *numbers, "yes" if trial["chosen"] else ""])
-    return headers, lines
 
 
 def number(value: float | None) -> str:

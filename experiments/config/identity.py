@@ -31,6 +31,7 @@ def settings(config: Config) -> dict[str, Any]:
     """What is configured that can change the outcome, with hashes in the place of files."""
     values = plain(config)
     del values["out"], values["log_every"], values["track"], values["optim"]["checkpoint_every"]
+    del values["method"]["lr_from"]
     if config.method.module is None:
         del values["method"]["module"]
     else:

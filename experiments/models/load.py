@@ -10,9 +10,7 @@ import torch
 from torch import nn
 
 from experiments.config.schema import Pooling
-from experiments.models.table import MODELS, ModelError
-
-ENCODERS = {"albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta"}
+from experiments.models.table import ENCODERS, MODELS, ModelError
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from experiments.config.table import Table, first_line
 from experiments.models import minilm, smollm2, tiny
 
 Directory = Callable[[], Path]
+# The kinds of model, by transformers' names, that write no text: they end in a head for the task.
+ENCODERS = {"albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta"}
 
 
 class ModelError(ValueError):

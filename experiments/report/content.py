@@ -29,10 +29,10 @@ FEWEST, MOST = 20, 150  # points of one curve
 # Settings that change neither what is learned nor what it is tested on.
 NO_VARIANT = (
     *("seed", "optim.lr", "optim.checkpoint_every", "eval.batch_size", "eval.part", "eval.stop_hopeless"),
-    *("out", "log_every", "threads", "device", "track"),
+    *("method.lr_from", "out", "log_every", "threads", "device", "track"),
 )
 # Kept apart from the run's record: too large, or stored once for all runs.
-APART = ("config", "environment", "scores", "format")
+APART = ("config", "environment", "scores", "groups", "format")
 
 
 def gather(folders: Sequence[Path], comparison: Path | None = None, title: str | None = None) -> dict[str, Any]:
@@ -127,14 +127,11 @@ def together(files: Sequence[Path], read: Sequence[dict[str, Any]]) -> dict[str,
             )
         tasks |= one["tasks"]
     title, how = (dict.fromkeys(one.get(name, "") for one in read) for name in ("title", "how"))
+    plans = [{name: one.get(name) for name in ("title", "plan", "departures")} for one in read if one.get("plan")]
+    merged = {name: value for name, value in read[0].items() if name not in ("plan", "departures")}
+    said = {"title": " · ".join(filter(None, title)), "how": "\n\n".join(how)}
     across = [one["across"] for one in read if one.get("across")]
-    return {
-        **read[0],
-        "title": " · ".join(filter(None, title)),
-        "how": "\n\n".join(how),
-        "tasks": tasks,
-        "across": across,
-    }
+    return {**merged, **said, "tasks": tasks, "across": across, **({"plans": plans} if plans else {})}
 
 
 def one_comparison(file: Path) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 
 // What this script draws; names, headings and order are those of experiments/report/sections.py.
 const DRAWN = {
-  comparison, tradeoffs, learning, rates, forgotten: forgetting, frontier, weights, sequences, ledger, samples, failures, "every-run": everyRun,
+  comparison, plan, search: searched, tradeoffs, along, learning, rates, forgotten: forgetting, frontier, weights, sequences, ledger,
+  samples, failures, "every-run": everyRun,
 };
 const SECTIONS = content.sections.map((each) => [each.id, each.heading, DRAWN[each.id] ?? (() => added(each)), each.per_place]);
 

@@ -21,6 +21,7 @@ SCRIPTS = (
     "plots.js",
     "sections.js",
     "frontier.js",
+    "protocol.js",
     "page.js",
 )
 

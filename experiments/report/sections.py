@@ -28,9 +28,14 @@ SECTIONS: Table[Section] = Table(
     "section",
     {
         "comparison": Section("Comparison", "Methods in a table: means, intervals, ties, costs."),
+        "plan": Section("Plan and departures", "What was planned before the first run, and what departed from it."),
         "tradeoffs": Section("Quality against cost", "Quality against parameters, bytes, memory, time.", True),
+        "along": Section(
+            "Quality along the training", "The validation score over steps, examples, FLOPs, seconds.", True
+        ),
         "learning": Section("Learning curves", "Training loss over steps.", True),
         "rates": Section("Learning rates", "Quality and loss over learning rates.", True),
+        "search": Section("The search", "The best to be expected of so many trials, and what they cost.", True),
         "forgotten": Section("Forgetting", "What the model knew before and after.", True),
         "frontier": Section(
             "Quality against forgetting", "Each method's frontier, and methods at equal quality.", True

@@ -11,6 +11,7 @@ const state = {
   disagreeing: false,
   everySample: false,
   open: new Set(), // runs whose details are open
+  use: null, // what quality along the training is shown over
   sorts: {}, // by table: [column, direction]
 };
 
@@ -82,6 +83,7 @@ function line(runs) {
     validation: mean(runs.map((run) => run.validation?.loss)), low: null, high: null, bar: null,
   };
   for (const [key, cost] of Object.entries(COSTS)) made[key] = made.trained ? mean(runs.map(cost.of)) : null;
+  if (entry?.alone === false) Object.assign(made, { peak: null, step: null }); // the machine was shared
   if (entry) Object.assign(made, { value: entry.mean, low: entry.low, high: entry.high, sd: entry.seed_sd, n: entry.n_seeds, bar: "comparison" });
   else if (made.sd != null) Object.assign(made, { low: made.value - made.sd, high: made.value + made.sd, bar: "seeds" });
   else if (first.standard_error != null) {

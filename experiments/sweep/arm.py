@@ -47,13 +47,25 @@ class Arm:
         """Whether the run is done and its result can be read."""
         return self.result.is_file() and isinstance(read(self.result), Complete)
 
-    def at(self, *, lr: float, seed: int) -> Arm:
-        """The same run at another learning rate and seed.
+    def at(
+        self,
+        *,
+        seed: int | None = None,
+        lr: float | None = None,
+        head_lr: float | None = None,
+        steps: int | None = None,
+    ) -> Arm:
+        """The same run with another seed, learning rate, rate of the task head, or number of steps.
 
-        Nothing is composed again, which takes Hydra 0.1 s: no value of conf/ hangs on these two.
+        Nothing is composed again, which takes Hydra 0.1 s: no value of conf/ hangs on these.
         """
-        other = Arm((*self.overrides, f"optim.lr={lr!r}", f"seed={seed}"))
-        config = replace(self.config, seed=seed, optim=replace(self.config.optim, lr=lr))
+        given = {"lr": lr, "head_lr": head_lr, "steps": steps}
+        optim = {name: value for name, value in given.items() if value is not None}
+        words = [f"optim.{name}={value!r}" for name, value in optim.items()]
+        words += [] if seed is None else [f"seed={seed}"]
+        other = Arm((*self.overrides, *words))
+        config = replace(self.config, optim=replace(self.config.optim, **optim))
+        config = config if seed is None else replace(config, seed=seed)
         check(config)
         other.__dict__["config"] = config  # where cached_property looks for it
         return other

@@ -150,7 +150,8 @@ def test_compare_takes_a_plugins_method(tmp_path: Path) -> None:
     shared = ",".join(f'"{word}"' for word in (*SMALL, "optim=quick"))
     done = command(
         *("experiments.compare", "plugins=[plug_compare]", "methods=[plug_compare]", "model=tiny", "trials=1"),
-        *("seeds=1", "steps=2", "search_steps=2", f"shared=[{shared}]", "resamples=100", f"results={tmp_path}/results"),
+        *("cap=1", "search_seeds=[101]", "baselines=[none]", "points=0"),
+        *("seeds=1", "steps=2", f"shared=[{shared}]", "resamples=100", f"results={tmp_path}/results"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     study = json.loads(Path("results/comparison.json").read_text())

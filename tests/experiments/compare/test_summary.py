@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.made_up import UNTRAINED, made_up, put
-from experiments.compare.rates import Choice, Trial
-from experiments.compare.summary import TaskStudy, across, compared
+from benchmarks.made_up import UNTRAINED, made_up, made_up_result, put
+from experiments.compare.search_lines import search_part
+from experiments.compare.summary import across, compared
 from experiments.compare.table import cells, markdown, notes, pair_cells, rich_table, sample
+from experiments.compare.task_study import TaskStudy
+from experiments.compare.trials import Choice, Outcome, Trial
 from experiments.store.files import ReportError, read
 from experiments.store.result import Complete, Cost, Speed
 
@@ -36,18 +38,24 @@ def rows_of(tmp_path: Path, method: str, share: float, seeds: tuple[int, ...], *
     return rows
 
 
+def trial(lr: float, loss: float) -> Trial:
+    return Trial({"optim.lr": lr}, 1.0, {101: Outcome("exact_match", {"exact_match": 0.5, "loss": loss})})
+
+
 @pytest.fixture
 def contest(tmp_path: Path) -> TaskStudy:
     """full and lora tie, none knows nothing, hush never ran to its end."""
-    validation = {"exact_match": 0.5, "loss": 1.5}
-    trials = [
-        Trial(lr, "exact_match", validation | {"loss": loss}) for lr, loss in ((0.1, 1.0), (0.3, 0.5), (0.9, 0.7))
-    ]
+    trials = [trial(lr, loss) for lr, loss in ((0.1, 1.0), (0.3, 0.5), (0.9, 0.7))]
+    failed = Trial({"optim.lr": 0.3}, 1.0, {101: Outcome(failure="made-up failure")})
     return TaskStudy(
         "made-up-task",
-        rates={method: [0.3, 0.1, 0.9] for method in ("lora", "full", "hush")},
-        trials={"lora": trials, "full": trials, "hush": [Trial(0.3, failure="made-up failure")]},
-        choices={"lora": Choice(0.9, True, ("lr 0.9 is at the edge",)), "full": Choice(0.3, False)},
+        methods=("lora", "full", "hush"),
+        trials={"lora": trials, "full": trials, "hush": [failed]},
+        searched={method: [made_up_result(method)] for method in ("lora", "full", "hush")},
+        choices={
+            "lora": Choice({"optim.lr": 0.9}, True, ("lr 0.9 is at the edge",)),
+            "full": Choice({"optim.lr": 0.3}, False),
+        },
         tested={
             "none": rows_of(tmp_path, "none", 0.0, (1,), **UNTRAINED),
             "lora": rows_of(tmp_path, "lora", 0.75, (1, 2, 3)),
@@ -80,7 +88,7 @@ def test_what_a_task_comes_to(contest: TaskStudy) -> None:
         ("lora", "none"): "lora",
     }
     assert (outcome["margin"], outcome["letters_withheld"], outcome["n_groups"]) == (None, None, None)
-    marks = {(line["method"], line["lr"]): line["chosen"] for line in outcome["search"]}
+    marks = {(line["method"], line["lr"]): line["chosen"] for line in search_part(contest)["search"]}
     assert [lr for (method, lr), chosen in marks.items() if method == "full" and chosen] == [0.3]
     assert marks["hush", 0.3] is False
 
@@ -158,13 +166,13 @@ def test_groups_that_are_none(contest: TaskStudy, groups: tuple[str, ...], n_gro
 
 
 def test_no_share_of_a_full_that_may_not_be_at_its_best(contest: TaskStudy) -> None:
-    contest.choices["full"] = Choice(0.3, True)
+    contest.choices["full"] = Choice({"optim.lr": 0.3}, True)
     found = compared(contest, 0.05)
     assert {item["share_of_full"] for item in found["methods"]} == {None}
     assert "full's learning rate, 0.3, is at the edge of its grid" in found["share_of_full_reason"]
     del contest.tested["full"]
     assert compared(contest, 0.05)["share_of_full_reason"] == "full has no complete run"
-    del contest.rates["full"]
+    contest.methods = ("lora", "hush")
     assert "full is not among the methods" in compared(contest, 0.05)["share_of_full_reason"]
 
 
@@ -294,18 +302,21 @@ def test_tasks_are_put_together(contest: TaskStudy) -> None:
 
 def test_the_tables(contest: TaskStudy) -> None:
     found = compared(contest, 0.05)
-    text = markdown({"title": "Made up", "how": "Made by hand.", "tasks": {"made-up-task": found}})
+    text = markdown(
+        {"title": "Made up", "how": "Made by hand.", "tasks": {"made-up-task": found | search_part(contest)}}
+    )
     lines = {
         line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]]
         for line in text.splitlines()
         if "|" in line
     }
-    assert lines["method"][0] == "lr"  # the search's table, which is the last
+    assert lines["method"][0] == "1"  # the best to be expected of one trial, which is the last table
     assert "| full | 0.817 |" in text
     assert "0.9 *" in text
     assert "- missing: hush, lr 0.3 of the search, failed: made-up failure" in text
     assert "- lora: lr 0.9 is at the edge" in text
-    assert "| hush | 0.3 | failed |  |  |" in text
+    assert "| hush | lr 0.3 | 100% | 1 | failed |  |  |" in text
+    assert "The best validation score to be expected of so many trials:" in text
     assert "full − lora" in lines
     headers, table = cells(found)
     assert {len(line) for line in table} == {len(headers)}
@@ -315,10 +326,11 @@ def test_the_tables(contest: TaskStudy) -> None:
 
 
 def test_nothing_tested_is_said() -> None:
-    contest = TaskStudy("made-up-task", rates={"lora": [0.1]}, trials={"lora": [Trial(0.1, failure="made up")]})
+    failed = Trial({"optim.lr": 0.1}, 1.0, {101: Outcome(failure="made up")})
+    contest = TaskStudy("made-up-task", methods=("lora",), trials={"lora": [failed]})
     found = compared(contest, 0.05)
     assert found["methods"] == []
-    text = markdown({"title": "Made up", "how": "", "tasks": {"made-up-task": found}})
+    text = markdown({"title": "Made up", "how": "", "tasks": {"made-up-task": found | search_part(contest)}})
     assert "No run has been tested." in text
-    assert "| lora | 0.1 | failed |" in text
+    assert "| lora | lr 0.1 | 100% | 1 | failed |" in text
     assert "no share of full: no run has been tested" in notes(found)

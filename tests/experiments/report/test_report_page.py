@@ -61,7 +61,7 @@ def opened(driver: WebDriver, file: Path) -> Page:
     return page
 
 
-START = {"place": None, "everyRate": False, "disagreeing": False, "everySample": False, "sorts": {}}
+START = {"place": None, "use": None, "everyRate": False, "disagreeing": False, "everySample": False, "sorts": {}}
 
 
 @pytest.fixture
@@ -156,9 +156,9 @@ def test_without_a_comparison_means_and_spread_over_seeds(plain: Page, folder: P
 
 
 def test_every_section_is_filled_and_nothing_is_loaded(compared: Page) -> None:
-    assert compared.each("main section", "!e.hidden && !e.querySelector('.empty')") == [True] * 10
+    assert compared.each("main section:not([hidden])", "!e.querySelector('.empty')") == [True] * 13
     plots = compared.each(".plot", "e.querySelectorAll('.trace').length")
-    assert len(plots) == 8 and min(plots) >= 3
+    assert len(plots) == 10 and min(plots) >= 3
     assert compared.js("performance.getEntriesByType('resource').map(e => e.name)") == []
     assert not re.search(r"NaN|undefined|\[object", compared.js("document.querySelector('main').innerText"))
     assert "OutOfMemoryError: tried to allocate 2.00 GiB" in compared.texts("#failures")[0]
@@ -171,6 +171,36 @@ def test_a_sequence_shows_what_later_tasks_did_to_earlier_ones(compared: Page) -
     tinted = compared.each("#sequence-0 tbody td.heat", "e.style.background.includes('/ 0.25')")
     assert tinted == [False] * 4 + [True, False]
     assert "backward transfer −0.250" in compared.texts("#sequences h3")[0]
+
+
+def test_the_plan_is_shown_with_what_departed_from_it(compared: Page) -> None:
+    assert "2 departures from the plan" in compared.texts("#plan .alert")[0]
+    assert column(compared, "departures-0", "what") == ["settings.seeds", "a run that the plan does not have"]
+    assert column(compared, "departures-0", "to") == ["3", "a/b.json"]
+    compared.click("#plan details summary")
+    values = dict(zip(column(compared, "plan-0", "name"), column(compared, "plan-0", "value")))
+    assert values["tasks.ha_json.margin"] == "0.02"
+    assert values["tasks.ha_json.methods.lora.axes.optim.lr.factor"] == "3"
+
+
+def test_the_search_is_shown_with_what_it_cost(compared: Page) -> None:
+    trained = [name for name in METHODS if name != "none"]
+    assert column(compared, "search-cost", "method") == trained
+    assert column(compared, "search-cost", "train_s")[0] == "4.7 min"
+    compared.click("#search details summary")
+    assert len(column(compared, "trials", "setting")) == 3 * len(trained)
+    assert "step 4: nan" in column(compared, "trials", "chosen")
+    choose(compared, "method", "lora")
+    assert column(compared, "search-cost", "method") == ["lora"]
+
+
+def test_quality_along_the_training_is_shown_over_what_is_chosen(compared: Page) -> None:
+    title = "[...document.querySelectorAll('#along .xtitle')].map(e => e.textContent)"
+    assert compared.js(title) == ["steps (log scale)"]
+    compared.click("#along [data-use=flops]")
+    assert compared.js(title) == ["FLOPs (log scale)"]
+    assert column(compared, "plateaus", "score") == ["not reached", "0.500", "0.500"]
+    assert column(compared, "plateaus", "came") == ["3 of 3"] * 3
 
 
 def test_direct_labels_name_every_method_once_in_a_plot(compared: Page) -> None:
