@@ -80,13 +80,19 @@ class InstructConfig(TaskConfig):
 
 
 @dataclass
-class RecordsConfig(TaskConfig):
-    """Of records that the user brings."""
+class FilesConfig(TaskConfig):
+    """Of records that lie in files."""
 
     n_train: int | None = None  # the records of a part; None: all, or what is usual to split off
     n_val: int | None = None
     n_test: int | None = None
     metric: str | None = None  # the main one; None: the usual one of the kind
+
+
+@dataclass
+class RecordsConfig(FilesConfig):
+    """Of records that the user brings."""
+
     schema: str | None = None  # file of a JSON Schema that answers in JSON are held against
     database: str | None = None  # SQLite file that answers in SQL are executed on
     group: str | None = None  # field whose values never stand in two parts of a split
@@ -112,6 +118,18 @@ class HubConfig(RecordsConfig):
 
 
 @dataclass
+class PublicConfig(FilesConfig):
+    """Of a public dataset."""
+
+    n_val: int | None = 100
+    path: str | None = None  # a directory with files of the same columns; None: the hub
+    train: str | None = None  # such a file for one part alone
+    val: str | None = None
+    test: str | None = None
+    databases: str | None = None  # the directory of Spider's databases; None: database/ in task.path
+
+
+@dataclass
 class GeneralConfig(TaskConfig):
     n_train: int = 300
     n_val: int = 20
@@ -124,8 +142,36 @@ class Task:
 
     config: type[TaskConfig]
     load: str | Callable[[Any, int], Any]
+    about: str = ""  # what it is, where the docstring of load says that of several
 
 
+# Datasets of the hub, which are loaded alike; their columns and sources: experiments/tasks/public/table.py.
+PUBLIC = {
+    "arc_challenge": "ARC's harder science questions, scored by likelihood",
+    "arc_easy": "ARC's easier science questions, scored by likelihood",
+    "boolq": "a yes or no to a question about a passage",
+    "commonsense": "eight sets of commonsense questions together, as in LLM-Adapters",
+    "e2e": "E2E NLG: a restaurant's facts -> a sentence",
+    "glue_cola": "GLUE CoLA: whether a sentence is acceptable",
+    "glue_mnli": "GLUE MNLI: whether a premise entails a hypothesis, matched and mismatched",
+    "glue_mrpc": "GLUE MRPC: whether two sentences say the same",
+    "glue_qnli": "GLUE QNLI: whether a sentence answers a question",
+    "glue_qqp": "GLUE QQP: whether two questions are the same",
+    "glue_rte": "GLUE RTE: whether a text entails another",
+    "glue_sst2": "GLUE SST-2: whether a sentence of a film review is positive",
+    "glue_stsb": "GLUE STS-B: how alike two sentences are, from 0 to 5",
+    "glue_wnli": "GLUE WNLI: whether a pronoun was resolved rightly",
+    "gsm8k": "GSM8K's word problems, trained on MetaMathQA; the numbers are compared",
+    "hellaswag": "HellaSwag: how a scene goes on, scored by likelihood",
+    "mmlu": "MMLU: questions of 57 subjects, scored by likelihood",
+    "openbookqa": "OpenBookQA: elementary science, scored by likelihood",
+    "piqa": "PIQA: which of two ways reaches a goal, scored by likelihood",
+    "scitldr": "SciTLDR: a paper's abstract -> a summary of one sentence",
+    "siqa": "Social IQa: what people do, feel or want, scored by likelihood",
+    "spider": "Spider: a question over one of many databases -> SQL, executed",
+    "tulu3": "Tulu 3's mixture of chats: the loss of the assistant's last turn",
+    "winogrande": "WinoGrande: which of two fills a gap, scored by likelihood",
+}
 TASKS: Table[Task] = Table(
     "task",
     {
@@ -140,8 +186,9 @@ TASKS: Table[Task] = Table(
         "safety": Task(SafetyConfig, "experiments.tasks.safety.task"),
         "sql": Task(SqlConfig, "experiments.tasks.sql.task"),
         "style": Task(StyleConfig, "experiments.tasks.style"),
+        **{name: Task(PublicConfig, "experiments.tasks.public.task", about) for name, about in PUBLIC.items()},
     },
-    about=lambda task: first_line(task.load),
+    about=lambda task: task.about or first_line(task.load),
 )
 Load = TypeVar("Load", bound=Callable[..., Any])
 

@@ -78,11 +78,14 @@ class Encoder:
         return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     def prompt(self, example: Example) -> list[int]:
-        """The ids a response is asked for after: chat turns by the template, plain text up to a line's end."""
+        """The ids a response is asked for after: chat turns by the template, plain text up to a line's end, or to where
+        the answer goes on."""
         if example.messages:
             return self.tokenizer.apply_chat_template(
                 list(example.messages), add_generation_prompt=True, return_dict=True
             )["input_ids"]
+        if example.continues:
+            return self.tokenizer(example.text)["input_ids"]
         text = example.text if example.text_pair is None else f"{example.text}\n{example.text_pair}"
         return self.tokenizer(text if text[-1:].isspace() else text + "\n")["input_ids"]
 

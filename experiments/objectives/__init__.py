@@ -11,6 +11,7 @@ from experiments.objectives.classification import Classification, LabelText
 from experiments.objectives.multiple_choice import MultipleChoice
 from experiments.objectives.plain_text import PlainText
 from experiments.objectives.rating import Rating, WrittenNumber
+from experiments.objectives.response_likelihood import ResponseLikelihood
 from experiments.objectives.responses import Responses
 
 # Where several fit a kind of task and a model, the first is taken.
@@ -24,6 +25,7 @@ OBJECTIVES: Table[type[Objective]] = Table(
         "rating": Rating,
         "written_number": WrittenNumber,
         "multiple_choice": MultipleChoice,
+        "response_likelihood": ResponseLikelihood,
     },
 )
 Learned = TypeVar("Learned", bound=type[Objective])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["generate", "classify", "rate", "choose", "text"]
+Kind = Literal["generate", "classify", "rate", "choose", "text", "respond"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ TRAITS: dict[str, Traits] = {
     "rate": Traits(number=True),
     "choose": Traits(choices=True, one_answer=True),
     "text": Traits(prompted=False),
+    "respond": Traits(),  # an answer is learned and its likelihood measured; none is written
 }
 
 
@@ -62,6 +63,7 @@ class Example:
     text_pair: str | None = None
     references: tuple[str, ...] = ()  # every accepted answer where there are several, the completion first
     choices: tuple[str, ...] = ()  # what a multiple choice offers; the completion is one of them
+    continues: bool = False  # the answer goes on where the text ends, without a line's end between
     part: str = ""  # a language, a category …: quality is also reported by it
     place: str = ""  # "file:line" of a record out of a file
 
@@ -142,7 +144,10 @@ def content_sha256(*parts: Sequence[Example]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+LATER = ("references", "choices", "continues", "part")  # fields that older hashes know nothing of
+
+
 def _contents(example: Example) -> dict[str, Any]:
     fields = asdict(example)
     del fields["place"]
-    return {name: value for name, value in fields.items() if value or name not in ("references", "choices", "part")}
+    return {name: value for name, value in fields.items() if value or name not in LATER}

@@ -195,6 +195,7 @@ METRICS: dict[Kind, Table[Metric]] = {
     "rate": _table("rate", {"pearson": Metric("pearson", pearson)}),
     "choose": _table("choose", {"accuracy": Metric("accuracy", accuracy)}),
     "text": _table("text", {"log_likelihood": Metric("log_likelihood", log_likelihood)}),
+    "respond": _table("respond", {"log_likelihood": Metric("log_likelihood", log_likelihood)}),
 }
 Scoring = TypeVar("Scoring", bound=Scorer)
 
