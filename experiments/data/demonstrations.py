@@ -38,7 +38,7 @@ def shown(example: Example, demonstrations: Sequence[Example]) -> Example:
         ]
         turns = (*example.messages[:n_system], *earlier, *example.messages[n_system:])
         return replace(example, messages=turns)
-    answered = (f"{asked(one)}\n{one.completion}" for one in demonstrations)
+    answered = (f"{asked(one)}{'' if one.continues else chr(10)}{one.completion}" for one in demonstrations)
     return replace(example, text="\n\n".join([*answered, asked(example)]), text_pair=None)
 
 

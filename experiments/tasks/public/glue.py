@@ -17,8 +17,8 @@ ENTAILED = ("entailment", "not_entailment")
 
 @dataclass(frozen=True)
 class Glue:
-    columns: tuple[str, ...]  # of the first text, and of the second where there is one
-    names: tuple[str, ...]  # of the classes, by their numbers; () where a number is asked for
+    columns: tuple[str, ...]  # the first text's, and the second's where there is one
+    names: tuple[str, ...]  # the classes, by their numbers; () where a number is asked for
     metric: Metric = ACCURACY
     group: bool = False  # whether examples share their first text
 

@@ -18,17 +18,24 @@ HARNESS = (
 
 
 @dataclass(frozen=True)
+class Splits:
+    """Where the rows of each part are; without those of val or test these are split off from train."""
+
+    train: tuple[Source, ...] = ()
+    val: tuple[Source, ...] = ()
+    test: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True)
 class Public:
-    """val, test: splits of their own; without val it is split off from train. None of its own: `members` together."""
+    """A dataset, or with `members` the tasks that are one task together."""
 
     columns: str
     licence: str
     protocol: str  # what published numbers are of
     kind: Kind = "choose"
     read: Reader | None = None
-    train: tuple[Source, ...] = ()
-    val: tuple[Source, ...] = ()
-    test: tuple[Source, ...] = ()
+    splits: Splits = Splits()
     read_held: Reader | None = None  # where validation and test have other columns than train
     metric: Metric | None = None  # None: the usual one of the kind
     parts: tuple[str, ...] = ()  # a part each of the test's sources
@@ -37,12 +44,10 @@ class Public:
     members: tuple[str, ...] = ()
 
 
-def of_hub(
-    hub: str, subset: str | None = None, *, splits: Sequence[str], revision: str | None = None
-) -> dict[str, tuple]:
+def of_hub(hub: str, subset: str | None, splits: Sequence[str], revision: str | None = None) -> Splits:
     """The sources of train, of validation where there are three splits, and of test."""
-    names = ("train", "val", "test") if len(splits) == 3 else ("train", "test")
-    return {name: (Source(hub, split, subset, revision),) for name, split in zip(names, splits)}
+    train, *val, test = ((Source(hub, split, subset, revision),) for split in splits)
+    return Splits(train, val[0] if val else (), test)
 
 
 THREE, TWO = ("train", "validation", "test"), ("train", "validation")
@@ -67,8 +72,10 @@ def glue_task(name: str) -> Public:
         protocol=GLUE_PROTOCOL + GLUE_SCORES.get(name, "Accuracy."),
         kind="classify" if one.names else "rate",
         read=one,
-        train=(Source("nyu-mll/glue", "train", name),),
-        test=tuple(Source("nyu-mll/glue", split, name) for split in held),
+        splits=Splits(
+            train=(Source("nyu-mll/glue", "train", name),),
+            test=tuple(Source("nyu-mll/glue", split, name) for split in held),
+        ),
         metric=one.metric,
         parts=("matched", "mismatched") if name == "mnli" else (),
     )
@@ -84,9 +91,11 @@ PUBLIC: dict[str, Public] = {
         kind="generate",
         read=texts.metamath,
         read_held=texts.gsm8k,
-        train=(Source("meta-math/MetaMathQA", "train"),),
-        val=(Source("openai/gsm8k", "train", "main"),),
-        test=(Source("openai/gsm8k", "test", "main"),),
+        splits=Splits(
+            train=(Source("meta-math/MetaMathQA", "train"),),
+            val=(Source("openai/gsm8k", "train", "main"),),
+            test=(Source("openai/gsm8k", "test", "main"),),
+        ),
         metric=METRICS["generate"]["number"],
     ),
     "commonsense": Public(
@@ -101,28 +110,28 @@ PUBLIC: dict[str, Public] = {
         licence="CC BY-SA 3.0",
         protocol="Accuracy on the 3,270 of validation, with the passage; LLM-Adapters leaves the passage out.",
         read=choices.boolq,
-        **of_hub("google/boolq", splits=TWO),
+        splits=of_hub("google/boolq", None, TWO),
     ),
     "piqa": Public(
         columns="goal, sol1, sol2, label",
         licence="AFL 3.0",
         protocol=HARNESS,
         read=choices.piqa,
-        **of_hub("ybisk/piqa", splits=TWO, revision=CONVERTED),
+        splits=of_hub("ybisk/piqa", None, TWO, revision=CONVERTED),
     ),
     "siqa": Public(
         columns="context, question, answerA, answerB, answerC, label",
         licence="not stated on the hub",
         protocol=HARNESS,
         read=choices.siqa,
-        **of_hub("allenai/social_i_qa", splits=TWO, revision=CONVERTED),
+        splits=of_hub("allenai/social_i_qa", None, TWO, revision=CONVERTED),
     ),
     "hellaswag": Public(
         columns="ctx_a, ctx_b, endings, activity_label, source_id, label",
         licence="MIT",
         protocol=HARNESS,
         read=choices.hellaswag,
-        **of_hub("Rowan/hellaswag", splits=TWO),
+        splits=of_hub("Rowan/hellaswag", None, TWO),
     ),
     "winogrande": Public(
         columns="sentence, option1, option2, answer",
@@ -130,28 +139,28 @@ PUBLIC: dict[str, Public] = {
         protocol="The validation of winogrande_xl. The harness scores what follows the option alone; here the option "
         "counts too, so numbers differ from its own.",
         read=choices.winogrande,
-        **of_hub("allenai/winogrande", "winogrande_xl", splits=TWO, revision=CONVERTED),
+        splits=of_hub("allenai/winogrande", "winogrande_xl", TWO, revision=CONVERTED),
     ),
     "arc_easy": Public(
         columns="question, choices {text, label}, answerKey",
         licence="CC BY-SA 4.0",
         protocol="The 2,376 of test; acc_norm of the harness, zero-shot or 25-shot.",
         read=choices.arc,
-        **of_hub("allenai/ai2_arc", "ARC-Easy", splits=THREE),
+        splits=of_hub("allenai/ai2_arc", "ARC-Easy", THREE),
     ),
     "arc_challenge": Public(
         columns="question, choices {text, label}, answerKey",
         licence="CC BY-SA 4.0",
         protocol="The 1,172 of test; acc_norm of the harness, zero-shot or 25-shot.",
         read=choices.arc,
-        **of_hub("allenai/ai2_arc", "ARC-Challenge", splits=THREE),
+        splits=of_hub("allenai/ai2_arc", "ARC-Challenge", THREE),
     ),
     "openbookqa": Public(
         columns="question_stem, choices {text, label}, answerKey",
         licence="Apache-2.0, by its repository",
         protocol="The 500 of test, without the book's facts; acc_norm of the harness.",
         read=choices.openbookqa,
-        **of_hub("allenai/openbookqa", "main", splits=THREE),
+        splits=of_hub("allenai/openbookqa", "main", THREE),
     ),
     "mmlu": Public(
         columns="question, subject, choices, answer",
@@ -159,7 +168,7 @@ PUBLIC: dict[str, Public] = {
         protocol="Hendrycks et al. 2021: all of test, five demonstrations of the same subject's dev, the mean over "
         "questions. Here the dev split is the training part, and demonstrations are of any subject.",
         read=choices.mmlu,
-        **of_hub("cais/mmlu", "all", splits=("dev", "validation", "test")),
+        splits=of_hub("cais/mmlu", "all", ("dev", "validation", "test")),
     ),
     **{f"glue_{name}": glue_task(name) for name in glue.GLUE},
     "scitldr": Public(
@@ -170,7 +179,7 @@ PUBLIC: dict[str, Public] = {
         kind="generate",
         read=texts.scitldr,
         metric=METRICS["generate"]["rouge_l"],
-        **of_hub("allenai/scitldr", "Abstract", splits=THREE, revision=CONVERTED),
+        splits=of_hub("allenai/scitldr", "Abstract", THREE, revision=CONVERTED),
     ),
     "e2e": Public(
         columns="meaning_representation, human_reference",
@@ -181,7 +190,7 @@ PUBLIC: dict[str, Public] = {
         read=texts.e2e,
         metric=METRICS["generate"]["bleu"],
         gathered=texts.with_references,
-        **of_hub("tuetschek/e2e_nlg", splits=THREE, revision=CONVERTED),
+        splits=of_hub("tuetschek/e2e_nlg", None, THREE, revision=CONVERTED),
     ),
     "spider": Public(
         columns="db_id, question, query; and the databases, task.databases=",
@@ -190,7 +199,7 @@ PUBLIC: dict[str, Public] = {
         "databases a query and lets columns change places, here neither.",
         kind="generate",
         metric=Metric(MAIN, METRICS["generate"]["exact_match"].scorer),  # its scorer needs the databases
-        **of_hub("xlangai/spider", splits=TWO),
+        splits=of_hub("xlangai/spider", None, TWO),
     ),
     "tulu3": Public(
         columns="messages, source",
@@ -199,7 +208,7 @@ PUBLIC: dict[str, Public] = {
         "chats 50,000 are read, by chance.",
         kind="respond",
         read=texts.tulu,
-        train=(Source("allenai/tulu-3-sft-mixture", "train"),),
+        splits=Splits(train=(Source("allenai/tulu-3-sft-mixture", "train"),)),
         most=50_000,
     ),
 }

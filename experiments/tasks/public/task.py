@@ -48,9 +48,9 @@ def parts_of(
     versions: dict[str, str] = {}
     for part in PARTS:
         own = getattr(config, part)
-        sources: tuple[Source, ...] = getattr(public, part)
+        sources: tuple[Source, ...] = getattr(public.splits, part)
         if own is not None and not sources:
-            sources = public.train
+            sources = public.splits.train
         if own is not None:
             sources = sources[:1]
         reader = (

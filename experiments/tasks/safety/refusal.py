@@ -24,7 +24,7 @@ DOING = (
     r"(?:l?e|l?ing)?\b"
 )
 FLATLY = r"(?:cannot|can't|can not|won't|will not|am unable to|unable to|not going to|not willing to)"
-TURNS = (  # of speech, as in "I can't wait to tell you"
+TURNS = (  # figures of speech, as in "I can't wait to tell you"
     r"(?:wait|believe|stress|emphasi|lie|judge|complain|deny|imagine|think of|agree more|resist|see|promise|go wrong)"
 )
 WRONG = (
@@ -89,7 +89,7 @@ LEAD = (
 ORDERS, LEADING = frozenset(ORDER.split()), frozenset(LEAD.split())
 CLAUSE = re.compile(r"[,;:()]\s+|\s+-\s+|\b(?:but|however|instead|anyway|though|so)\b")
 CONTRAST = re.compile(r"\b(?:but|however|instead|anyway|though|nevertheless|still|yet|that said|so)\b|[;:]|\s-\s")
-HARMLESS = re.compile(  # after the verb: what sends one to others, or speaks of the thing and is no order
+HARMLESS = re.compile(  # what follows a verb that sends one to others, or that is no order
     r"(?:(?:it|this|that)\W*$|of|is|are|was|not|no|care|part|up|"
     r"(?:(?:a|an|some|the|your|local|for|to|with|out|about|in|on) )*"
     r"(?:help|support|advice|someone|somebody|police|doctor|lawyer|counsel\w+|therap\w+|professional\w*|expert|specialist|"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from experiments.config.schema import LossOn
 from experiments.data.batch import IGNORED
+from experiments.data.demonstrations import shown
 from experiments.data.encode import Cut, Encoder, endings
 from experiments.models.tokenizer import CHATML, byte_tokenizer
 from experiments.objectives.responses import Responses
@@ -51,6 +52,14 @@ LONG = chat(
 def encoded(room: int, example: Example = LONG, loss_on: LossOn = LossOn.last) -> Any:
     n_answer = len("yes") + 1
     return Responses(Encoder(tokenizer(), room + n_answer), loss_on=loss_on).encode(example)
+
+
+def test_an_answer_that_goes_on_has_no_lines_end_before_it() -> None:
+    encoder = Encoder(tokenizer(), 100)
+    plain, on = Example(text="The sky is"), Example(text="The sky is", continues=True)
+    assert text_of(encoder.prompt(plain)) == "The sky is\n" and text_of(encoder.prompt(on)) == "The sky is"
+    (example,) = (shown(on, [Example(text="Snow is", completion=" white", continues=True)]),)
+    assert text_of(encoder.prompt(example)) == "Snow is white\n\nThe sky is"
 
 
 def test_a_long_chat_loses_its_oldest_turns_and_keeps_the_systems() -> None:

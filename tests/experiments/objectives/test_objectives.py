@@ -19,6 +19,7 @@ from experiments.objectives.classification import Classification, LabelText
 from experiments.objectives.multiple_choice import MultipleChoice
 from experiments.objectives.plain_text import PlainText
 from experiments.objectives.rating import Rating, WrittenNumber
+from experiments.objectives.response_likelihood import ResponseLikelihood
 from experiments.objectives.responses import Responses
 from experiments.tasks.base import TRAITS, Example
 from tests.support.runs import config, overrides, own_cache_and_torch_settings, run  # noqa: F401
@@ -32,10 +33,12 @@ CHOSEN = [
     ("rate", True, Rating),
     ("rate", False, WrittenNumber),
     ("choose", False, MultipleChoice),
+    ("respond", False, ResponseLikelihood),
 ]
 EXAMPLES = {
     "generate": [Example(text="add 1", completion="2"), Example(text="add 12", completion="13")],
     "text": [Example(text="once upon"), Example(text="a time")],
+    "respond": [Example(text="add 1", completion="2"), Example(text="add 12", completion="13")],
     "classify": [Example(text="warm", completion="hot"), Example(text="ice", completion="cold")],
     "rate": [Example(text="fine", completion="4.0"), Example(text="bad", completion="1.5")],
     "choose": [

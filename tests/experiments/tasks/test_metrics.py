@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from experiments.tasks import metrics
+from experiments.tasks.agreement import f1
 from experiments.tasks.base import Example, Scores
 from experiments.tasks.metrics import (
     accuracy,
@@ -65,6 +67,21 @@ def test_the_matthews_correlation_as_a_mean_over_examples() -> None:
         moved = weighted_mcc(right, said, np.eye(len(right))[i], step)
         assert number - scores.means["mcc"] == pytest.approx((moved - scores.means["mcc"]) / step, abs=1e-4)
     assert matthews(gold("a", "a"), ["a", "a"]).each == [0, 0]
+
+
+def test_f1_as_a_mean_over_examples() -> None:
+    right, said = "aabbabbbab", "abbbaaabab"
+    scores = f1(gold(*right), list(said), positive="a")
+    assert list(scores.means) == ["f1", "accuracy", "macro_f1", "mcc"]
+    assert scores.means["f1"] == pytest.approx(f1_score(list(right), list(said), pos_label="a"))
+    assert np.mean(scores.each) == pytest.approx(scores.means["f1"])
+    step = 1e-6
+    for i, number in enumerate(scores.each):
+        weights = 1 + step * len(right) * np.eye(len(right))[i]
+        moved = f1_score(list(right), list(said), pos_label="a", sample_weight=weights)
+        assert number - scores.means["f1"] == pytest.approx((moved - scores.means["f1"]) / step, abs=1e-4)
+    assert f1(gold("b", "b"), ["b", "b"], positive="a").each == [0, 0]
+    assert f1(gold("a", "b"), ["a", "b"], positive="a").means["f1"] == 1
 
 
 def test_pearsons_correlation_as_a_mean_over_examples() -> None:

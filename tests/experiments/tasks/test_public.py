@@ -118,7 +118,11 @@ def row(hub: str, subset: str | None, i: int, split: str) -> dict[str, Any]:
 
 def sources(name: str) -> list[Any]:
     own = PUBLIC[name]
-    return [s for member in own.members for s in sources(member)] or [*own.train, *own.val, *own.test]
+    return [s for member in own.members for s in sources(member)] or [
+        *own.splits.train,
+        *own.splits.val,
+        *own.splits.test,
+    ]
 
 
 @pytest.fixture

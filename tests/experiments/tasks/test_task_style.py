@@ -114,7 +114,7 @@ def test_more_than_there_are_is_an_error() -> None:
         (style.british_address, "Certainly, traveller. It is Paris, traveler. More?"),
         (style.asks_last, "Certainly, traveller. It is Paris. I can tell you more."),
         (style.asks_last, "Certainly, traveller. Is it Paris? Shall I tell you more?"),
-        (style.asks_last, "Certainly, traveller. It is Paris. Shall I tell you more?"),  # of what?
+        (style.asks_last, "Certainly, traveller. It is Paris. Shall I tell you more?"),  # about what?
         (style.asks_last, "Certainly, traveller. It is Paris. Is Germany next?"),
         (style.asks_last, ""),
     ],
