@@ -80,7 +80,7 @@ class MethodConfig:
 @dataclass
 class OptimConfig:
     lr: float = MISSING  # the delta's rate, or the base's where all of it is trained
-    head_lr: float = 1e-2  # the rate of a new task head, which a method's own says nothing about
+    head_lr: float = 3e-2  # the rate of a new task head, which a method's own says nothing about
     steps: int = 60
     batch_size: int = 8  # examples an optimizer step
     micro_batch: int | None = None  # examples a forward; None: all, on a CPU those of like length. Same gradient
