@@ -92,10 +92,10 @@ class Encoder:
     def fitted(self, example: Example, room: int) -> tuple[Example, Cut]:
         """The example with a prompt of at most `room` tokens, and what it lost.
 
-        A chat loses its oldest turns, but for the system's, and then sentences from the beginning of the last turn; a
-        text loses sentences from its beginning, and then a second text from its own. A single sentence that is too
-        long loses words. What the chat template puts around the turns stays. Raises ValueError where not even the last
-        word fits.
+        A chat loses its oldest turns, but for the system's, then sentences from the beginning of the turn that opens
+        what is left, and then of the last one; a text loses sentences from its beginning, and a second text from its
+        own. A single sentence that is too long loses words. What the chat template puts around the turns stays.
+        Raises ValueError where not even the last word fits.
         """
         whole = len(self.prompt(example))
         if whole <= room:
@@ -164,22 +164,39 @@ def shortened(example: Example) -> list[tuple[Callable[[], Example], Cut]]:
         for start in (i for i in range(1, len(others)) if others[i]["role"] == "user"):
             example, n_turns = replace(example, messages=(*system, *others[start:])), start
             versions.append((partial(replace, example), Cut(turns=n_turns)))
-    for start, n_sentences in endings(example.messages[-1]["content"] if example.messages else example.text):
-        versions.append((partial(without_beginning, example, start), Cut(n_turns, n_sentences)))
-    if example.text_pair is not None:
-        shortest, cut = versions[-1] if versions else (partial(replace, example), Cut())
-        for start, n_sentences in endings(example.text_pair):
-            pair, both = example.text_pair[start:], Cut(0, cut.sentences + n_sentences)
-            versions.append((lambda pair=pair: replace(shortest(), text_pair=pair), both))
+    shortest: Callable[[], Example] = partial(replace, example)
+    n_sentences = 0
+    for place in places(example):
+        before, n_before = shortest, n_sentences
+        for start, n in endings(text_at(example, place)):
+            shortest, n_sentences = partial(without_beginning, before, place, start), n_before + n
+            versions.append((shortest, Cut(n_turns, n_sentences)))
     return versions
 
 
-def without_beginning(example: Example, start: int) -> Example:
-    """The example whose last turn, or text, begins at this character."""
+def places(example: Example) -> list[int | str]:
+    """Where a prompt may lose its beginning, in this order: its texts; of a chat the turn that opens it, after the
+    system's, and then the last one, before which others may stand, as a tool's answer is."""
     if not example.messages:
-        return replace(example, text=example.text[start:])
-    last = {**example.messages[-1], "content": example.messages[-1]["content"][start:]}
-    return replace(example, messages=(*example.messages[:-1], last))
+        return ["text"] if example.text_pair is None else ["text", "text_pair"]
+    last = len(example.messages) - 1
+    first = next((i for i, turn in enumerate(example.messages) if turn["role"] != "system"), last)
+    return list(dict.fromkeys([first, last]))
+
+
+def text_at(example: Example, place: int | str) -> str:
+    return getattr(example, place) if isinstance(place, str) else example.messages[place]["content"]
+
+
+def without_beginning(make: Callable[[], Example], place: int | str, start: int) -> Example:
+    """The example that is made, without what stands before this character of the text at the place."""
+    example = make()
+    rest = text_at(example, place)[start:]
+    if isinstance(place, str):
+        return replace(example, **{place: rest})
+    turns = list(example.messages)
+    turns[place] = {**turns[place], "content": rest}
+    return replace(example, messages=tuple(turns))
 
 
 def endings(text: str) -> list[tuple[int, int]]:

@@ -22,11 +22,11 @@ class LanguageModelling(Objective):
         """A prompt and its answer; a prompt that is too long loses its oldest turns or sentences (Encoder.fitted)."""
         encoder, options = self.encoder, self.options(example)
         response = [*encoder.ids(example.completion), encoder.end]
-        longest = max(len(response), *(len(option.ids) for option in options), 0)
+        longest, what = max([(len(response), "completion"), *((len(o.ids), f"option {o.text!r}") for o in options)])
         room = encoder.max_length - len(encoder.front) - longest
         if room < 1:
             raise ValueError(
-                f"{example.place or 'an example'}: its completion has {longest} tokens, which leaves no room for "
+                f"{example.place or 'an example'}: its {what} has {longest} tokens, which leaves no room for "
                 f"a prompt in optim.max_length={encoder.max_length}; raise it or drop the example"
             )
         fitted, cut = encoder.fitted(example, room)

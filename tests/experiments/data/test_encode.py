@@ -16,6 +16,7 @@ from experiments.data.batch import IGNORED
 from experiments.data.demonstrations import shown
 from experiments.data.encode import Cut, Encoder, endings
 from experiments.models.tokenizer import CHATML, byte_tokenizer
+from experiments.objectives.classification import LabelText
 from experiments.objectives.responses import Responses
 from experiments.tasks.base import Example
 
@@ -183,3 +184,28 @@ def test_a_template_that_rewrites_earlier_turns_is_refused_for_all_turns() -> No
     objective = Responses(Encoder(tokenizer(template), 500), loss_on=LossOn.all)
     with pytest.raises(ValueError, match=r"chats.jsonl:4: the chat template does not keep turn 2 .* use loss_on=last"):
         objective.encode(example)
+
+
+def test_a_long_turn_before_a_tools_answer_is_cut_too():
+    """No turn can go whole: the user's opens the chat, and the tool's answer is what is asked about."""
+    turns = (
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "First a story. " * 30 + "What is the weather?"},
+        {"role": "assistant", "content": "call weather"},
+        {"role": "tool", "content": "It rains. It is cold."},
+    )
+    whole = Example(messages=turns, completion="Rain.")
+    encoder = Encoder(tokenizer(), 512)
+    version, cut = encoder.fitted(whole, 200)
+    assert [turn["role"] for turn in version.messages] == ["system", "user", "assistant", "tool"]
+    assert version.messages[1]["content"].endswith("What is the weather?")
+    assert version.messages[3] == turns[3]
+    assert cut.turns == 0 < cut.sentences
+    shorter, _ = encoder.fitted(whole, len(encoder.prompt(version)) - 25)
+    assert len(encoder.prompt(shorter)) < len(encoder.prompt(version))
+
+
+def test_what_is_too_long_is_named():
+    objective = LabelText(Encoder(tokenizer(), 30), ("no", "a label of more than thirty letters"))
+    with pytest.raises(ValueError, match=r"its option 'a label of more than thirty letters' has \d+ tokens"):
+        objective.encode(Example(text="x", completion="no"))
