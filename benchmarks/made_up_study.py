@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.made_up import UNTRAINED, made_up, made_up_failure
+from benchmarks.made_up_frontier import frontier, spectra
 from benchmarks.made_up_protocol import plan_of, protocol_of
 from experiments.compare.aggregate import across_tasks
 from experiments.store.result import plain
@@ -73,6 +74,8 @@ def study(
                 }
             )
         compared[task] = {"metric": "exact_match", "methods": entries, "pairs": pairs_of(entries)}
+        forgot = {name: (METHODS[name][1], METHODS[name][2] - 1) for name in methods if METHODS[name][3]}
+        compared[task] |= {"frontier": frontier(forgot), "spectra": spectra(tuple(forgot))}
         compared[task] |= {
             "model": "smollm2",
             "missing": ["lora seed 9: killed"],

@@ -12,6 +12,7 @@ from experiments.compare.summary import NONE
 from experiments.config.schema import Trains
 from experiments.sweep.arm import Arm
 
+ENABLED = "forgetting.enabled"
 PROBE = "head"  # the method that trains a task head alone
 
 
@@ -32,10 +33,14 @@ class Arms:
 
     def searched(self, task: str, method: str) -> Arm:
         """The arm of the search: scored on the validation set, so that nothing of the test set can be known of it."""
-        return self.arm(task, method, (*self.config.search, "eval.part=val"))
+        given = self.config.search
+        if self.config.frontier:
+            given = [*(word for word in given if word.split("=")[0] != ENABLED), f"{ENABLED}=true"]
+        return self.arm(task, method, (*given, "eval.part=val"))
 
     def tested(self, task: str, method: str) -> Arm:
-        return self.arm(task, method, (f"eval.points={self.config.points}",))
+        along = ("forgetting.along=true",) if self.config.frontier else ()
+        return self.arm(task, method, (f"eval.points={self.config.points}", *along))
 
     @cached_property
     def task_head(self) -> bool:

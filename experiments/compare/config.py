@@ -20,7 +20,7 @@ from experiments.compare.trials import ChooseBy
 BASELINES = (NONE, "few_shot", "head", "tfidf")
 OURS = (
     *("method", "model", "task", "out", "seed", "plugins"),
-    *("optim.lr", "optim.head_lr", "optim.steps", "eval.part", "eval.points"),
+    *("optim.lr", "optim.head_lr", "optim.steps", "eval.part", "eval.points", "forgetting.along"),
 )  # the keys that the comparison sets itself
 
 
@@ -60,6 +60,8 @@ class CompareConfig:
     shared: list[str] = field(default_factory=list)  # overrides of every run, the search's too
     # what is made of them
     margin: Any = None  # the largest difference that does not matter, in the metric's unit: a number, or one by task
+    frontier: bool = False  # whether quality stands against forgetting: probes in the search too, and along the training
+    kl_margin: float | None = None  # the largest difference in KL, nats a token, that does not matter
     level: float = 0.95  # a share of full's last score: steps and seconds to it are counted
     expected_sd: Any = None  # a score's standard deviation over seeds, from earlier studies: a number, or one by task
     alpha: float = ALPHA
@@ -114,6 +116,10 @@ def check(config: CompareConfig) -> None:
             number = of_task(getattr(config, name), task)
             if number is not None and not (isinstance(number, (int, float)) and number > 0):
                 raise ValueError(f"{name}={number!r}: a number above 0, or one by task, {{{task}: 0.02}}")
+    if config.frontier and not config.points:
+        raise ValueError("frontier=true, points=0: the frontier has points along the training; say how many, points=12")
+    if config.kl_margin is not None and not config.kl_margin > 0:
+        raise ValueError(f"kl_margin={config.kl_margin}: must be above 0, or null for no margin")
     for override in (*config.shared, *config.search):
         if override.split("=")[0].lstrip("+") in OURS:
             raise ValueError(f"{override}: the comparison sets this key itself, by a key of its own; see --help")

@@ -13,11 +13,14 @@ from experiments.compare.costs import only_alone
 from experiments.compare.curves import curves
 from experiments.compare.decision_log import DecisionLog
 from experiments.compare.edges import without_claims
+from experiments.compare.frontier import frontier
 from experiments.compare.plan import Plan
 from experiments.compare.search_lines import search_part
-from experiments.compare.summary import FORMAT, FULL, across, compared
+from experiments.compare.summary import FORMAT, FULL, NONE, across, compared
 from experiments.compare.table import notes, rich_table
 from experiments.compare.task_study import TaskStudy
+from experiments.compare.weights import changes
+from experiments.store.result import Complete
 
 
 def comparison_of(config: CompareConfig, studies: Mapping[str, TaskStudy], plan: Plan) -> dict[str, Any]:
@@ -45,7 +48,16 @@ def outcome(config: CompareConfig, study: TaskStudy) -> dict[str, Any]:
     tested = without_claims(only_alone(study, compared(study, config.alpha, margin)))
     timed = all(map(study.alone, study.tested))
     along = curves(study.tested, margin=margin, level=config.level, full=FULL, timed=timed)
-    return tested | search_part(study) | {"curves": along}
+    return tested | search_part(study) | {"curves": along} | kept(config, study)
+
+
+def kept(config: CompareConfig, study: TaskStudy) -> dict[str, Any]:
+    """What the task's methods forgot at equal quality, over all runs that were probed, and did to the weights."""
+    runs = [run for method in study.methods for run in (*study.searched.get(method, ()), *study.tested.get(method, ()))]
+    complete = [run for run in runs if isinstance(run, Complete)]
+    untouched = next(iter(study.tested.get(NONE, ())), None)
+    forgot = frontier(complete, untouched, config.alpha, config.kl_margin) if config.frontier else None
+    return {"frontier": forgot, "spectra": changes(study.tested)}
 
 
 def log_tests(decisions: DecisionLog, comparison: dict[str, Any]) -> None:

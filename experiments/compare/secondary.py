@@ -58,7 +58,8 @@ def seeded(row: Complete) -> bool:
 def forgotten(tested: Tested, alpha: float) -> tuple[str, Lower]:
     """What each method forgot of general text: the measure's name, and its tests over seeds × texts.
 
-    Nats a token, after − before, text by text; of an encoder the drift of its features.
+    Nats a token, after − before, text by text. Of an encoder, whose measure is `drift`, that of its features: it is no
+    forgetting, and gets the same tests.
     """
     values: Values = {}
     measure = ""

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from experiments.compare.curves import AXES
+from experiments.compare.forgetting_part import forgetting_parts
 from experiments.store.tables import markdown_table
 
 Cells = tuple[list[str], list[list[str]]]
@@ -25,7 +26,7 @@ def plan_part(comparison: dict[str, Any]) -> list[str]:
 
 
 def task_parts(name: str, task: dict[str, Any]) -> list[str]:
-    """The task's search, and its quality along the training."""
+    """The task's search, its quality along the training, what was forgotten at equal quality, and its weights."""
     parts: list[str] = []
     if task.get("search"):
         rate = "" if task["head_lr"] is None else f"The task head has the rate {task['head_lr']:g} in every run."
@@ -35,7 +36,7 @@ def task_parts(name: str, task: dict[str, Any]) -> list[str]:
         parts += ["The best validation score to be expected of so many trials:", markdown_table(*expected_cells(task))]
     if along := task.get("curves"):
         parts += [f"### {name}: along the training", *curve_parts(along, str(task["metric"]).replace("_", " "))]
-    return parts
+    return [*parts, *forgetting_parts(name, task)]
 
 
 def search_cells(task: dict[str, Any]) -> Cells:

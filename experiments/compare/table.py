@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from experiments.compare import sections
-from experiments.store.tables import markdown_table, size
+from experiments.store.tables import SWITCHED_OFF, markdown_table, size
 
 LEGEND = (
     "The score is the mean over seeds and test examples, with its 95 % interval for new seeds and new examples (or new "
@@ -20,11 +20,12 @@ LEGEND = (
     "pairs. No letters are printed while the best fine-tuned method is below a baseline; ↓ names the baselines that a "
     "method is below. "
     "Forgotten: nats a token of general text, after the training minus before, with its 95 % interval for new seeds "
-    "and texts; KL a token to the base on text that it wrote; of an encoder the drift of its features, 1 − cosine. A "
-    "letter behind a figure of cost or forgetting: methods that share it are not told apart in that, a the least. "
+    "and texts; KL a token to the base on text that it wrote. Drift, of an encoder: 1 − cosine of its features, which "
+    "is no forgetting. A letter behind a figure of cost, forgetting or drift: methods that share it are not told apart "
+    "in that, a the least. "
     "Times are medians over the seeds. "
-    "* : the learning rate is at the edge of its grid."
-)
+    "* : the learning rate is at the edge of its grid. "
+) + SWITCHED_OFF
 
 ACROSS = (
     "Each run's score with 0 at the untouched model and 1 at the best method's mean of its task. The interquartile "
@@ -63,7 +64,8 @@ def sample(task: dict[str, Any]) -> str:
 def rich_table(name: str, task: dict[str, Any]) -> Table:
     """A task's table for a terminal."""
     headers, lines = cells(task)
-    table = Table(title=name)
+    forgot = any(item["forgot"] and item["forgot"]["measure"] != "drift" for item in task["methods"])
+    table = Table(title=name, caption=SWITCHED_OFF if forgot else None, caption_justify="left")
     for position, header in enumerate(headers):
         table.add_column(header, justify="left" if position == 0 else "right", overflow="fold")
     for line in lines:
@@ -98,9 +100,8 @@ def columns(item: dict[str, Any], metric: str, others: list[str]) -> dict[str, s
         "training peak": lettered(size(peak), cost.get("training_peak_bytes")) if peak else "–",
         "step": lettered(f"{step:.2f} s", cost.get("step_s")) if step else "–",
         "perplexity after / before": "–" if None in perplexity else f"{perplexity[0] / perplexity[1]:z.3f}",
-        "forgotten": lettered(f"{forgot['mean']:z.3f} [{forgot['low']:z.3f}, {forgot['high']:z.3f}]", forgot)
-        if forgot
-        else "–",
+        "forgotten": lettered(interval(forgot), forgot) if forgot and forgot["measure"] != "drift" else "–",
+        "drift": lettered(interval(forgot), forgot) if forgot and forgot["measure"] == "drift" else "–",
         "KL": number(item["kl_per_token"]),
         **{
             f"{name}, before → after": f"{both['before']:z.2f} → {both['after']:z.2f}" if both else "–"
@@ -109,6 +110,10 @@ def columns(item: dict[str, Any], metric: str, others: list[str]) -> dict[str, s
         "lr": "–" if item["lr"] is None else f"{item['lr']:g}{' *' if item['lr_at_edge'] else ''}",
         "seeds": str(item["n_seeds"]),
     }
+
+
+def interval(item: dict[str, Any]) -> str:
+    return f"{item['mean']:z.3f} [{item['low']:z.3f}, {item['high']:z.3f}]"
 
 
 def lettered(cell: str, tested: dict[str, Any] | None) -> str:

@@ -2,16 +2,9 @@
 // Quality against forgetting over rates and steps, methods at equal quality, and what became of the weights.
 
 const switchedOff = () => make("p", { class: "note switched-off" }, content.switched_off);
-const shownMethod = (name) => !state.chosen.method.size || state.chosen.method.has(name);
-
-// The task of the comparison that is shown now.
-function comparedHere() {
-  const tasks = Object.entries(content.comparison?.tasks ?? {});
-  return tasks.find(([name, task]) => `${name} · ${task.model}` === here())?.[1] ?? null;
-}
 
 function frontier() {
-  const found = comparedHere()?.frontier;
+  const found = studied()?.frontier;
   if (!found) return null;
   return [
     hint(`${words(found.quality)} on the ${found.split} examples, upward is better; ${found.measure}, leftward is less forgotten. A point is a rate at its end or a step along its training, the mean over seeds; the line is a method's Pareto front.`),
@@ -22,7 +15,7 @@ function frontier() {
 }
 
 function frontierPlot(found) {
-  const points = found.points.filter((point) => shownMethod(point.method));
+  const points = found.points.filter((point) => wanted(point.method));
   return plot("Quality against forgetting", 400, (whole) => {
     const margin = { l: 52, r: 16, t: 14, b: 46 }, frame = { width: whole - margin.l - margin.r, height: 400 - margin.t - margin.b };
     const base = found.base_quality;
@@ -57,14 +50,14 @@ function frontierPlot(found) {
 // A line a method, a column a level of quality.
 function equalQuality(found) {
   if (!found.levels.length) return [];
-  const methods = unique(found.levels.flatMap((level) => [...level.methods.map((each) => each.method), ...level.not_reached])).filter(shownMethod);
+  const methods = unique(found.levels.flatMap((level) => [...level.methods.map((each) => each.method), ...level.not_reached])).filter(wanted);
   const at = (level, name) => level.methods.find((each) => each.method === name);
   const cell = (each) => (each ? [`${round(each.mean)} `, make("span", { class: "soft" }, `${round(each.low)} to ${round(each.high)} `), ...[...each.group].map((letter) => make("span", { class: "tie" }, letter))] : "not reached");
   const columns = [
     { key: "method", head: "method", text: true, always: true, of: (name) => name, cell: (name) => method({ method: name }) },
     ...found.levels.map((level, i) => ({ key: `level-${i}`, head: `at ${round(level.quality)}`, unit: words(found.quality), always: true, of: (name) => at(level, name)?.mean, cell: (name) => cell(at(level, name)) })),
   ];
-  const last = found.levels.at(-1), pairs = last.pairs.filter((pair) => shownMethod(pair.a) && shownMethod(pair.b));
+  const last = found.levels.at(-1), pairs = last.pairs.filter((pair) => wanted(pair.a) && wanted(pair.b));
   return [
     make("h3", {}, "Forgotten at equal quality"),
     hint("Between the points around the level on each seed's front, the mean over seeds and texts with its interval. Methods that share a letter are not told apart, a the least."),
@@ -87,9 +80,9 @@ function equalPairs(pairs) {
 const MEASURES = [["norm", "norm", "of ΔW / of W", 4], ["rank", "rank", "of ΔW", 1], ["stable_rank", "stable rank", "of ΔW", 1], ["effective_rank", "effective rank", "of ΔW", 1], ["intruders", "intruders", "new vectors a matrix", 2]];
 
 function weights() {
-  const found = comparedHere()?.spectra;
+  const found = studied()?.spectra;
   if (!found) return null;
-  const own = Object.entries(found).filter(([name]) => shownMethod(name)), [, first] = own[0] ?? Object.entries(found)[0];
+  const own = Object.entries(found).filter(([name]) => wanted(name)), [, first] = own[0] ?? Object.entries(found)[0];
   const lines = own.flatMap(([name, each]) => Object.entries({ all: each.all, ...each.sites }).filter(([, change]) => change).map(([site, change]) => ({ method: name, site, ...change })));
   const without = own.filter(([, each]) => each.reason);
   return [

@@ -7,6 +7,7 @@ from dataclasses import replace
 from benchmarks.made_up import COMPLETE
 from benchmarks.made_up_frontier import frontier, spectra
 from experiments.compare.forgetting_part import forgetting_parts
+from experiments.compare.table import LEGEND, columns, rich_table
 from experiments.compare.weights import changes
 from experiments.store.result import Spectra
 from experiments.store.tables import SWITCHED_OFF
@@ -51,3 +52,36 @@ def test_spectra_are_means_over_the_seeds():
     assert found["lora"]["sites"]["made_up"]["norm"] == 0.25 and found["lora"]["n_seeds"] == 2
     assert (found["bitfit"]["all"], found["bitfit"]["reason"]) == (None, "no matrix was changed")
     assert changes({"full": [replace(COMPLETE, spectra=None)]}) is None
+
+
+def test_a_drift_stands_in_no_column_of_what_was_forgotten():
+    forgot = {"measure": "drift", "mean": 0.25, "low": 0.2, "high": 0.3, "group": "a"}
+    item = {
+        "method": "lora",
+        "mean": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+        "seed_sd": 0.1,
+        "group": "a",
+        "share_of_full": None,
+        "trainable": 8,
+        "delta_bytes": 8,
+        "training_peak_bytes": 8.0,
+        "step_s": 1.0,
+        "kl_per_token": None,
+        "perplexity_after": None,
+        "perplexity_before": None,
+        "other_tasks": {},
+        "lr": 1e-3,
+        "lr_at_edge": False,
+        "n_seeds": 2,
+        "forgot": forgot,
+    }
+    drifted = columns(item, "accuracy", [])
+    assert drifted["forgotten"] == "–" and drifted["drift"] == "0.250 [0.200, 0.300] a"
+    nats = columns({**item, "forgot": {**forgot, "measure": "nats"}}, "accuracy", [])
+    assert nats["forgotten"] == "0.250 [0.200, 0.300] a" and nats["drift"] == "–"
+    task = {"metric": "accuracy", "methods": [item]}
+    assert rich_table("made up", task).caption is None
+    task = {"metric": "accuracy", "methods": [{**item, "forgot": {**forgot, "measure": "nats"}}]}
+    assert rich_table("made up", task).caption == SWITCHED_OFF and SWITCHED_OFF in LEGEND

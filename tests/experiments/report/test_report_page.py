@@ -156,9 +156,9 @@ def test_without_a_comparison_means_and_spread_over_seeds(plain: Page, folder: P
 
 
 def test_every_section_is_filled_and_nothing_is_loaded(compared: Page) -> None:
-    assert compared.each("main section:not([hidden])", "!e.querySelector('.empty')") == [True] * 13
+    assert compared.each("main section:not([hidden])", "!e.querySelector('.empty')") == [True] * 15
     plots = compared.each(".plot", "e.querySelectorAll('.trace').length")
-    assert len(plots) == 10 and min(plots) >= 3
+    assert len(plots) == 11 and min(plots) >= 3
     assert compared.js("performance.getEntriesByType('resource').map(e => e.name)") == []
     assert not re.search(r"NaN|undefined|\[object", compared.js("document.querySelector('main').innerText"))
     assert "OutOfMemoryError: tried to allocate 2.00 GiB" in compared.texts("#failures")[0]
