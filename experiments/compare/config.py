@@ -60,7 +60,7 @@ class CompareConfig:
     shared: list[str] = field(default_factory=list)  # overrides of every run, the search's too
     # what is made of them
     margin: Any = None  # the largest difference that does not matter, in the metric's unit: a number, or one by task
-    frontier: bool = False  # whether quality stands against forgetting: probes in the search too, and along the training
+    frontier: bool = False  # whether quality is held against forgetting, at all rates and along the training
     kl_margin: float | None = None  # the largest difference in KL, nats a token, that does not matter
     level: float = 0.95  # a share of full's last score: steps and seconds to it are counted
     expected_sd: Any = None  # a score's standard deviation over seeds, from earlier studies: a number, or one by task

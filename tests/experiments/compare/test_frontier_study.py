@@ -29,7 +29,7 @@ class Probed(Pool):
         result = super().result(arm, loss)
         method = arm.config.method.name
         if method not in FORGETS:
-            return result
+            return result | {"validation": {"exact_match": 0.05, "loss": 3.0}}
         quality = result["validation"]["exact_match"]
         last = self.kl(arm, quality)
         corpus = {"sha256": "a", "n_texts": TEXTS, "n_text_tokens": 80, "n_written": TEXTS, "each": {"kl": last}}
