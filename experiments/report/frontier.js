@@ -19,7 +19,7 @@ function frontierPlot(found) {
   return plot("Quality against forgetting", 400, (whole) => {
     const margin = { l: 52, r: 16, t: 14, b: 46 }, frame = { width: whole - margin.l - margin.r, height: 400 - margin.t - margin.b };
     const base = found.base_quality;
-    const x = axis([0, ...points.map((point) => point.forgotten)], frame.width, { pad: 0.1 });
+    const x = axis([0, ...points.map((point) => point.forgotten)], frame.width, { pad: 0.1, from: 0 });
     const y = axis(known([base, ...points.map((point) => point.quality)]), frame.height, { pad: 0.1 });
     const methods = unique(points.map((point) => point.method));
     const said = (point) => `step ${point.step}, lr ${rate(point.lr)}, ${point.n_seeds} seed${point.n_seeds === 1 ? "" : "s"}<br>${inPlot(words(found.quality))} ${round(point.quality)}<br>${round(point.forgotten)} nats a token`;
@@ -62,7 +62,7 @@ function equalQuality(found) {
     make("h3", {}, "Forgotten at equal quality"),
     hint("Between the points around the level on each seed's front, the mean over seeds and texts with its interval. Methods that share a letter are not told apart, a the least."),
     table("equal-quality", columns, methods, { caption: "Forgotten at equal quality" }),
-    pairs.length ? make("details", { class: "under", "data-keep": "equal-pairs" }, make("summary", {}, `Every pair at ${round(last.quality)} (${pairs.length} tests)`), equalPairs(pairs)) : null,
+    pairs.length ? make("details", { class: "under", "data-keep": "equal-pairs" }, make("summary", {}, `Every pair at ${round(last.quality)} (${pairs.length} test${pairs.length === 1 ? "" : "s"})`), equalPairs(pairs)) : null,
   ];
 }
 

@@ -42,7 +42,7 @@ def test_methods_stand_at_equal_quality_with_letters_and_what_is_not_reached(pag
     assert set(lines) == set(METHODS)
     assert lines["prefix"][-1] == "not reached" and lines["lora"][-1].startswith("0.400")
     assert lines["lora"][-1].endswith("a") and lines["full"][-1].endswith("b")
-    assert page.texts("#frontier summary") == ["Every pair at 0.800 (1 tests)"]
+    assert page.texts("#frontier summary") == ["Every pair at 0.800 (1 test)"]
     assert "a made-up note on fronts" in page.texts("#frontier .remarks li")
 
 
