@@ -23,6 +23,7 @@ def pages() -> dict[str, str]:
         **api.pages(),
         "api/names.md": names.page_of_names(),
         "tables/tasks.md": tasks.page_of_tasks(),
+        "tables/public_tasks.md": tasks.page_of_public_tasks(),
         "runs.md": runs.page_of_runs(),
         "results.md": results.page_of_results(),
         "performance.md": performance.page_of_performance(),

@@ -12,22 +12,57 @@ from typing import Any, get_type_hints
 from omegaconf import MISSING
 
 from docs.generators.text import inline, page, table
-from experiments.config.tasks import TASKS, TaskConfig
+from experiments.config.tasks import PUBLIC as ABOUT
+from experiments.config.tasks import TASKS, PublicConfig, TaskConfig
+from experiments.tasks.public.table import PUBLIC, Public
+from experiments.tasks.public.task import metric_of
 
 # What keys mean that most tasks have, and say nothing of.
 USUAL = {"n_train": "training examples", "n_val": "validation examples", "n_test": "test examples"}
 
 
 def page_of_tasks() -> str:
-    """A table of each task's keys; without a title, for data.md to include under its table of the tasks."""
+    """A table of each task's keys, but for the public ones; without a title, for data.md to include."""
     parts: list[str] = []
     for name, each in TASKS.items():
+        if name in ABOUT:
+            continue
         parts += [
             f"### {name}",
             inline(TASKS.about(each).removeprefix(f"{name}: ")),
             table(["key", "type", "default", "what it is"], keys(each.config)),
         ]
     return page(*parts)
+
+
+def page_of_public_tasks() -> str:
+    """Of each public task its sources, columns, metric and protocol, after the keys that all have."""
+    parts = [table(["key", "type", "default", "what it is"], keys(PublicConfig))]
+    for name in PUBLIC:
+        parts += [f"## {name}", inline(ABOUT[name]), table(["", ""], facts(name, PUBLIC[name]))]
+    return page(*parts)
+
+
+def facts(name: str, public: Public) -> list[list[str]]:
+    splits = {part: getattr(public.splits, part) for part in ("train", "val", "test")}
+    listed = {part: ", ".join(f"`{source.name}`" for source in sources) for part, sources in splits.items() if sources}
+    missing = [part for part, sources in splits.items() if not sources]
+    sources = "; ".join(f"{part}: {names}" for part, names in listed.items())
+    if public.members:
+        sources = "those of " + ", ".join(f"`{member}`" for member in public.members)
+    elif missing:
+        sources += f"; {' and '.join(missing)}: split off from train"
+    versions = {source.revision for each in splits.values() for source in each} - {None}
+    metric = "accuracy" if public.members else metric_of(public, PublicConfig(name)).main
+    lines = [
+        ["source", sources + "".join(f", at `{version}`" for version in versions)],
+        ["columns", inline(public.columns)],
+        ["licence", inline(public.licence)],
+        ["metric", f"`{metric}`" + (" and `macro_accuracy`" if public.members else "")],
+        ["the most it can be", "no bound that is reached" if public.kind == "respond" else "1.0"],
+        ["published numbers", inline(public.protocol)],
+    ]
+    return lines
 
 
 def keys(config: type[TaskConfig]) -> list[list[str]]:

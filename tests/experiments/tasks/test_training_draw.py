@@ -152,6 +152,9 @@ def test_the_generated_tasks_pass_the_gate(name: str) -> None:
     assert held(data) == held(undrawn) and data.sha256 != undrawn.sha256 and len(data.train) == 60
     assert data.pool is not None and 60 < data.pool <= 120
     assert check(data, near_duplicates=False).of("error") == []
+    if data.ceiling is not None:  # what the pages and the results call the most that there is, the gold answers reach
+        gold = data.score(data.test, [example.completion for example in data.test])
+        assert gold.means[data.metric] == data.ceiling
 
 
 @pytest.mark.slow
