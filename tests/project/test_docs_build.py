@@ -22,6 +22,7 @@ from experiments.store import schema
 from experiments.store.lines import Prediction, Step
 from experiments.store.result import Complete
 from experiments.sweep.job import LOG
+from experiments.tasks.public.table import PUBLIC
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,11 +60,25 @@ def test_every_command_of_a_method_page_composes(pages: dict[str, str]) -> None:
 
 
 def test_every_key_of_every_task_is_in_the_table(pages: dict[str, str]) -> None:
-    for name, task in TASKS.items():
+    own = {name: task for name, task in TASKS.items() if name not in PUBLIC}
+    for name, task in own.items():
         part = pages["tables/tasks.md"].partition(f"### {name}\n")[2].partition("\n### ")[0]
         for key in task.config.__dataclass_fields__:
             assert (f"`task.{key}`" in part) == (key != "name"), (name, key)
     assert "| `task.metric` | `str | None` |".replace("str |", r"str \|") in pages["tables/tasks.md"]
+
+
+def test_every_public_task_has_its_sources_columns_licence_metric_and_protocol(pages: dict[str, str]) -> None:
+    page = pages["tables/public_tasks.md"]
+    for key in TASKS["gsm8k"].config.__dataclass_fields__:
+        assert (f"`task.{key}`" in page) == (key != "name"), key
+    for name, public in PUBLIC.items():
+        part = page.partition(f"## {name}\n")[2].partition("\n## ")[0]
+        sources = [*public.splits.train, *public.splits.val, *public.splits.test]
+        assert all(f"`{source.name}`" in part for source in sources) and (sources or public.members)
+        for said in (public.columns, public.licence, public.protocol):
+            assert text.inline(said) in part
+        assert "| metric | `" in part and "| the most it can be | " in part
 
 
 def test_a_comment_beside_a_key_is_its_meaning() -> None:

@@ -31,11 +31,12 @@ def load(config: PublicConfig, seed: int = 0) -> TaskData:
         return together(config, public, seed)
     databases = Databases(folder_of(config)) if config.name == "spider" else None
     read, sources = parts_of(public, config, databases, seed)
-    if databases is not None:
-        read = {
-            part: rows if part == "train" else [e for e in rows if databases.usable(e)] for part, rows in read.items()
-        }
     parts, sources = separated(read, config, seed, sources)
+    if databases is not None:
+        usable = {part: [e for e in parts[part] if databases.usable(e)] for part in ("val", "test")}
+        if stopped := sum(len(parts[part]) - len(rows) for part, rows in usable.items()):
+            sources = sources | {"gold queries that do not run within the limits": str(stopped)}
+        parts |= usable
     metric = metric_of(public, config, databases)
     return assembled(config.name, public.kind, parts, sources, metric)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from experiments.config.compose import task_config
 from experiments.config.schema import Check
-from experiments.config.tasks import TASKS, GeneralConfig
+from experiments.config.tasks import PUBLIC, TASKS, GeneralConfig
 from experiments.data.__main__ import Look, main
 from experiments.data.encode import Encoder
 from experiments.data.findings import KINDS, DataError, Findings
@@ -189,7 +189,7 @@ def test_the_general_texts_have_no_errors() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(TASKS) - {"general", "hub", "jsonl"}))
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"general", "hub", "jsonl", *PUBLIC}))
 def test_the_generated_tasks_have_no_errors(name: str) -> None:
     task = task_config(name)
     assert check(load_task(task, seed=task.seed)).of("error") == []

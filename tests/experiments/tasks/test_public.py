@@ -276,6 +276,15 @@ def test_spider_is_executed_on_the_database_of_each_question(folder: Path) -> No
     assert scores.each == [1, 0, 0] and scores.means["valid_sql"] == pytest.approx(1 / 3)
 
 
+def test_gold_queries_that_do_not_run_are_left_out_and_counted(folder: Path) -> None:
+    file = folder / "spider" / "validation.jsonl"
+    first, *others = file.read_text().splitlines()
+    broken = json.dumps(json.loads(first) | {"query": "SELECT gone FROM pet"})
+    file.write_text("\n".join([broken, *others]) + "\n")
+    data = loaded("spider", folder)
+    assert len(data.test) == N - 1 and data.sources["gold queries that do not run within the limits"] == "1"
+
+
 def test_a_database_may_be_a_script(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DELTATUNE_CACHE", str(folder / "cache"))
     (folder / "database" / "zoo" / "zoo.sqlite").unlink()
