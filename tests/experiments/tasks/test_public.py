@@ -433,14 +433,27 @@ def test_two_answers_to_a_prompt_and_leaks_are_left_out_and_counted(folder: Path
     assert data.sources["left out"] == "1 of train that is held; 3 of train that is there twice, or has two answers"
 
 
-@pytest.mark.parametrize("name", ["hellaswag", "tulu3", "glue_mnli", "gsm8k"])
-def test_a_run_on_one_of_each_kind(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        *((name, "bitfit") for name in ("hellaswag", "tulu3", "glue_mnli", "gsm8k")),
+        *((name, "few_shot") for name in ("hellaswag", "tulu3", "spider")),
+    ],
+)
+def test_a_run_on_one_of_each_kind(name: str, method: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.support.runs import config, run
 
     monkeypatch.setenv("DELTATUNE_CACHE", str(folder / "cache"))
     made = config(
         *("model=tiny", f"task={name}", f"task.path={folder}", "task.n_train=8", "task.n_val=2", "task.n_test=3"),
-        *("optim=quick", "optim.steps=2", "method=bitfit", "eval.max_new_tokens=3", "device=cpu", f"out={folder}/runs"),
+        *(
+            "optim=quick",
+            "optim.steps=2",
+            f"method={method}",
+            "eval.max_new_tokens=3",
+            "device=cpu",
+            f"out={folder}/runs",
+        ),
         *("forgetting.enabled=false", "data.near_duplicates=false"),
     )
     result = run(made)
