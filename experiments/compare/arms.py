@@ -42,6 +42,11 @@ class Arms:
         along = ("forgetting.along=true",) if self.config.frontier else ()
         return self.arm(task, method, (f"eval.points={self.config.points}", *along))
 
+    def timed(self, task: str, method: str) -> Arm:
+        """The arm of a short run for its time and memory, of which no score is read."""
+        more = ("forgetting.enabled=false", "eval.part=val", f"optim.steps={self.config.timing_steps}")
+        return self.arm(task, method, more)
+
     @cached_property
     def task_head(self) -> bool:
         """Whether the model ends in a head for the task."""

@@ -68,7 +68,8 @@ class CompareConfig:
     resamples: int = RESAMPLES  # what a bootstrap across tasks draws
     plugins: list[str] = field(default_factory=list)  # modules, or files, of one's own that add methods, tasks, …
     sources: Sources = Sources.rerun  # what is done about runs that other versions of the sources made
-    slots: int = 1  # runs at a time; times and memory are compared where one runs alone
+    slots: int = 1  # runs at a time
+    timing_steps: int = 20  # where runs shared the machine, each arm takes so many alone, for time and memory; 0: none
     out: str = "runs"  # the folder of the runs
     name: str = MISSING
     results: str = MISSING  # the folder of what is written about them, from the checkout's root
@@ -98,7 +99,7 @@ def of_task(value: Any, task: str) -> float | None:
 
 def check(config: CompareConfig) -> None:
     """Raises ValueError for values that make no sense, naming the key."""
-    least = {"trials": 1, "seeds": 1, "steps": 1, "slots": 1, "resamples": 100, "points": 0}
+    least = {"trials": 1, "seeds": 1, "steps": 1, "slots": 1, "resamples": 100, "points": 0, "timing_steps": 0}
     for name, lowest in least.items():
         if getattr(config, name) < lowest:
             raise ValueError(f"{name}={getattr(config, name)}: must be at least {lowest}")

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.compare.config import CompareConfig, how, of_task
-from experiments.compare.costs import only_alone
+from experiments.compare.costs import as_alone, only_alone
 from experiments.compare.curves import curves
 from experiments.compare.decision_log import DecisionLog
 from experiments.compare.edges import without_claims
@@ -46,8 +46,9 @@ def outcome(config: CompareConfig, study: TaskStudy) -> dict[str, Any]:
     """One task: what was tested, searched, and scored along the training."""
     margin = of_task(config.margin, study.task)
     tested = without_claims(only_alone(study, compared(study, config.alpha, margin)))
-    timed = all(map(study.alone, study.tested))
-    along = curves(study.tested, margin=margin, level=config.level, full=FULL, timed=timed)
+    timed = as_alone(study)
+    runs = study.tested if timed is None else timed
+    along = curves(runs, margin=margin, level=config.level, full=FULL, timed=timed is not None)
     return tested | search_part(study) | {"curves": along} | kept(config, study)
 
 

@@ -21,7 +21,7 @@ from experiments.config.schema import plain as plain_run
 from experiments.support.files import write_json, write_text
 
 FORMAT = 1
-NO_PART = ("slots", "out", "name", "results", "sources", "resamples")  # keys that change no outcome
+NO_PART = ("slots", "timing_steps", "out", "name", "results", "sources", "resamples")  # keys that change no outcome
 POWER = 0.8
 TESTS = (
     "Crossed random effects of seeds and test examples, by clusters where the task names them; Holm over all pairs of "

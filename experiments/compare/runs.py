@@ -19,6 +19,8 @@ from experiments.support.files import write_json
 from experiments.sweep.arm import Arm
 from experiments.sweep.pool import carry_out
 
+TIMING = "timing"  # the folder of runs that are there for their time and memory alone
+
 
 @dataclass(frozen=True)
 class StudyRun:
@@ -59,8 +61,12 @@ class Runs:
         self.results, self.decisions, self.slots, self.console = results, decisions, slots, console
         self.asked: set[Path] = set()  # the small files of all runs that the comparison asked for
 
-    def carry_out(self, runs: Sequence[StudyRun]) -> list[Result]:
-        """Their results, in their order. Those that are not done are carried out, and each is kept as it ends."""
+    def carry_out(self, runs: Sequence[StudyRun], slots: int | None = None) -> list[Result]:
+        """Their results, in their order. Those that are not done are carried out, and each is kept as it ends.
+
+        slots: how many at a time, where not as many as the comparison has.
+        """
+        slots = slots or self.slots
         self.asked |= {run.file for run in runs}
         done = {run: run.complete for run in runs}
         fresh = {run.arm.directory: run for run in runs if done[run] is None}
@@ -70,10 +76,10 @@ class Runs:
 
         def ended(arm: Arm, item: Result) -> None:
             rows[fresh[arm.directory]] = item
-            self.keep(fresh[arm.directory], item, self.slots)
+            self.keep(fresh[arm.directory], item, slots)
 
         if fresh:
-            carry_out([run.arm for run in fresh.values()], self.slots, console=self.console, ended=ended)
+            carry_out([run.arm for run in fresh.values()], slots, console=self.console, ended=ended)
         return [rows[run] for run in runs]
 
     def keep(self, run: StudyRun, item: Result, slots: int | None = None) -> None:
@@ -81,7 +87,7 @@ class Runs:
 
         slots: how many runs there were at a time; None of a run that was done before.
         """
-        if run.arm.result.is_file():
+        if run.arm.result.is_file() and not (slots is None and run.file.is_file() and newer(run.file, run.arm.result)):
             run.file.parent.mkdir(parents=True, exist_ok=True)
             write_json(run.file, essentials(read(run.arm.result)))
         entry = {
@@ -97,10 +103,12 @@ class Runs:
             "slots": slots,
             "failure": item.failure,
         }
-        event = "trial" if run.searching else "tested"
+        event = self.event(run)
         if any(self.decisions.earlier(event, key=run.key, failure=item.failure)):
             return  # nothing new
-        if run.searching:
+        if event == "timed":
+            self.decisions.write(event, **entry)
+        elif run.searching:
             self.decisions.write(event, **entry, validation=Outcome.of(item).validation)
         else:
             complete = isinstance(item, Complete)
@@ -109,5 +117,14 @@ class Runs:
 
     def alone(self, run: StudyRun) -> bool:
         """Whether the log has it that the run had the machine to itself."""
-        lines = self.decisions.every("trial" if run.searching else "tested", key=run.key, failure=None)
+        lines = self.decisions.every(self.event(run), key=run.key, failure=None)
         return any(line.get("slots") == 1 for line in lines)
+
+    @staticmethod
+    def event(run: StudyRun) -> str:
+        """What the log calls the end of the run: trial, tested or timed."""
+        return "timed" if run.folder.name == TIMING else "trial" if run.searching else "tested"
+
+
+def newer(file: Path, other: Path) -> bool:
+    return file.stat().st_mtime_ns >= other.stat().st_mtime_ns

@@ -15,7 +15,7 @@ from experiments.compare.config import CompareConfig, Sources, check, plain
 from experiments.compare.decision_log import DecisionLog
 from experiments.compare.outcome import comparison_of, log_tests, say, show
 from experiments.compare.plan import Plan, PlannedTask, planned
-from experiments.compare.runs import Runs, StudyRun
+from experiments.compare.runs import TIMING, Runs, StudyRun
 from experiments.compare.search_runs import MethodSearch, at, carry_out
 from experiments.compare.sources import made_by_others, refusal
 from experiments.compare.summary import NONE
@@ -23,7 +23,7 @@ from experiments.compare.table import markdown
 from experiments.compare.task_study import TaskStudy
 from experiments.compare.trials import Choice
 from experiments.config.sources import sources_sha256
-from experiments.store.result import Failed, Result
+from experiments.store.result import Complete, Failed, Result
 from experiments.support.files import locked, write_json, write_text
 from experiments.sweep.arm import Arm
 
@@ -59,6 +59,7 @@ class Study:
         self.find_head_rates()
         self.choose()
         self.test()
+        self.time()
         self.plan.unforeseen(self.results, self.tasks, self.runs.asked)
         comparison = self.write([])
         from experiments.compare.plot import plot
@@ -179,16 +180,16 @@ class Study:
         batches: list[list[StudyRun]] = [[] for _ in self.config.test_seeds]
         for task in self.tasks:
             for method in (*self.arms.baselines, *self.arms.methods):
-                if (arm := self.chosen(task, method)) is None:
+                if (arm := self.chosen(task, method, self.arms.tested(task, method))) is None:
                     continue
                 for batch, seed in zip(batches, self.config.test_seeds):
                     if method != NONE or seed == self.config.first_seed:  # no seed changes that model
                         batch.append(StudyRun(task, method, arm.at(seed=seed), self.results / task / "test"))
         return batches
 
-    def chosen(self, task: str, method: str) -> Arm | None:
-        """The arm at what was chosen for it; None where nothing could be chosen."""
-        usual, study = self.arms.tested(task, method), self.tasks[task]
+    def chosen(self, task: str, method: str, usual: Arm) -> Arm | None:
+        """The arm at what was chosen for its method; None where nothing could be chosen."""
+        study = self.tasks[task]
         if study.head_lr is not None:
             usual = usual.at(head_lr=study.head_lr)
         if method not in self.arms.methods or (method == PROBE and not self.arms.probes):
@@ -206,6 +207,23 @@ class Study:
         study.tested.setdefault(run.method, []).append(item)
         if not self.runs.alone(run):
             study.shared.add(item.key)
+
+    def time(self) -> None:
+        """Take time and memory of short runs, one at a time, of the arms whose tested runs shared the machine."""
+        if not self.config.timing_steps:
+            return
+        runs = [run for task, study in self.tasks.items() for run in self.timing_runs(task, study)]
+        for run, row in zip(runs, self.runs.carry_out(runs, slots=1)):
+            if isinstance(row, Complete) and self.runs.alone(run):
+                self.tasks[run.task].timed[run.method] = row
+
+    def timing_runs(self, task: str, study: TaskStudy) -> list[StudyRun]:
+        """List a short run of every trained arm that is not known to have been alone, with what was chosen for it."""
+        folder = self.results / task / TIMING
+        shared = [method for method, rows in study.tested.items() if not (study.alone(method) or rows[0].untrained)]
+        arms = {method: self.chosen(task, method, self.arms.timed(task, method)) for method in shared}
+        seed = self.config.first_seed
+        return [StudyRun(task, method, arm.at(seed=seed), folder) for method, arm in arms.items() if arm is not None]
 
     def write(self, pending: Sequence[StudyRun]) -> dict[str, Any]:
         """Write comparison.json and table.md of what is there so far. pending: the runs that are still to be tested."""

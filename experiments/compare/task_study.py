@@ -21,6 +21,7 @@ class TaskStudy:
     searched: dict[str, list[Result]] = field(default_factory=dict)  # the search's runs, for what they cost
     tested: dict[str, list[Complete]] = field(default_factory=dict)  # complete runs, a row a seed
     shared: set[str] = field(default_factory=set)  # keys of tested runs that did not have the machine to themselves
+    timed: dict[str, Complete] = field(default_factory=dict)  # short runs of their own that were alone
     missing: list[str] = field(default_factory=list)  # runs that failed, a line each
     pending: list[str] = field(default_factory=list)  # runs still to be tested
     notes: dict[str, list[str]] = field(default_factory=dict)

@@ -293,12 +293,29 @@ def test_times_of_runs_that_shared_the_machine_are_left_out(tmp_path: Path, pool
     _, alone = run(small_config(tmp_path / "alone"))
     assert alone["tasks"]["ha_json"]["methods"][0]["step_s"] == 0.75
     assert "train_s" in alone["tasks"]["ha_json"]["curves"]["equal"]
-    _, shared = run(small_config(tmp_path / "shared", slots=2))
+    _, shared = run(small_config(tmp_path / "shared", slots=2, timing_steps=0))
     task = shared["tasks"]["ha_json"]
     assert all(item["step_s"] is None and item["training_peak_bytes"] is None for item in task["methods"])
     assert set(task["curves"]["equal"]) == {"step", "examples", "flops"}
     assert any("machine to itself" in note for note in task["notes"])
-    assert run(small_config(tmp_path / "shared", slots=1))[1]["tasks"] == shared["tasks"], "it is known of each run"
+    again = small_config(tmp_path / "shared", timing_steps=0)
+    assert run(again)[1]["tasks"] == shared["tasks"], "it is known of each run, and not of the start"
+
+
+def test_time_and_memory_of_shared_runs_are_taken_of_short_ones_that_are_alone(tmp_path: Path, pool: Pool) -> None:
+    _, comparison = run(small_config(tmp_path, slots=2))
+    timed = pool.ran[N_SEARCH + N_TESTED :]
+    assert timed == ["lora 0.003 1 20", "bitfit 0.02 1 20", "full 0.0002 1 20"]
+    assert pool.slots[-3:] == [1, 1, 1] and set(pool.slots[:-3]) == {2}
+    task = comparison["tasks"]["ha_json"]
+    steps = {item["method"]: item["step_s"] for item in task["methods"]}
+    assert steps == {"full": 0.75, "lora": 0.75, "bitfit": 0.75, "few_shot": None, "none": None}
+    assert any("are those of 20 steps alone" in note for note in task["notes"])
+    last = task["curves"]["methods"]["lora"][-1]
+    assert (last["step"], last["train_s"]) == (90, 90 * 0.75)
+    assert comparison["departures"] == []
+    assert run(small_config(tmp_path, slots=2)) == (0, comparison)
+    assert len(pool.ran) == N_SEARCH + N_TESTED + 3
 
 
 # ---------------------------------------------------------------- the log, values, the command
