@@ -17,7 +17,6 @@ EXPERIMENTS = [
     "rich",
     "psutil",
     "scipy",
-    "statsmodels",  # Holm's correction
     "platformdirs",
     "matplotlib",
     "jinja2",

@@ -8,18 +8,20 @@ level l is right with probability Φ(l) over new seeds and new examples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from experiments.compare.statistics import Comparison, compare
+from experiments.compare.crossed import Array, Clusters, Parts
+from experiments.compare.crossed import parts as parts_of
+from experiments.compare.scores import one_more
+from experiments.compare.statistics import ALPHA
+from experiments.compare.verdicts import PairTests, pair_tests, smallest
 
-Array = NDArray[np.float64]
 METHODS = 6
+CHUNK = 50  # studies at a time, so that what is computed of them fits a cache
 CENTRE = 0.3  # the level of the equal methods: 62 % right where scores are binary
 
 
@@ -53,20 +55,18 @@ class Design:
         levels[0] = ndtri(ndtr(CENTRE) + self.lift) if self.binary else CENTRE + self.lift
         return levels
 
-    def scores(self, rng: np.random.Generator) -> Array:
-        """One study's scores (K, S, n)."""
-        K, S, n = METHODS, self.seeds, self.n
+    def scores(self, rng: np.random.Generator, number: int = 1) -> Array:
+        """The scores of this many studies (N, K, S, n)."""
+        N, K, S, n = number, METHODS, self.seeds, self.n
         left = 1 - self.seed_share
-        value = self.levels()[:, None, None] + rng.normal(0, self.seed_share**0.5, (K, S, 1))
+        value = self.levels()[:, None, None] + rng.normal(0, self.seed_share**0.5, (N, K, S, 1))
         if self.clusters:
-            labels = self.labels()
-            part = (left * self.icc / 2) ** 0.5
-            drawn = rng.normal(0, part, (1, 1, self.clusters)) + rng.normal(0, part, (K, 1, self.clusters))
-            value = value + drawn[..., labels]
+            part, G = (left * self.icc / 2) ** 0.5, self.clusters
+            drawn = rng.normal(0, part, (N, 1, 1, G)) + rng.normal(0, part, (N, K, 1, G))
+            value = value + drawn[..., self.labels()]
             left *= 1 - self.icc
         shares = (0.0, 0.0, 1.0) if self.bare else (0.6, 0.2, 0.2)
-        shapes = ((1, 1, n), (K, 1, n), (K, S, n))
-        for share, shape in zip(shares, shapes):
+        for share, shape in zip(shares, ((N, 1, 1, n), (N, K, 1, n), (N, K, S, n))):
             if share:
                 value = value + rng.normal(0, (left * share) ** 0.5, shape)
         return (value > 0).astype(float) if self.binary else value
@@ -74,58 +74,54 @@ class Design:
 
 @dataclass
 class Outcome:
-    """Counts over studies. Pairs: of each study all fifteen, or with a lift the five of the first method."""
+    """Shares over studies. The pairs are all fifteen of each, or with a lift the five of the first method."""
 
-    studies: int = 0
-    pairs: int = 0
-    false_better: int = 0  # studies that call one of two equal methods better
-    false_equivalent: int = 0  # studies that call a pair at the margin equivalent
-    covered: int = 0  # pairs whose interval holds the truth
-    better: int = 0  # lifted pairs that are called better, rightly
-    smallest: float = 0.0  # mean over pairs
-
-    def add(self, comparison: Comparison, lift: float) -> None:
-        """Count one study."""
-        equal = [pair for pair in comparison.pairs if lift == 0 or "m0" not in (pair.a, pair.b)]
-        lifted = [pair for pair in comparison.pairs if "m0" in (pair.a, pair.b)] if lift else []
-        self.studies += 1
-        self.false_better += any(pair.verdict == "better" for pair in equal)
-        self.false_equivalent += any(pair.verdict == "equivalent" for pair in lifted)
-        for pair in lifted or equal:
-            truth = lift if pair.a == "m0" else -lift if pair.b == "m0" else 0.0
-            self.pairs += 1
-            self.covered += pair.low <= truth <= pair.high
-            self.better += bool(lifted) and pair.better == "m0"
-            self.smallest += pair.smallest or 0.0
-
-    def shares(self) -> dict[str, float]:
-        """What is reported."""
-        return {
-            "false_better": self.false_better / self.studies,
-            "false_equivalent": self.false_equivalent / self.studies,
-            "coverage": self.covered / self.pairs,
-            "power": self.better / self.pairs,
-            "smallest": self.smallest / self.pairs,
-        }
+    false_better: float  # studies that call one of two equal methods better
+    false_equivalent: float  # studies that call a pair at the margin equivalent
+    coverage: float  # pairs whose interval holds the truth
+    power: float  # lifted pairs that are rightly called better
+    smallest: float  # the mean over pairs of the first studies
 
 
-def studies(design: Design, number: int, seed: int, margin: float | None = None) -> Iterator[Comparison]:
-    """This many studies of the design, each compared."""
-    labels = design.labels()
-    for study in range(number):
-        scores = design.scores(np.random.default_rng([seed, study]))
-        given: dict[str, dict[int | None, Any]] = {f"m{k}": dict(enumerate(each)) for k, each in enumerate(scores)}
-        yield compare(given, labels, margin=margin)
+def outcome(design: Design, number: int, seed: int, margin: float | None = None, alpha: float = ALPHA) -> Outcome:
+    """What `compare` says of this many studies, all at once: the same tests on the rows of all of them."""
+    rng = np.random.default_rng(seed)
+    sizes = [min(CHUNK, number - at) for at in range(0, number, CHUNK)]
+    first, _ = np.triu_indices(METHODS, 1)
+    every = np.ones(len(first), dtype=bool)
+    several = [pair_parts(design, design.scores(rng, size)) for size in sizes]
+    tests = joined([pair_tests(parts, every, alpha, margin) for parts in several])
+    least = smallest(Parts.joined(several[:4]), alpha / len(first))
+    lifted = (first == 0) & (design.lift > 0)
+    of = lifted if design.lift else every
+    difference = np.concatenate([parts.mean for parts in several]).reshape(number, -1)
+    with np.errstate(invalid="ignore"):
+        equal_p = np.full(tests.p.shape, np.nan) if tests.p_equivalent_holm is None else tests.p_equivalent_holm
+        equivalent = equal_p < alpha
+        better = (tests.p_holm < alpha) & ~equivalent
+    return Outcome(
+        false_better=float(better[:, ~lifted].any(axis=1).mean()),
+        false_equivalent=float(equivalent[:, lifted].any(axis=1).mean()) if design.lift else 0.0,
+        coverage=float((np.abs(difference - design.lift * lifted) <= tests.half)[:, of].mean()),
+        power=float((better & (difference > 0))[:, of].mean()),
+        smallest=float(least.reshape(-1, len(first))[:, of].mean()),
+    )
 
 
-def outcome(design: Design, number: int, seed: int, margin: float | None = None) -> Outcome:
-    """The counts over this many studies."""
-    counts = Outcome()
-    for comparison in studies(design, number, seed, margin):
-        counts.add(comparison, design.lift)
-    return counts
+def joined(several: list[PairTests]) -> PairTests:
+    """The studies of all."""
+    columns: dict[str, Any] = {
+        each.name: [getattr(tests, each.name) for tests in several] for each in fields(PairTests)
+    }
+    for name, parts in columns.items():
+        columns[name] = None if parts[0] is None else np.concatenate(parts)
+    return PairTests(**columns)
 
 
-def lifted(design: Design, by: float) -> Design:
-    """The design with a first method whose expected score is higher by this much."""
-    return replace(design, lift=by)
+def pair_parts(design: Design, scores: Array) -> Parts:
+    """The parts of all pairs (N · P rows) of several studies' scores."""
+    first, second = np.triu_indices(METHODS, 1)
+    differences = scores[:, first] - scores[:, second]
+    clusters = Clusters(np.arange(design.n)) if not design.clusters else Clusters.of(design.labels() or [])
+    estimated = parts_of(differences.reshape(-1, *differences.shape[2:]), clusters)
+    return replace(estimated, examples=one_more(estimated.examples, design.n)) if design.binary else estimated

@@ -72,8 +72,15 @@ class Clusters:
         if np.ptp(share) < 1e-12 * share.max():
             return len(share) - 1.0
         pull = weight * share
-        form = np.diag(weight) - pull[:, None] - pull + (pull * share).sum()
-        return min(np.trace(form * v) ** 2 / (v @ form**2 @ v) for v in (share, share**2))
+        ends = (pull * share).sum()
+        beside = ends - 2 * pull  # the quadratic form is diag(weight) − pull[g] − pull[k] + ends
+        dfs = []
+        for v in (share, share**2):
+            v0, v1, v2 = v.sum(), v @ pull, v @ pull**2
+            all_of_it = ends**2 * v0**2 - 4 * ends * v0 * v1 + 2 * v0 * v2 + 2 * v1**2
+            squares = all_of_it + v**2 @ ((weight + beside) ** 2 - beside**2)
+            dfs.append((v @ (weight + beside)) ** 2 / squares)
+        return float(min(dfs))
 
 
 @dataclass(frozen=True)
@@ -169,44 +176,47 @@ class Spread:
         return np.where(self.exact, 0.0, np.exp(root(over, low, high)))
 
 
-def seeds_show_nothing(parts: Parts) -> bool:
-    """Whether the seeds' own part, pooled over all rows whose seeds were varied, is estimated at next to nothing."""
-    rows = parts.seeds_df > 0
-    return bool(rows.any() and parts.seeds[rows].sum() < NOTHING * parts.rest[rows].sum())
+def seeds_show_nothing(parts: Parts, studies: int = 1) -> NDArray[np.bool_]:
+    """Of each study (N,): is the seeds' own part, pooled over the rows whose seeds were varied, next to nothing?"""
+    varied = (parts.seeds_df > 0).reshape(studies, -1)
+    pooled = [np.where(varied, part.reshape(studies, -1), 0).sum(axis=1) for part in (parts.seeds, parts.rest)]
+    return pooled[0] < NOTHING * pooled[1]
 
 
-def half_widths(parts: Parts, alpha: float) -> Array:
-    """Half the widths (R,) of the means' 1 − α intervals.
+def half_widths(parts: Parts, alpha: float, studies: int = 1) -> Array:
+    """Half the widths (R,) of the means' 1 − α intervals, in rows of one study or of several alike in rows.
 
     Few seeds cannot rule out that they matter, and an interval that always allows for it covers 98 % and more where
     they do not. So where the seeds' pooled part is estimated at next to nothing, it is left out.
     """
-    if seeds_show_nothing(parts):
-        return Spread(parts.examples_alone()).critical(alpha)
-    return between(parts, alpha)
+    nothing = np.repeat(seeds_show_nothing(parts, studies), len(parts.mean) // studies)
+    alone = Spread(parts.examples_alone()).critical(alpha)
+    return alone if nothing.all() else np.where(nothing, alone, between(parts, alpha))
 
 
 def between(parts: Parts, alpha: float) -> Array:
-    """The geometric mean (R,) of the generalised critical distance and of Satterthwaite's.
+    """A distance (R,) between the generalised critical one and Satterthwaite's: of the first once, of that twice.
 
-    With three seeds the one covers up to 98 % instead of 95, the other as little as 92, their mean 94 to 97 %, whatever
-    share of the variance is the seeds', as long as the rest is small beside the examples' part.
+    With three seeds the first covers up to 98 % instead of 95, the second as little as 92; their weighted geometric
+    mean covers 93.5 to 97 %, whatever share of the variance is the seeds', as long as the rest is small beside the
+    examples' part.
     """
     error = np.sqrt(parts.variance)
     pieces = parts.seeds**2 / np.maximum(parts.seeds_df, 1) + parts.examples**2 / parts.examples_df
     df = np.where(pieces > 0, error**4 / np.where(pieces > 0, pieces, 1), 1)
-    return np.sqrt(-stdtrit(df, alpha / 2) * error * Spread(parts).critical(alpha))
+    satterthwaite = -stdtrit(df, alpha / 2) * error
+    return np.cbrt(satterthwaite**2 * Spread(parts).critical(alpha))
 
 
 def root(of: Callable[[Array], Array], low: Array, high: Array) -> Array:
-    """Where a falling function of (R,) is zero between low and high (R,), to 1e-5: the Illinois method."""
+    """Where a falling function of (R,) is zero between low and high (R,), to 1e-4: the Illinois method."""
     at_low, at_high = of(low), of(high)
     middle, before = low, np.zeros(len(low))
     for _ in range(60):
         gap = at_low - at_high
         middle = np.where(gap > 0, low + (high - low) * at_low / np.where(gap > 0, gap, 1), low)
         value = of(middle)
-        if (np.abs(value) < 1e-5).all():
+        if (np.abs(value) < 1e-4).all():
             break
         side = np.where(value > 0, 1.0, -1.0)
         low, high = np.where(side > 0, middle, low), np.where(side > 0, high, middle)

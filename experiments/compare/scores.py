@@ -43,6 +43,11 @@ def checked(scores: Scores) -> Checked:
     return arrays
 
 
+def one_more(examples: Array, n: int) -> Array:
+    """The examples' part of scores of 0 and 1, with one example more that is otherwise, and four at the least."""
+    return np.maximum(examples + 1 / n**2, 4 / n**2)
+
+
 def numbers(method: str, seed: int | None, values: ArrayLike) -> Array:
     """One seed's scores (n,)."""
     where = f"{method}, seed {seed}"
@@ -155,7 +160,7 @@ class Design:
         if self.n == 1:
             return examples
         if self.bounded and np.isin(self.every_score, (0, 1)).all():
-            examples = np.maximum(examples + 1 / self.n**2, 4 / self.n**2)
+            examples = one_more(examples, self.n)
         extent = 1.0 if self.bounded else float(np.ptp(self.every_score))
         alike = examples <= (1e-12 * extent) ** 2
         return np.where(alike, (2 * extent * self.clusters.share.max()) ** 2, examples)

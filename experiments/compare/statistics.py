@@ -21,12 +21,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from experiments.compare.crossed import Array, Spread, half_widths
+from experiments.compare.crossed import Array, half_widths
 from experiments.compare.letters import letters
 from experiments.compare.scores import Design, Scores, StatisticsError, paired
-from experiments.compare.verdicts import Verdict, equivalence, holm, smallest, verdict
+from experiments.compare.verdicts import Verdict, pair_tests, smallest, verdict
 
 __all__ = ["ALPHA", "Comparison", "Mean", "Pair", "Scores", "StatisticsError", "compare"]
 
@@ -133,20 +132,14 @@ def all_pairs(design: Design, names: Sequence[str], alpha: float, margin: float 
         return ()
     tables = [paired(design.scores[a], design.scores[b]) for a, b in named]
     parts = design.parts(tables)
-    half, spread = half_widths(parts, alpha), Spread(parts)
-    low, high = design.within_bounds(parts.mean, half, -1)
-    # The test is stricter than the interval where little is known of the seeds; of one pair they agree in this.
-    p = spread.p(parts.mean)
-    p = np.where(np.abs(parts.mean) > half, np.minimum(p, alpha), p)
     family = np.array([design.varied(a) and design.varied(b) for a, b in named])
-    p_holm = within(family, p)
-    p_equal = None if margin is None else equivalence(parts.mean, spread, margin)
-    p_equal_holm = None if p_equal is None else within(family, p_equal)
+    tests = pair_tests(parts, family, alpha, margin)
     least = smallest(parts, alpha / max(1, family.sum()))
+    low, high = design.within_bounds(parts.mean, tests.half[0], -1)
     pairs = []
     for i, (a, b) in enumerate(named):
-        adjusted, equal = p_holm[i], None if p_equal_holm is None else p_equal_holm[i]
-        conclusion = verdict(adjusted, equal, alpha)
+        equal_holm = number(tests.p_equivalent_holm, i)
+        conclusion = verdict(tests.p_holm[0, i], np.nan if equal_holm is None else equal_holm, alpha)
         pairs.append(
             Pair(
                 a=a,
@@ -154,10 +147,10 @@ def all_pairs(design: Design, names: Sequence[str], alpha: float, margin: float 
                 difference=float(parts.mean[i]),
                 low=float(low[i]),
                 high=float(high[i]),
-                p=float(p[i]),
-                p_holm=adjusted,
-                p_equivalent=None if p_equal is None else float(p_equal[i]),
-                p_equivalent_holm=equal,
+                p=float(tests.p[0, i]),
+                p_holm=number(tests.p_holm, i),
+                p_equivalent=number(tests.p_equivalent, i),
+                p_equivalent_holm=equal_holm,
                 verdict=conclusion,
                 better=(a if parts.mean[i] > 0 else b) if conclusion == "better" else None,
                 smallest=float(least[i]) if family[i] else None,
@@ -169,10 +162,9 @@ def all_pairs(design: Design, names: Sequence[str], alpha: float, margin: float 
     return tuple(pairs)
 
 
-def within(family: NDArray[np.bool_], p: Array) -> list[float | None]:
-    """p by Holm over the family; None for what is not in it."""
-    adjusted = iter(holm(p[family]))
-    return [float(next(adjusted)) if each else None for each in family]
+def number(of: Array | None, i: int) -> float | None:
+    """The pair's number; None where there is none."""
+    return None if of is None or np.isnan(of[0, i]) else float(of[0, i])
 
 
 def about(design: Design, n_seeds: int) -> str:

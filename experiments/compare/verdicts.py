@@ -2,25 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from experiments.compare.crossed import Array, Parts, Spread, chi_squares_of, root
+from experiments.compare.crossed import Array, Parts, Spread, chi_squares_of, half_widths, root
 
 Verdict = Literal["better", "equivalent", "undecided"]
 POWER = 0.8  # the share of studies that would find the smallest difference named
 NODES = 129  # whether a difference is found is nearly a step, which wants many
 
 
+@dataclass(frozen=True)
+class PairTests:
+    """The tests of P pairs in each of N studies, (N, P) each. NaN is what is in no family."""
+
+    half: Array  # half the interval's width
+    p: Array
+    p_holm: Array
+    p_equivalent: Array | None  # None without a margin
+    p_equivalent_holm: Array | None
+
+
+def pair_tests(parts: Parts, family: NDArray[np.bool_], alpha: float, margin: float | None) -> PairTests:
+    """The tests of every pair. parts: rows study by study; family (P,): the pairs that Holm's correction is over."""
+    shape = (len(parts.mean) // len(family), len(family))
+    spread = Spread(parts)
+    half, p = half_widths(parts, alpha, shape[0]), spread.p(parts.mean)
+    # The test is stricter than the interval where little is known of the seeds; of one pair they agree in this.
+    p = np.where(np.abs(parts.mean) > half, np.minimum(p, alpha), p).reshape(shape)
+    equal = None if margin is None else equivalence(parts.mean, spread, margin).reshape(shape)
+    return PairTests(
+        half=half.reshape(shape),
+        p=p,
+        p_holm=within(family, p),
+        p_equivalent=equal,
+        p_equivalent_holm=None if equal is None else within(family, equal),
+    )
+
+
+def within(family: NDArray[np.bool_], p: Array) -> Array:
+    """p (N, P) by Holm over each study's family."""
+    adjusted = np.full(p.shape, np.nan)
+    adjusted[:, family] = holm(p[:, family])
+    return adjusted
+
+
 def holm(p: Array) -> Array:
-    """Adjusted p (P,): the i-th smallest times (P − i + 1), never below a smaller one's (Holm 1979)."""
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(stepped, 1)
+    """Adjusted p (…, P): the i-th smallest times (P − i + 1), never below a smaller one's (Holm 1979)."""
+    order = np.argsort(p, axis=-1, kind="stable")
+    stepped = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
+    adjusted = np.empty(p.shape)
+    np.put_along_axis(adjusted, order, np.minimum(np.maximum.accumulate(stepped, axis=-1), 1), axis=-1)
     return adjusted
 
 
@@ -31,15 +67,15 @@ def equivalence(difference: Array, spread: Spread, margin: float) -> Array:
     return np.where(room > 0, half, 1 - half)
 
 
-def verdict(p_holm: float | None, p_equivalent_holm: float | None, alpha: float) -> Verdict:
-    """One of three. A difference that is real and yet within the margin is `equivalent`.
+def verdict(p_holm: float, p_equivalent_holm: float, alpha: float) -> Verdict:
+    """One of three; NaN is no claim. A difference that is real and yet within the margin is `equivalent`.
 
     The margin is what was called negligible before anything was measured; that a large study sees a difference within
     it does not make it matter. Its p stands beside the verdict.
     """
-    if p_equivalent_holm is not None and p_equivalent_holm < alpha:
+    if p_equivalent_holm < alpha:
         return "equivalent"
-    return "better" if p_holm is not None and p_holm < alpha else "undecided"
+    return "better" if p_holm < alpha else "undecided"
 
 
 def smallest(parts: Parts, level: float, power: float = POWER) -> Array:

@@ -27,7 +27,7 @@ class Section:
 SECTIONS: Table[Section] = Table(
     "section",
     {
-        "comparison": Section("Comparison", "Methods in a table: means, intervals, ties, costs."),
+        "comparison": Section("Comparison", "Methods in a table: means, intervals, letters, costs."),
         "plan": Section("Plan and departures", "What was planned before the first run, and what departed from it."),
         "tradeoffs": Section("Quality against cost", "Quality against parameters, bytes, memory, time.", True),
         "along": Section(

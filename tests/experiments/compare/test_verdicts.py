@@ -9,6 +9,8 @@ import scipy.stats
 from experiments.compare.crossed import Parts, Spread
 from experiments.compare.verdicts import POWER, equivalence, holm, smallest, verdict
 
+NAN = float("nan")  # what was not tested
+
 
 def examples_alone(mean: float, error: float, df: int) -> Parts:
     none = np.zeros(1)
@@ -47,17 +49,17 @@ def test_two_one_sided_tests_are_students() -> None:
 @pytest.mark.parametrize(
     ("p_holm", "p_equivalent", "conclusion"),
     [
-        (0.01, None, "better"),
-        (0.2, None, "undecided"),
+        (0.01, NAN, "better"),
+        (0.2, NAN, "undecided"),
         (0.2, 0.2, "undecided"),
         (0.2, 0.01, "equivalent"),
         (0.01, 0.2, "better"),
         (0.01, 0.01, "equivalent"),  # real and negligible, by the margin that was stated beforehand
         (0.05, 0.05, "undecided"),
-        (None, None, "undecided"),
+        (NAN, NAN, "undecided"),
     ],
 )
-def test_each_pair_is_exactly_one_of_three(p_holm: float | None, p_equivalent: float | None, conclusion: str) -> None:
+def test_each_pair_is_exactly_one_of_three(p_holm: float, p_equivalent: float, conclusion: str) -> None:
     assert verdict(p_holm, p_equivalent, 0.05) == conclusion
 
 
