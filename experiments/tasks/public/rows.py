@@ -19,7 +19,7 @@ from experiments.tasks.hub import library
 from experiments.tasks.jsonl import file_sha256, parsed
 
 ENDINGS = ("jsonl", "json", "parquet", "csv", "tsv")
-SAME_SPLIT = {"validation": ("validation", "dev", "val", "valid", "test"), "dev": ("dev", "validation")}
+SAME_SPLIT = {"validation": ("validation", "dev", "val", "valid"), "dev": ("dev", "validation")}
 CONVERTED = "refs/convert/parquet"  # the hub's own copy, in files, of a dataset that is published as a script
 
 
@@ -82,10 +82,14 @@ class Row:
         raise TaskError(f"{self.place}: column {column!r} must be {numbers} or of {list(names)}, not {value!r}{hint}")
 
 
+class NoFile(TaskError):
+    """A directory has no file of a split."""
+
+
 def rows_of(source: Source, path: str | None, most: int | None, seed: int) -> tuple[str, str, list[Row]]:
     """Where a source's rows come from, the version of it, and the rows; of more than `most`, so many by chance.
 
-    path: a directory, or a file; None: the hub.
+    path: a directory, or a file; None: the hub. Raises NoFile where a directory has none of this split.
     """
     if path is None:
         datasets = library()
@@ -112,7 +116,7 @@ def rows_of(source: Source, path: str | None, most: int | None, seed: int) -> tu
             rows = [row for file in files for row in _read(file)]
             return str(files[0]), "/".join(file_sha256(str(file)) for file in files), _some(rows, most, seed)
     looked = "/".join(filter(None, (source.hub.rpartition("/")[2], source.subset, f"{source.split}.jsonl")))
-    raise TaskError(
+    raise NoFile(
         f"task.path={path}: no file of {source.name} in it; it may be {looked}, or the same without a folder, and end "
         f"in {', '.join('.' + ending for ending in ENDINGS)}"
     )

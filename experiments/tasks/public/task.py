@@ -16,7 +16,7 @@ from experiments.tasks.base import TRAITS, Example, Scores, TaskData, TaskError,
 from experiments.tasks.jsonl import Parts, sized, taken
 from experiments.tasks.metrics import METRICS, Metric, accuracy
 from experiments.tasks.public.choices import adapted
-from experiments.tasks.public.rows import Row, Source, rows_of
+from experiments.tasks.public.rows import NoFile, Row, Source, rows_of
 from experiments.tasks.public.spider import MAIN, Databases
 from experiments.tasks.public.table import PUBLIC, Public, Reader
 from experiments.tasks.training_draw import apart, prompt
@@ -48,25 +48,48 @@ def parts_of(
     read: Parts = {}
     versions: dict[str, str] = {}
     for part in PARTS:
-        own = getattr(config, part)
-        sources: tuple[Source, ...] = getattr(public.splits, part)
-        if own is not None and not sources:
-            sources = public.splits.train
-        if own is not None:
-            sources = sources[:1]
-        reader = (
-            databases.read if databases else (public.read_held if part != "train" and public.read_held else public.read)
-        )
+        own, sources = getattr(config, part), sources_of(public, config, part)
+        reader = databases.read if databases else public.read
+        if part != "train" and public.read_held:
+            reader = public.read_held
         assert reader is not None
         found: list[Example] = []
         for i, source in enumerate(sources):
-            where, version, rows = rows_of(source, own or config.path, public.most, seed)
+            try:
+                where, version, rows = rows_for(part, source, own or config.path, public.most, seed)
+            except NoFile:
+                if part != "val":
+                    raise
+                sources = ()  # it is split off from train then
+                break
             versions[where] = version
             named = public.parts[i] if part == "test" and len(sources) == len(public.parts) else None
             found += [example_of(row, reader, public, named) for row in rows]
         if sources:
             read[part] = public.gathered(found) if public.gathered and part != "train" else found
     return read, versions
+
+
+def rows_for(part: str, source: Source, path: str | None, most: int | None, seed: int) -> tuple[str, str, list[Row]]:
+    """The source's rows; where the test is a validation split, a local file may be called test as well."""
+    try:
+        return rows_of(source, path, most, seed)
+    except NoFile as missing:
+        if part != "test" or source.split == "test":
+            raise
+        try:
+            return rows_of(replace(source, split="test"), path, most, seed)
+        except NoFile:
+            raise missing from None
+
+
+def sources_of(public: Public, config: PublicConfig, part: str) -> tuple[Source, ...]:
+    """Where a part's rows are; () for one that is split off from train, as validation is from files of one's own."""
+    sources: tuple[Source, ...] = getattr(public.splits, part)
+    if getattr(config, part) is not None:
+        return (sources or public.splits.train)[:1]
+    alone = part == "val" and config.path is None and (config.train or config.test)
+    return () if alone else sources
 
 
 def example_of(row: Row, read: Reader, public: Public, part: str | None) -> Example:

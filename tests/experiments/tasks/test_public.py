@@ -268,6 +268,29 @@ def test_the_files_of_llm_adapters_are_read(tmp_path: Path) -> None:
     assert data.test[1].completion == "the correct answer is false"
 
 
+def test_commonsense_of_llm_adapters_own_folders(tmp_path: Path) -> None:
+    for name in ("boolq", "piqa", "social_i_qa", "hellaswag", "winogrande", "ARC-Easy", "ARC-Challenge", "openbookqa"):
+        (tmp_path / name).mkdir()
+        for split in ("train", "test"):
+            rows = [
+                {
+                    "instruction": f"{name} {split} {i}: which?\n\nAnswer format: answer1/answer2", "input": "",
+                    "output": f"the correct answer is answer{1 + i % 2}", "answer": f"answer{1 + i % 2}",
+                }
+                for i in range(N)
+            ]  # fmt: skip
+            (tmp_path / name / f"{split}.json").write_text(json.dumps(rows))
+    data = loaded("commonsense", tmp_path, n_val=8)
+    assert len(data.test) == 8 * N and len(data.val) == 8 and len(data.train) == 8 * (N - 1)
+    assert {e.part for e in data.train} == set(PUBLIC["commonsense"].members)
+
+
+def test_files_of_ones_own_need_no_hub_for_validation(folder: Path) -> None:
+    own = {part: str(folder / "ai2_arc" / "ARC-Easy" / f"{part}.jsonl") for part in ("train", "test")}
+    data = load_task(PublicConfig("arc_easy", n_val=4, **own))  # type: ignore[arg-type]
+    assert (len(data.train), len(data.val), len(data.test)) == (N - 4, 4, N)
+
+
 def test_spider_is_executed_on_the_database_of_each_question(folder: Path) -> None:
     data = loaded("spider", folder)
     assert data.test[0].text.startswith("pet(id, n)\nQuestion: ") and {e.group for e in data.test} == {"zoo"}
