@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from experiments.config.compose import task_config
 from experiments.config.plugins import source_sha256
 from experiments.config.schema import Config, plain
 from experiments.config.sources import sources_sha256
-from experiments.config.tasks import HubConfig, JsonlConfig, RecordsConfig
+from experiments.config.tasks import FilesConfig
 
 
 def key(config: Config) -> str:
@@ -40,7 +41,7 @@ def settings(config: Config) -> dict[str, Any]:
         values["plugins"] = list(dict.fromkeys(source_sha256(name) for name in config.plugins))
     else:
         del values["plugins"]
-    if isinstance(config.task, RecordsConfig):
+    if isinstance(config.task, FilesConfig):
         values["files"] = _contents(config.task)
     if config.model.path and Path(config.model.path).is_dir():
         folder = Path(config.model.path)
@@ -73,17 +74,18 @@ def run_name(config: Config) -> str:
 
 def _contents_of(entry: str) -> list[str | None]:
     task = task_config(entry)
-    return _contents(task) if isinstance(task, RecordsConfig) else []
+    return _contents(task) if isinstance(task, FilesConfig) else []
 
 
-def _contents(task: RecordsConfig) -> list[str | None]:
-    """The hashes of a task's own files."""
-    files = [task.schema, task.database]
-    if isinstance(task, JsonlConfig):
-        files += [task.train, task.val, task.test]
-    if isinstance(task, HubConfig) and Path(task.path).is_dir():
-        files += [str(file) for file in _under(Path(task.path))]
-    return [_sha256(Path(name)) if name else None for name in files]
+def _contents(task: FilesConfig) -> list[str | None]:
+    """The hashes of a task's own files, and of those under its directories."""
+    named = [getattr(task, each.name) for each in fields(task) if each.name != "name"]
+    paths = [Path(name) for name in named if isinstance(name, str)]
+    folders = [Path(name) for key in ("path", "databases") if (name := getattr(task, key, None))]
+    return [
+        *(_sha256(path) for path in paths if path not in folders),
+        *(_digest(file) for folder in folders if folder.is_dir() for file in _under(folder)),
+    ]
 
 
 def _under(folder: Path) -> list[Path]:

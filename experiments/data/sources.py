@@ -14,6 +14,7 @@ from pathlib import Path
 from experiments.config.compose import task_config
 from experiments.config.tasks import HubConfig, JsonlConfig, TaskConfig
 from experiments.tasks.base import TaskError
+from experiments.tasks.public.table import PUBLIC
 
 BUNDLED = {"prose": Path(__file__).with_name("prose.jsonl")}  # files of texts that the package brings, by their names
 Named = tuple[str, str]  # a key of the configuration, and one of its entries
@@ -39,9 +40,9 @@ def marks_of_file(path: Path) -> Iterator[str]:
 
 
 def marks_of_task(config: TaskConfig) -> Iterator[str]:
-    """The task, unless it only names data; the dataset; every file that one of its keys names."""
+    """The task, unless it only names data; its datasets; every file that one of its keys names."""
     if type(config) not in (JsonlConfig, HubConfig):
-        yield f"the task {config.name}"
+        yield from marks_of_name(config.name)
     for each in fields(config):
         value = getattr(config, each.name)
         if not isinstance(value, str) or each.name == "name":
@@ -51,7 +52,21 @@ def marks_of_task(config: TaskConfig) -> Iterator[str]:
             yield from marks_of_file(path)
         elif each.name == "path":
             subset = getattr(config, "subset", None)
-            yield f"the dataset {path.resolve() if path.is_dir() else value}{f', {subset}' if subset else ''}"
+            yield dataset(str(path.resolve()) if path.is_dir() else value, subset)
+
+
+def marks_of_name(name: str) -> Iterator[str]:
+    """The task; of a public one its datasets, and the tasks that it is made of."""
+    yield f"the task {name}"
+    if (public := PUBLIC.get(name)) is not None:
+        for member in public.members:
+            yield from marks_of_name(member)
+        for source in (*public.splits.train, *public.splits.val, *public.splits.test):
+            yield dataset(source.hub, source.subset)
+
+
+def dataset(name: str, subset: str | None) -> str:
+    return f"the dataset {name}{f', {subset}' if subset else ''}"
 
 
 def check_apart(probes: Iterable[Named], replayed: Iterable[Named]) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from experiments.config.identity import settings_key
 from experiments.data.sources import BUNDLED, check_apart, file_of, marks
 from experiments.tasks.base import TaskError
+from tests.support.runs import config
 
 
 def one_source(a: str, b: str) -> bool:
@@ -32,6 +34,10 @@ def one_source(a: str, b: str) -> bool:
         ("hub task.path=a/b task.subset=one", "hub task.path=a/b task.subset=one task.train=validation", True),
         ("hub task.path=a/b task.subset=one", "hub task.path=a/b task.subset=two", False),
         ("hub task.path=a/b", "hub task.path=a/c", False),
+        ("hellaswag", "commonsense", True),
+        ("arc_easy", "arc_challenge", False),
+        ("mmlu", "commonsense", False),
+        ("gsm8k", "hub task.path=openai/gsm8k task.subset=main", True),
     ],
 )
 def test_tasks_and_datasets_by_their_names(a: str, b: str, same: bool) -> None:
@@ -69,3 +75,18 @@ def test_the_message_says_what_could_be_done() -> None:
         check_apart([("forgetting.texts", "general")], [("data.replay_from", "general")])
     check_apart([("forgetting.texts", "general")], [])
     assert marks("general") == {"the task general"}
+
+
+def test_the_files_of_a_public_task_are_in_a_runs_key(tmp_path: Path) -> None:
+    file, folder = tmp_path / "arc.jsonl", tmp_path / "copy"
+    folder.mkdir()
+    given = [
+        ("model=tiny", "task=arc_easy", f"task.train={file}"),
+        ("model=tiny", "task=arc_easy", f"task.path={folder}"),
+    ]
+    keys = []
+    for text in ("one", "two"):
+        file.write_text(text)
+        (folder / "test.jsonl").write_text(text)
+        keys.append([settings_key(config(*overrides)) for overrides in given])
+    assert all(before != after for before, after in zip(*keys))

@@ -93,7 +93,7 @@ def test_places_are_put_together_over_layers():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_loras_rank_is_its_own_whatever_the_models_dtype(dtype: torch.dtype):
     """Merged in bf16, the change would be of full rank by its rounding."""
-    model = llama().to(dtype)
+    model: Any = llama().to(dtype=dtype)
     dt.inject(model, dt.LoRA.on(rank=2), name=NAME)
     with torch.no_grad():
         for _, p in dt.parameters(model, NAME):
