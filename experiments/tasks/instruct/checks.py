@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
-
-from unicode_rbnf import FormatPurpose, RbnfEngine
 
 Slots = dict[str, str]
 
-LANGUAGES = {"English": "en", "German": "de", "Spanish": "es", "French": "fr"}
 MOST_BESIDES = 4  # words beside a number that is asked for
 PLACES = {"first": 0, "second": 1, "third": 2, "fourth": 3}
 
@@ -26,14 +22,6 @@ def words_of(text: str) -> list[str]:
 def bare(text: str) -> str:
     """Without white space, quotes and one full stop around it."""
     return text.strip().strip("\"'`“”").removesuffix(".").strip()
-
-
-engine = cache(RbnfEngine.for_language)  # reads the language's rules from a file
-
-
-def spelled(number: int, language: str) -> str:
-    """The number in words; the soft hyphens of long German ones are left out."""
-    return engine(LANGUAGES[language]).format_number(number, FormatPurpose.CARDINAL).text.replace("\u00ad", "")
 
 
 def items(slots: Slots) -> list[str]:
@@ -57,10 +45,6 @@ def number_in(text: str) -> str:
     return re.findall(r"\d+", text)[0]
 
 
-def stretch(slots: Slots) -> range:
-    return range(int(slots["start"]), int(slots["end"]) + 1)
-
-
 def without(slots: Slots) -> list[str]:
     return [word for word in items(slots) if word != slots["word"]]
 
@@ -78,8 +62,35 @@ def is_the_number(slots: Slots, said: str) -> bool:
     return re.findall(r"\d+", said) == [number_in(slots["sentence"])] and len(words_of(said)) <= MOST_BESIDES
 
 
-def counts_up(slots: Slots, said: str) -> bool:
-    return re.findall(r"\d+", said) == list(map(str, stretch(slots)))
+def is_copied(slots: Slots, said: str) -> bool:
+    return bare(said) == bare(slots["sentence"])
+
+
+def is_sentence(text: str, ends: str = ".!") -> bool:
+    """One sentence, of at least four words."""
+    return re.fullmatch(rf"[A-Z][^.!?\n]*[{ends}]", text.strip()) is not None and len(words_of(text)) >= 4
+
+
+def includes(slots: Slots, said: str) -> bool:
+    return is_sentence(said) and slots["word"] in words_of(said.lower())
+
+
+def includes_both(slots: Slots, said: str) -> bool:
+    return is_sentence(said) and {slots["first"], slots["second"]} <= set(words_of(said.lower()))
+
+
+def asks(slots: Slots, said: str) -> bool:
+    return is_sentence(said, "?") and slots["word"] in words_of(said.lower())
+
+
+def completes(slots: Slots, said: str) -> bool:
+    return is_sentence(said) and words_of(said)[:3] == ["The", slots["adjective"], slots["word"]]
+
+
+def begins(slots: Slots, said: str) -> bool:
+    """One word of two letters or more."""
+    words = words_of(said.lower())
+    return len(words) == 1 and len(words[0]) > 1 and words[0].startswith(slots["letter"])
 
 
 def is_json(slots: Slots, said: str) -> bool:
@@ -93,10 +104,6 @@ def is_bullets(slots: Slots, said: str) -> bool:
     return [line.strip() for line in said.strip().splitlines()] == [f"- {word}" for word in items(slots)]
 
 
-def is_spelled(slots: Slots, said: str) -> bool:
-    return bare(said).casefold() == spelled(int(slots["number"]), slots["language"]).casefold()
-
-
 def is_joined(slots: Slots, said: str) -> bool:
     return bare(said).lower() == "-".join(items(slots))
 
@@ -107,10 +114,6 @@ def is_without(slots: Slots, said: str) -> bool:
 
 def is_repeated(slots: Slots, said: str) -> bool:
     return bare(said).lower() == ", ".join([slots["word"]] * int(slots["n"]))
-
-
-def is_initials(slots: Slots, said: str) -> bool:
-    return bare(said) == "".join(word[0].upper() for word in items(slots))
 
 
 def is_picked(slots: Slots, said: str) -> bool:

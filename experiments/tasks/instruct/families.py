@@ -12,17 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from experiments.tasks.instruct import checks as check
-from experiments.tasks.instruct.checks import (
-    LANGUAGES,
-    PLACES,
-    Slots,
-    items,
-    number_in,
-    spelled,
-    stretch,
-    without,
-    words_of,
-)
+from experiments.tasks.instruct.checks import PLACES, Slots, items, number_in, without, words_of
 
 NOUNS = (
     "anchor", "apple", "basket", "bell", "bridge", "bucket", "button", "candle", "carpet", "castle", "chair", "cloud",
@@ -56,6 +46,14 @@ NUMBERED = (
     "Page {number} shows the {adjective} {noun}.", "After {number} days the {noun} was {adjective} again.",
     "Bus {number} stops at the {adjective} {noun}.", "There are {number} steps between here and the {noun}.",
 )  # fmt: skip
+ASKING = (
+    "Where did you see", "Who owns", "Why do you like", "What is the colour of", "How old is", "When did they sell",
+    "Which of us broke", "What lies behind", "How much would you pay for", "Who has painted",
+)  # fmt: skip
+ENDING = (
+    "is not for sale.", "was here all the time.", "belongs to my aunt.", "looks better in the sun.", "fell over again.",
+    "has been moved twice.", "can be seen from the hill.", "will be repaired on Monday.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,7 @@ def word_and_times(rng: random.Random) -> Slots:
 
 
 def a_sentence(rng: random.Random) -> Slots:
-    noun, other = rng.sample(NOUNS, 2)
-    return {"sentence": rng.choice(ABOUT).format(noun=noun, other=other, adjective=rng.choice(ADJECTIVES))}
+    return {"sentence": about(rng.choice(NOUNS), rng)}
 
 
 def a_numbered_sentence(rng: random.Random) -> Slots:
@@ -93,8 +90,27 @@ def a_numbered_sentence(rng: random.Random) -> Slots:
     return {"sentence": rng.choice(NUMBERED).format(**filled)}
 
 
-def a_number(rng: random.Random) -> Slots:
-    return {"number": str(rng.randint(11, 999)), "language": rng.choice(list(LANGUAGES))}
+def one_word(rng: random.Random) -> Slots:
+    return {"word": rng.choice(NOUNS)}
+
+
+def two_words(rng: random.Random) -> Slots:
+    first, second = rng.sample(NOUNS, 2)
+    return {"first": first, "second": second}
+
+
+def a_beginning(rng: random.Random) -> Slots:
+    return {"adjective": rng.choice(ADJECTIVES), "word": rng.choice(NOUNS)}
+
+
+def a_letter(rng: random.Random) -> Slots:
+    return {"letter": rng.choice("abcdefghklmnoprstvw")}
+
+
+def about(noun: str, rng: random.Random, other: str | None = None) -> str:
+    """A sentence about a thing, and another thing."""
+    other = other or rng.choice([one for one in NOUNS if one != noun])
+    return rng.choice(ABOUT).format(noun=noun, other=other, adjective=rng.choice(ADJECTIVES))
 
 
 def words_and_place(rng: random.Random) -> Slots:
@@ -104,11 +120,6 @@ def words_and_place(rng: random.Random) -> Slots:
 def words_and_one(rng: random.Random) -> Slots:
     words = rng.sample(NOUNS, rng.randint(4, 5))
     return {"words": ", ".join(words), "word": rng.choice(words)}
-
-
-def a_stretch(rng: random.Random) -> Slots:
-    start = rng.randint(2, 400)
-    return {"start": str(start), "end": str(start + rng.randint(3, 6))}
 
 
 def a_replacement(rng: random.Random) -> Slots:
@@ -166,14 +177,54 @@ FAMILIES = {
         ),
         a_numbered_sentence, lambda slots, _: number_in(slots["sentence"]), check.is_the_number,
     ),
-    "count up": Family(
+    "copy": Family(
         (
-            "Count from {start} to {end}, with commas.",
-            "Start at {start}. / All right. / Count on to {end}, with commas.",
-            "List the whole numbers from {start} up to {end}.", "Write {start} and all that follows, up to {end}.",
-            "Give me every number between {start} and {end}, both included.",
+            "Repeat this sentence exactly: {sentence}", "Say after me: {sentence}", "Copy this: {sentence}",
+            "Write the same once more, word for word: {sentence}", "Echo what I say next. {sentence}",
         ),
-        a_stretch, lambda slots, _: ", ".join(map(str, stretch(slots))), check.counts_up,
+        a_sentence, lambda slots, _: slots["sentence"], check.is_copied,
+    ),
+    "include": Family(
+        (
+            "Write one sentence that contains the word {word}.", "Use the word {word} in a sentence.",
+            "My word is {word}. / All right. / Make one sentence with it.", "Give a short sentence with {word} in it.",
+            "Compose a single sentence in which {word} occurs.",
+        ),
+        one_word, lambda slots, rng: about(slots["word"], rng), check.includes,
+    ),
+    "two words": Family(
+        (
+            "Write one sentence with the words {first} and {second}.", "Use {first} and {second} in one sentence.",
+            "I have a {first} and a {second}. / All right. / Make one sentence of both.",
+            "Compose a sentence in which both {first} and {second} occur.",
+            "Put the words {first} and {second} into a single sentence.",
+        ),
+        two_words, lambda slots, rng: about(slots["first"], rng, slots["second"]), check.includes_both,
+    ),
+    "question": Family(
+        (
+            "Ask a question about the {word}.", "Write one question that has the word {word} in it.",
+            "Let us talk about the {word}. / All right. / Ask me one question about it.",
+            "Give me a single question about a {word}.", "Make up a question with {word}.",
+        ),
+        one_word, lambda slots, rng: f"{rng.choice(ASKING)} the {slots['word']}?", check.asks,
+    ),
+    "complete": Family(
+        (
+            "Complete this sentence: The {adjective} {word}", "Finish what I begin: The {adjective} {word}",
+            "How might this go on, from its first word? The {adjective} {word}",
+            "Write a whole sentence that begins with: The {adjective} {word}",
+            "Here is the start of a sentence. Give it all: The {adjective} {word}",
+        ),
+        a_beginning, lambda slots, rng: "The {adjective} {word} ".format(**slots) + rng.choice(ENDING), check.completes,
+    ),
+    "letter": Family(
+        (
+            "Give one word that begins with the letter {letter}.", "Name a thing whose name begins with {letter}.",
+            "My letter is {letter}. / All right. / Tell me a word that begins with it.",
+            "Say a word that starts with {letter}.", "Which word comes to mind with {letter} at its front? One word.",
+        ),
+        a_letter, lambda slots, rng: rng.choice([noun for noun in NOUNS if noun[0] == slots["letter"]]), check.begins,
     ),
     "json": Family(
         (
@@ -190,14 +241,6 @@ FAMILIES = {
             "Show these as a list of lines that start with a dash: {words}",
         ),
         some_words, lambda slots, _: "\n".join(f"- {word}" for word in items(slots)), check.is_bullets,
-    ),
-    "spell number": Family(
-        (
-            "Write {number} in {language} words.", "What is {number} in words, in {language}?",
-            "I have the number {number}. / All right. / Spell it out in {language}.",
-            "Say {number} in {language}, without digits.", "Spell the number {number} in {language}.",
-        ),
-        a_number, lambda slots, _: spelled(int(slots["number"]), slots["language"]), check.is_spelled,
     ),
     "join": Family(
         (
@@ -222,14 +265,6 @@ FAMILIES = {
             "Write {n} times the word {word}; put a comma between them.", "Give me {word}, {n} times, comma separated.",
         ),
         word_and_times, lambda slots, _: ", ".join([slots["word"]] * int(slots["n"])), check.is_repeated,
-    ),
-    "initials": Family(
-        (
-            "Make an acronym of the first letters: {words}", "{words} / Noted. / Which acronym do their initials make?",
-            "Join the first letters of these words, in capitals: {words}", "Abbreviate by initials: {words}",
-            "Take the initial of each word and write them together in upper case: {words}",
-        ),
-        some_words, lambda slots, _: "".join(word[0].upper() for word in items(slots)), check.is_initials,
     ),
     "pick": Family(
         (

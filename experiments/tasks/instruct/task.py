@@ -20,7 +20,6 @@ from experiments.tasks.instruct.checks import Slots
 from experiments.tasks.instruct.families import FAMILIES
 from experiments.tasks.metrics import exact_match, mean, of_each
 
-PACKAGE = "unicode-rbnf"
 OF_WORDINGS = {"test": 1, "val": 1}  # each family has five; the others are in train
 BETWEEN_TURNS = " / "
 
@@ -28,7 +27,7 @@ BETWEEN_TURNS = " / "
 def load(config: InstructConfig, seed: int) -> TaskData:
     values = (config.n_train, config.n_val, config.n_test, seed)
     made_by = (__file__, families.__file__, checks.__file__)
-    return generated("instruct", made_by, [PACKAGE], values, lambda: generate(*values), "constraint_met", score)
+    return generated("instruct", made_by, [], values, lambda: generate(*values), "constraint_met", score)
 
 
 def generate(n_train: int, n_val: int, n_test: int, seed: int) -> Parts:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("unicode_rbnf", reason="needs the extra `experiments`")
+pytest.importorskip("hydra", reason="needs the extra `experiments`")
 
 from experiments.config.tasks import InstructConfig
 from experiments.tasks import load_task
 from experiments.tasks.base import Example, TaskData, TaskError
 from experiments.tasks.instruct import task
-from experiments.tasks.instruct.checks import spelled, words_of
+from experiments.tasks.instruct.checks import words_of
 from experiments.tasks.instruct.families import FAMILIES
 from tests.support.runs import config, own_cache_and_torch_settings  # noqa: F401
 
@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TaskData:
 def test_sizes_parts_and_sources(data: TaskData) -> None:
     assert [len(part) for part in (data.train, data.val, data.test)] == [2000, 100, 200]
     assert (data.kind, data.metric) == ("generate", "constraint_met")
-    assert set(data.sources) == {"unicode-rbnf"}
+    assert data.sources == {}
     for part in (data.train, data.val, data.test):
         assert {example.part for example in part} == set(FAMILIES)
 
@@ -50,7 +50,7 @@ def test_turns_alternate_and_end_with_the_users(data: TaskData) -> None:
 
 
 def test_wordings_differ() -> None:
-    assert len(FAMILIES) == 16 and len(WORDINGS) == len({wording for _, wording in WORDINGS}) == 80
+    assert len(FAMILIES) == 19 and len(WORDINGS) == len({wording for _, wording in WORDINGS}) == 95
 
 
 @pytest.mark.parametrize(("name", "wording"), WORDINGS)
@@ -92,16 +92,19 @@ def test_silence_chatter_and_an_echo_do_not_pass(data: TaskData, name: str) -> N
         ("last word", {"sentence": "The cup is old."}, ["old", "Old."], ["The cup is old.", "is old", "cup"]),
         ("find number", {"sentence": "We saw 12 cups."}, ["12", "12 cups.", "It is 12."], ["2", "twelve", "1, 2", ""]),
         ("find number", {"sentence": "We saw 12 cups."}, ["12"], ["I was told that we saw 12 cups."]),
-        ("count up", {"start": "9", "end": "12"}, ["9, 10, 11, 12", "9 10 11 12."], ["9, 10, 12", "9-12"]),
+        ("copy", {"sentence": "The cup is old."}, ["The cup is old.", '"The cup is old."'], ["The cup was."]),
+        ("include", {"word": "cup"}, ["I drank from a Cup today.", "A blue cup is here!"], ["A cup."]),
+        ("include", {"word": "cup"}, ["My cup is very old."], ["A blue cup is here. It is mine.", "a cup is here"]),
+        ("two words", {"first": "cup", "second": "hat"}, ["My hat is in a cup."], ["My cup is very old.", "Cup, hat."]),
+        ("question", {"word": "cup"}, ["Where is my blue cup?"], ["My cup is very old.", "Where is my hat?"]),
+        ("complete", {"adjective": "old", "word": "cup"}, ["The old cup is here."], ["The old cup."]),
+        ("letter", {"letter": "c"}, ["cup", "Cat."], ["c", "bell", "a cup", "C is for cup"]),
         ("join", {"words": "cup, bell"}, ["cup-bell", "Cup-bell."], ["cup - bell", "cupbell", "cup, bell"]),
         ("drop", {"words": "cup, bell, road", "word": "bell"}, ["cup, road", "- cup\n- road"], ["cup", "road, cup"]),
         ("json", {"words": "cup, bell"}, ['["cup","bell"]', '[\n "cup",\n "bell"]'], ["['cup', 'bell']"]),
         ("json", {"words": "cup, bell"}, ['["cup", "bell"]'], ["[" * 100_000, '{"cup": "bell"}', '["bell","cup"]']),
         ("bullets", {"words": "cup, bell"}, ["- cup\n- bell\n"], ["cup\nbell", "- cup, bell", "* cup\n* bell"]),
-        ("spell number", {"number": "21", "language": "English"}, ["Twenty-one."], ["21", "twenty-two"]),
-        ("spell number", {"number": "21", "language": "German"}, ["einundzwanzig"], ["twenty-one", "zwanzigein"]),
         ("repeat", {"word": "cup", "n": "3"}, ["cup, cup, cup", "Cup, cup, cup."], ["cup, cup", "cup cup cup"]),
-        ("initials", {"words": "cup, bell, road"}, ["CBR", '"CBR"'], ["cbr", "C B R", "CB"]),
         ("pick", {"words": "cup, bell, road, key", "place": "third"}, ["road", "Road."], ["bell", "the road"]),
         ("replace", {"old": "cup", "new": "hat", "sentence": "The cup is old."}, ["The hat is old."], ["The cup is."]),
     ],
@@ -119,13 +122,6 @@ def test_no_one_answer_keeps_the_constraint_of_many(name: str) -> None:
     assert len(set(golds)) > 50
     for gold in golds[:50]:
         assert sum(family.met(slots, gold) for slots in drawn) <= 0.08 * len(drawn)
-
-
-def test_numbers_in_words() -> None:
-    assert spelled(347, "English") == "three hundred forty-seven"
-    assert spelled(347, "German") == "dreihundertsiebenundvierzig"
-    assert spelled(99, "French") == "quatre-vingt-dix-neuf"
-    assert spelled(21, "Spanish") == "veintiuno"
 
 
 def test_words() -> None:
