@@ -69,6 +69,7 @@ def study(
                     "group": "a" if quality > 0.7 else "b" if quality > 0.55 else "c",
                     "share_of_full": quality / 0.84,
                     "trainable": METHODS[method][0],
+                    "baseline": method == "none",
                     "below": ["tfidf"] if quality < 0.5 else [],
                     "cost": {"step_s": {"group": "b" if method == "full" else "a"}, "training_peak_bytes": None},
                 }
@@ -100,7 +101,7 @@ def pairs_of(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "p": 0.0004,
             "p_holm": 0.006,
             "verdict": "better" if a["group"] != b["group"] else "undecided",
-            "better": a["method"] if a["group"] != b["group"] else None,
+            "better": max(a, b, key=lambda each: each["mean"])["method"] if a["group"] != b["group"] else None,
             "smallest": 0.05,
             "seed_sd": 0.01,
         }

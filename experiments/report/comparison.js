@@ -54,7 +54,7 @@ function comparisonColumns(made) {
   const metric = made[0].metric, quality = unique(made.flatMap((item) => Object.keys(item.runs[0].quality))).filter((name) => name !== metric);
   const cost = (key, head, unit) => ({ key, head, unit, of: (item) => item[key], cell: (item) => COSTS[key].show(item[key]) });
   return [
-    { key: "method", head: "method", text: true, always: true, of: (item) => item.name, cell: method },
+    { key: "method", head: "method", text: true, always: true, of: (item) => item.name, cell: (item) => [method(item), item.entry?.baseline ? make("span", { class: "soft" }, " baseline") : null] },
     { key: "value", head: words(metric), unit: "mean", always: true, of: (item) => item.value, cell: (item) => make("span", { class: "main" }, round(item.value)) },
     { key: "interval", head: "interval", unit: scaleText(made), of: (item) => item.low, cell: (item) => interval(item, made) },
     { key: "group", head: "letters", text: true, of: (item) => item.entry?.group, cell: (item) => [...(item.entry?.group ?? "")].map((letter) => make("span", { class: "tie" }, letter)) },
@@ -121,7 +121,7 @@ function pairs(first) {
     { key: "holm", head: "p, Holm", of: (pair) => pair.p_holm, cell: (pair) => p(pair.p_holm) },
     { key: "sd", head: "seed spread", unit: "std. dev.", of: (pair) => pair.seed_sd, cell: (pair) => round(pair.seed_sd) },
     { key: "verdict", head: "verdict", text: true, of: (pair) => pair.verdict, cell: (pair) => (pair.better ? `${pair.better} better` : pair.p_holm == null ? "undecided: one seed" : pair.verdict) },
-    { key: "smallest", head: "could have been found", title: "The true difference that such a study finds in four of five cases", of: (pair) => pair.smallest, cell: (pair) => round(pair.smallest) },
+    { key: "smallest", head: "could have been found", title: "The true difference that such a study finds in four of five cases", of: (pair) => (pair.verdict === "undecided" ? pair.smallest : null), cell: (pair) => (pair.verdict === "undecided" ? round(pair.smallest) : MISSING) },
   ];
   const wanted = (name) => !state.chosen.method.size || state.chosen.method.has(name);
   const shown = task.pairs.filter((pair) => wanted(pair.a) && wanted(pair.b));

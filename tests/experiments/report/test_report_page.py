@@ -104,7 +104,8 @@ COMPARISON = "comparison-ha_json · smollm2"
 def test_the_comparison_is_shown_with_intervals_and_ties(compared: Page, folder: Path) -> None:
     task = json.loads((folder / "comparison.json").read_text())["tasks"]["ha_json"]
     best_first = sorted(task["methods"], key=lambda entry: -entry["mean"])
-    assert column(compared, COMPARISON, "method") == [entry["method"] for entry in best_first]
+    names = [entry["method"] + " baseline" * entry["baseline"] for entry in best_first]
+    assert column(compared, COMPARISON, "method") == names
     assert column(compared, COMPARISON, "value") == [f"{entry['mean']:.3f}" for entry in best_first]
     assert column(compared, COMPARISON, "group") == [entry["group"] for entry in best_first]
     shares = [f"{100 * entry['share_of_full']:.1f} %" for entry in best_first]
@@ -127,6 +128,8 @@ def test_the_comparison_is_shown_with_intervals_and_ties(compared: Page, folder:
     compared.click("#comparison details summary")
     pairs = column(compared, "pairs-ha_json", "verdict")
     assert pairs == [f"{pair['better']} better" if pair["better"] else "undecided" for pair in task["pairs"]]
+    smallest = column(compared, "pairs-ha_json", "smallest")
+    assert smallest == ["–" if pair["better"] else f"{pair['smallest']:.3f}" for pair in task["pairs"]]
 
 
 def signed(value: float) -> str:
