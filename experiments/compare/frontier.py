@@ -129,7 +129,7 @@ def same_probes(runs: Iterable[Complete]) -> None:
         )
 
 
-BySeed = Mapping[str, Mapping[int, Sequence[Point]]]  # by method, then seed
+BySeed = Mapping[str, Mapping[int, Sequence[Point]]]  # keys: the method, then the seed
 
 
 def with_base(points: Sequence[Point], base: float | None) -> BySeed:
