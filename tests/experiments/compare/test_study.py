@@ -255,7 +255,7 @@ def test_the_heads_rate_is_searched_first_and_is_the_same_for_all(tmp_path: Path
     assert (probe["n_seeds"], probe["lr"], probe["lr_at_edge"]) == (2, task["head_lr"], False)
     assert [line["head_lr"] for line in events(tmp_path) if line["event"] == "head_lr"] == [task["head_lr"]]
     plan = json.loads((tmp_path / "small" / "plan.json").read_text())["tasks"]["ha_intent"]
-    assert (plan["head_lr"], plan["baselines"]) == ({"default": 0.01, "factor": 3.0}, ["none", "head", "tfidf"])
+    assert (plan["head_lr"], plan["baselines"]) == ({"default": 0.03, "factor": 3.0}, ["none", "head", "tfidf"])
 
 
 def test_a_head_rate_that_is_given_is_not_searched(tmp_path: Path, pool: Pool) -> None:
