@@ -18,6 +18,7 @@ from experiments.compare.config import CompareConfig, how, of_task, plain
 from experiments.compare.decision_log import DecisionLog, now
 from experiments.config.schema import Config, MethodConfig
 from experiments.config.schema import plain as plain_run
+from experiments.store.small import portable
 from experiments.support.files import write_json, write_text
 
 FORMAT = 1
@@ -41,9 +42,9 @@ class PlannedTask:
 
 
 def planned(config: CompareConfig, tasks: Mapping[str, PlannedTask]) -> dict[str, Any]:
-    """The plan as it stands in plan.json."""
+    """The plan as it stands in plan.json, without this machine's paths."""
     settings = {name: value for name, value in plain(config).items() if name not in NO_PART}
-    return {
+    plan = {
         "format": FORMAT,
         "time": now(),
         "how": how(config),
@@ -51,6 +52,7 @@ def planned(config: CompareConfig, tasks: Mapping[str, PlannedTask]) -> dict[str
         "settings": settings | {"axes": config.varied},
         "tasks": {name: planned_task(config, name, task) for name, task in tasks.items()},
     }
+    return portable(plan)
 
 
 def planned_task(config: CompareConfig, name: str, task: PlannedTask) -> dict[str, Any]:

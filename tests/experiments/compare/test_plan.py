@@ -45,7 +45,8 @@ def test_the_plan_is_there_before_the_first_run(tmp_path: Path, pool: Pool, monk
         return pool(arms, slots, **more)
 
     monkeypatch.setattr(comparison_runs, "carry_out", at_first)
-    comparison = run(small_config(tmp_path, margin={"ha_json": 0.02}, expected_sd=0.03))
+    shared = [f"forgetting.texts=[{tmp_path}/mine.jsonl]"]
+    comparison = run(small_config(tmp_path, margin={"ha_json": 0.02}, expected_sd=0.03, shared=shared))
     assert plans[0] == plans[-1] == comparison["plan"]
     plan = plans[0]["tasks"]["ha_json"]
     assert (plan["margin"], plan["most_trials"], plan["test_runs"]) == (0.02, 15, 10)
