@@ -373,7 +373,7 @@ def test_along_a_training_the_kl_is_taken_at_the_steps_of_the_curve(tmp_path, me
     points = result["curve"]
     assert [point["step"] for point in points] == [0, 1, 3, 8]
     first, *_, last = (point["kl"] for point in points)
-    assert first == [0.0] * 4  # before the first step it is the base, to the bit
+    assert first == [0.0] * 4  # the base, to the bit, before the first step
     assert last == [kl for corpus in result["forgetting"]["corpora"].values() for kl in corpus["each"]["kl"]]
     means = [sum(point["kl"]) / 4 for point in points]
     assert means[0] < means[1] < means[-1]
