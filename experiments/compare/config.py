@@ -61,6 +61,7 @@ class CompareConfig:
     # what is made of them
     margin: Any = None  # the largest difference that does not matter, in the metric's unit: a number, or one by task
     frontier: bool = False  # whether quality is held against forgetting, at all rates and along the training
+    frontier_by: ChooseBy = ChooseBy.metric  # what quality is there; the loss is finer, and no metric's floor hides it
     kl_margin: float | None = None  # the largest difference in KL, nats a token, that does not matter
     level: float = 0.95  # a share of full's last score: steps and seconds to it are counted
     expected_sd: Any = None  # a score's standard deviation over seeds, from earlier studies: a number, or one by task

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from experiments.compare.secondary import Values, lower
 from experiments.compare.statistics import ALPHA
+from experiments.compare.trials import ChooseBy
 from experiments.store.files import ReportError
 from experiments.store.result import Complete
 
@@ -57,18 +58,25 @@ class Crossing(NamedTuple):
         return [a + self.share * (b - a) for a, b in zip(self.below.forgot, self.above.forgot)]
 
 
-def points_of(run: Complete) -> list[Point]:
+def points_of(run: Complete, by: ChooseBy = ChooseBy.metric) -> list[Point]:
     """The run's last model, and those along its training that were probed. The rate had not decayed there yet."""
     kl = run.forgetting.texts.kl if run.forgetting else None
     if not kl or run.untrained:
         return []
     about = run.method, run.seed, run.lr
     passed = [
-        Point(*about, point.step, point.score, point.kl)
+        Point(*about, point.step, quality, point.kl)
         for point in run.curve or ()
-        if 0 < point.step < run.steps and point.score is not None and point.kl is not None
+        if (quality := -point.loss if by is ChooseBy.loss else point.score) is not None
+        and 0 < point.step < run.steps
+        and point.kl is not None
     ]
-    return [*passed, Point(*about, run.steps, run.validation[run.metric], kl)]
+    return [*passed, Point(*about, run.steps, quality_of(run, by), kl)]
+
+
+def quality_of(run: Complete, by: ChooseBy) -> float:
+    """The main metric on the validation examples, or minus the loss, which is finer where few examples are scored."""
+    return -run.validation["loss"] if by is ChooseBy.loss else run.validation[run.metric]
 
 
 def front(points: Iterable[Point]) -> list[Point]:
@@ -90,7 +98,11 @@ def at(points: Sequence[Point], level: float) -> Crossing | None:
 
 
 def frontier(
-    runs: Iterable[Complete], untouched: Complete | None, alpha: float = ALPHA, margin: float | None = None
+    runs: Iterable[Complete],
+    untouched: Complete | None,
+    alpha: float = ALPHA,
+    margin: float | None = None,
+    by: ChooseBy = ChooseBy.metric,
 ) -> dict[str, Any] | None:
     """The task's frontiers, for comparison.json; None where no run was probed.
 
@@ -98,14 +110,14 @@ def frontier(
     """
     runs = list(runs)
     same_probes(runs)
-    points = [point for run in runs for point in points_of(run)]
+    points = [point for run in runs for point in points_of(run, by)]
     if not points:
         return None
-    base = None if untouched is None else untouched.validation[untouched.metric]
+    base = None if untouched is None else quality_of(untouched, by)
     by_seed = with_base(points, base)
     heights = levels(by_seed, base)
     return {
-        "quality": runs[0].metric,
+        "quality": "minus the loss" if by is ChooseBy.loss else runs[0].metric,
         "split": "validation",
         "measure": "KL to the base, nats a token",
         "base_quality": base,

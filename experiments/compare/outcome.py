@@ -57,7 +57,9 @@ def kept(config: CompareConfig, study: TaskStudy) -> dict[str, Any]:
     runs = [run for method in study.methods for run in (*study.searched.get(method, ()), *study.tested.get(method, ()))]
     complete = [run for run in runs if isinstance(run, Complete)]
     untouched = next(iter(study.tested.get(NONE, ())), None)
-    forgot = frontier(complete, untouched, config.alpha, config.kl_margin) if config.frontier else None
+    forgot = (
+        frontier(complete, untouched, config.alpha, config.kl_margin, config.frontier_by) if config.frontier else None
+    )
     return {"frontier": forgot, "spectra": changes(study.tested)}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.made_up import made_up, made_up_result
 from experiments.compare.frontier import FEWEST, Point, at, front, frontier, levels, points_of, with_base
+from experiments.compare.trials import ChooseBy
 from experiments.store.files import ReportError
 from experiments.store.result import Complete
 from experiments.store.result import Point as CurvePoint
@@ -190,6 +191,21 @@ def test_points_along_a_training_are_points_of_the_frontier():
         (10, pytest.approx(0.56)),
     ]
     assert points[0].forgotten == pytest.approx(0.3 * points[-1].forgotten)
+
+
+def test_quality_may_be_minus_the_loss():
+    """Where the metric is at its floor the loss still tells the models apart."""
+    runs = study({"lora": 1.0, "full": 3.0}, seeds=3)
+    floored = [
+        replace(run, validation={"exact_match": 0.0, "loss": 3 - 2 * run.validation["exact_match"]}) for run in runs
+    ]
+    base = replace(untouched(), validation={"exact_match": 0.0, "loss": 3.0})
+    by_metric = frontier(floored, base)
+    assert by_metric is not None and by_metric["levels"] == []
+    found = frontier(floored, base, by=ChooseBy.loss)
+    assert found is not None and (found["quality"], found["base_quality"]) == ("minus the loss", -3.0)
+    assert [each["method"] for each in found["levels"][-1]["methods"]] == ["lora", "full"]
+    assert found["levels"][-1]["quality"] == pytest.approx(2 * 0.8 - 3)
 
 
 def test_nothing_was_probed():
