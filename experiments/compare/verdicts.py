@@ -34,7 +34,7 @@ def pair_tests(parts: Parts, family: NDArray[np.bool_], alpha: float, margin: fl
     half, p = half_widths(parts, alpha, shape[0]), spread.p(parts.mean)
     # The test is stricter than the interval where little is known of the seeds; of one pair they agree in this.
     p = np.where(np.abs(parts.mean) > half, np.minimum(p, alpha), p).reshape(shape)
-    equal = None if margin is None else equivalence(parts.mean, spread, margin).reshape(shape)
+    equal = None if margin is None else equivalence(parts, margin).reshape(shape)
     return PairTests(
         half=half.reshape(shape),
         p=p,
@@ -60,10 +60,14 @@ def holm(p: Array) -> Array:
     return adjusted
 
 
-def equivalence(difference: Array, spread: Spread, margin: float) -> Array:
-    """p (P,) of two one-sided tests: the chance of a difference this small were the truth at the nearer margin."""
-    room = margin - np.abs(difference)
-    half = spread.p(room) / 2
+def equivalence(parts: Parts, margin: float) -> Array:
+    """p (P,) of two one-sided tests: the chance of a difference this small were the truth at the nearer margin.
+
+    A one-sided test feels how skewed the sums of few clusters are, a two-sided one hardly: near the most there is, ten
+    clusters of scores of 0 and 1 made 7 instead of 5 % of claims false. So the examples' part counts (df + 2) / df.
+    """
+    room = margin - np.abs(parts.mean)
+    half = Spread(replace(parts, examples=parts.examples * (1 + 2 / parts.examples_df))).p(room) / 2
     return np.where(room > 0, half, 1 - half)
 
 

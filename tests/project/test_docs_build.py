@@ -158,3 +158,9 @@ def test_a_docstring_is_escaped_for_autodoc() -> None:
 def test_no_sentence_of_the_results_page_holds_more_than_three_numbers() -> None:
     for sentence in re.split(r"[.:;]\s", results.WARNING):
         assert len(re.findall(r"\b\d+(?:\.\d+)?\b", sentence)) <= 3
+
+
+def test_the_page_on_planted_studies_has_a_line_for_each_kind(pages: dict[str, str]) -> None:
+    page = pages["tables/planted.md"]
+    assert "| 0 or 1 | 10 | 3 |" in page and "| any | – | 10 |" in page
+    assert "1,000 studies of each design" in page
