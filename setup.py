@@ -50,6 +50,7 @@ DEV = [
     "tensorboardX",
     *SWEEP,
     "pytest>=8",
+    "statsmodels",  # what our Holm's correction is tested against
     "pytest-xdist",
     "hypothesis",
     "selenium>=4.20",

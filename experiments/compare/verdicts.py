@@ -52,7 +52,10 @@ def within(family: NDArray[np.bool_], p: Array) -> Array:
 
 
 def holm(p: Array) -> Array:
-    """Adjusted p (…, P): the i-th smallest times (P − i + 1), never below a smaller one's (Holm 1979)."""
+    """Adjusted p (…, P): the i-th smallest times (P − i + 1), never below a smaller one's (Holm 1979).
+
+    statsmodels' multipletests adjusts one study's; here thousands of planted studies are adjusted in one call.
+    """
     order = np.argsort(p, axis=-1, kind="stable")
     stepped = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
     adjusted = np.empty(p.shape)

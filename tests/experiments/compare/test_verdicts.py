@@ -23,6 +23,14 @@ def test_holm_by_hand() -> None:
     assert holm(np.array([])).tolist() == []
 
 
+def test_holm_is_statsmodels_of_every_study_at_once() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    p = np.random.default_rng(1).random((40, 15)) ** 3
+    p[0, 3] = p[0, 7]
+    assert holm(p) == pytest.approx(np.stack([multipletests(each, method="holm")[1] for each in p]))
+
+
 def test_holm_is_the_step_down_of_bonferroni() -> None:
     """Rejecting at any level what a step-down at that level rejects."""
     rng = np.random.default_rng(0)
