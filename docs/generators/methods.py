@@ -13,13 +13,9 @@ from docs.generators.text import ROOT, doc, inline, page, prose, table
 from experiments.config.methods import METHODS
 from experiments.config.table import first_line
 
-RUN = (
-    "python -m experiments.run method={name} model=tiny optim=quick task.n_train=40 forgetting.enabled=false device=cpu"
-)
-WITHOUT_DELTA = {
-    "everything": "Every weight of the model is trained, and no delta is put in.",
-    "nothing": "The model is measured as it is, and nothing is trained: what every method is compared with.",
-}
+RUN = "python -m experiments.run method={name} {on} optim=quick task.n_train={n} forgetting.enabled=false device=cpu"
+TEXT, CLASSES = {"on": "model=tiny", "n": 40}, {"on": "model=tiny_encoder task=ha_intent", "n": 80}
+BASELINE = "A baseline: what every method is compared with, and no fine-tuning itself."
 
 
 def pages() -> dict[str, str]:
@@ -54,7 +50,8 @@ def method_page(name: str, path: Path) -> str:
     return page(
         f"# {name}",
         inline(summary(config, path)) + ".",
-        WITHOUT_DELTA.get(config.get("trains", ""), ""),
+        BASELINE if config.get("baseline") else "",
+        "Every weight of the model is trained, and no delta is put in." if config.get("trains") == "everything" else "",
         *about,
         paper(name, config),
         "## Configuration",
@@ -62,9 +59,15 @@ def method_page(name: str, path: Path) -> str:
         f"```yaml\n{path.read_text(encoding='utf-8').strip()}\n```",
         "## A run of it",
         "On random weights, to see it work within a minute:",
-        f"```sh\n{RUN.format(name=name)}\n```",
+        f"```sh\n{RUN.format(name=name, **(CLASSES if tells_classes(config) else TEXT))}\n```",
         "Another model and task take `model=` and `task=`; the [names](../api/names.md) are listed.",
     )
+
+
+def tells_classes(config: dict[str, Any]) -> bool:
+    """Whether the method is for classification alone: it trains a task head and nothing else, or predicts classes."""
+    trains_deltas = config.get("trains", "deltas") == "deltas"
+    return "predictor" in config or (trains_deltas and not config.get("rules"))
 
 
 def paper(name: str, config: dict[str, Any]) -> str:

@@ -50,7 +50,9 @@ def test_every_method_has_a_page_with_its_formula_paper_and_configuration(pages:
         for rule in yaml.safe_load(path.read_text(encoding="utf-8")).get("rules", []):
             formula = getattr(deltatune, rule["method"]).__doc__.partition("\n")[0]
             assert text.inline(formula) in page
-        assert ("## Paper" in page) == (name != "none")
+        baseline = yaml.safe_load(path.read_text(encoding="utf-8")).get("baseline", False)
+        assert ("## Paper" in page) != baseline
+        assert ("A baseline" in page) == baseline
 
 
 def test_every_command_of_a_method_page_composes(pages: dict[str, str]) -> None:
