@@ -1,7 +1,8 @@
 """The sources that can change a run's numbers, as a hash: runs of other sources are other runs.
 
 They are deltatune with its kernels, and, of these experiments, what carrying out a run imports from the rooms of
-NUMERIC: another task's module is none of them. Comments, docstrings and empty lines count for nothing.
+NUMERIC: another task's module is none of them. Files of data that lie beside the sources count as they are; comments,
+docstrings and empty lines count for nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from experiments.config.schema import Config
 from experiments.config.tasks import TASKS
 
 NUMERIC = ("data", "evaluation", "models", "objectives", "run", "tasks", "training")
+DATA = (".json", ".jsonl")
 RUN = "experiments.run.execute"
 
 
@@ -34,7 +36,7 @@ def sources_sha256(config: Config) -> str:
 def digest(modules: tuple[str, ...]) -> str:
     """The hash of the library, of these modules, and of what they import from the rooms of NUMERIC."""
     hashed = hashlib.sha256()
-    for name, file in [*library(), *sorted(imported(modules).items())]:
+    for name, file in [*library(), *sorted(imported(modules).items()), *data_files()]:
         hashed.update(f"{name} {code_sha256(file)}\n".encode())
     return hashed.hexdigest()[:16]
 
@@ -47,8 +49,20 @@ def library() -> list[tuple[str, Path]]:
     roots = {"deltatune": folders[0]} if folders else {}
     if (kernels := ROOT / "kernels" / "fused").is_dir():
         roots["deltatune/kernels"] = kernels
-    files = {f"{name}/{file.relative_to(root)}": file for name, root in roots.items() for file in root.rglob("*.py")}
-    return sorted(files.items())
+    return sorted(
+        (f"{name}/{file.relative_to(root)}", file)
+        for name, root in roots.items()
+        for file in root.rglob("*")
+        if file.suffix in (".py", *DATA)
+    )
+
+
+@cache
+def data_files() -> list[tuple[str, Path]]:
+    """The files of data in the rooms of NUMERIC."""
+    rooms = (ROOT / "experiments" / room for room in NUMERIC)
+    files = sorted(file for room in rooms for file in room.rglob("*") if file.suffix in DATA)
+    return [(str(file.relative_to(ROOT)), file) for file in files]
 
 
 def imported(modules: tuple[str, ...]) -> dict[str, Path]:
@@ -87,7 +101,9 @@ def imports(file: Path) -> tuple[str, ...]:
 
 @cache
 def code_sha256(file: Path) -> str:
-    """The hash of what a file says to the interpreter."""
+    """The hash of what a file says to the interpreter; of one of data, of all it holds."""
+    if file.suffix in DATA:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     return hashlib.sha256("\n".join(code_lines(file.read_bytes(), parsed(file))).encode()).hexdigest()
 
 

@@ -37,7 +37,14 @@ def checkout(tmp_path, monkeypatch):
 
 
 def forget() -> None:
-    for each in (sources.digest, sources.library, sources.parsed, sources.imports, sources.code_sha256):
+    for each in (
+        sources.digest,
+        sources.library,
+        sources.data_files,
+        sources.parsed,
+        sources.imports,
+        sources.code_sha256,
+    ):
         each.cache_clear()
 
 
@@ -64,6 +71,8 @@ def test_a_second_checkout_of_the_same_code_has_the_same_key(checkout):
         ("experiments/tasks/metrics.py", "def ", "def more():\n    pass\n\n\ndef "),
         ("deltatune/core.py", "class DeltaModule", "planted = 1\n\n\nclass DeltaModule"),
         ("kernels/fused/dispatch.py", "def ", "def planted():\n    pass\n\n\ndef "),
+        ("kernels/fused/dispatch.json", "1", "2"),  # which kernel runs
+        ("experiments/data/prose.jsonl", "the", "planted"),  # what forgetting is probed with
     ],
 )
 def test_a_planted_change_changes_the_key_and_the_name(checkout, file, old, new):
