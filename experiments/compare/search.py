@@ -126,7 +126,7 @@ class Search:
     def between(self) -> list[Wanted]:
         """A trial between the best and a neighbour, the farther or better one, while there are trials left."""
         ranked = self.ranked()
-        if not ranked or len(self.places()) >= self.terms.trials:
+        if not self.axes or not ranked or len(self.places()) >= self.terms.trials:
             return []
         values = {self.axes[0].value(place[0]) for place in self.places()}
         lines = (self.line(ranked[0], 0, step) for step in (1, -1))

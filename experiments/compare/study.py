@@ -88,6 +88,10 @@ class Study:
 
     def make_plan(self) -> None:
         """Write down, before the first run, what is going to be done; or what departs from what was written."""
+        if (self.results / "comparison.json").is_file() and not self.plan.path.is_file():
+            raise ValueError(
+                f"results={self.config.results}: there lies a study without a plan; give this one another name="
+            )
         tasks = {task: self.planned_task(task) for task in self.tasks}
         if others := made_by_others(self.results, {task: each.sources_sha256 for task, each in tasks.items()}):
             if self.config.sources is Sources.refuse:
@@ -155,7 +159,7 @@ class Study:
 
     def hindsight(self, task: str, method: str, choice: Choice) -> str:
         """A note where an earlier start chose another rate, and its test scores have been seen."""
-        if method == PROBE:
+        if method == PROBE or choice.lr is None:  # where no rate was searched, there is none to have known
             return ""
         tested = self.decisions.earlier("tested", task=task, method=method, failure=None)
         seen = {line["lr"] for line in tested} - {choice.lr}

@@ -139,3 +139,11 @@ def test_the_smallest_difference_is_that_of_a_t_test(tmp_path: Path) -> None:
     # t(0.975; 8) = 2.306, t(0.8; 8) = 0.889, from a table; √(2 / 5) = 0.632.
     assert smallest_difference(two, "ha_json") == pytest.approx((2.306 + 0.889) * 0.02 * 0.632, rel=1e-2)
     assert smallest_difference(small_config(tmp_path), "ha_json") is None
+
+
+def test_a_study_without_a_plan_is_not_written_into(tmp_path: Path, pool: Pool) -> None:
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "comparison.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"there lies a study without a plan; give this one another name="):
+        run(small_config(tmp_path))
+    assert (tmp_path / "small" / "comparison.json").read_text() == "{}"

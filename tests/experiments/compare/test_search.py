@@ -234,3 +234,12 @@ def test_the_expected_best_is_that_of_every_draw() -> None:
     assert made["wild"]["score"] == sorted(made["wild"]["score"]), "more trials never lower it"
     assert made["wild"]["loss"] == sorted(made["wild"]["loss"], reverse=True)
     assert made["calm"]["score"][0] > made["wild"]["score"][0]
+
+
+def test_without_an_axis_the_default_is_all_there_is() -> None:
+    search = Search((), terms())
+    ran = carried_out(search, lambda values, seed: 1.0 + seed)
+    assert {each.place for each in ran} == {()}
+    assert {each.seed for each in ran} == set(SEEDS)
+    choice = search.choice()
+    assert choice.values == {} and not choice.at_edge
