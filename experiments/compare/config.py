@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from math import inf
 from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
@@ -16,7 +17,9 @@ from experiments.compare.search import Terms
 from experiments.compare.statistics import ALPHA
 from experiments.compare.summary import FULL, NONE
 from experiments.compare.trials import ChooseBy
+from experiments.config.schema import SeedsConfig
 
+STREAMS = tuple(each.name for each in fields(SeedsConfig))
 BASELINES = (NONE, "few_shot", "head", "tfidf")
 OURS = (
     *("method", "model", "task", "out", "seed", "plugins"),
@@ -105,26 +108,39 @@ def check(config: CompareConfig) -> None:
         if getattr(config, name) < lowest:
             raise ValueError(f"{name}={getattr(config, name)}: must be at least {lowest}")
     check_search(config)
-    for name in ("alpha", "level"):
-        if not 0 < getattr(config, name) < 1:
-            raise ValueError(f"{name}={getattr(config, name)}: must be above 0 and below 1")
+    for name, most in {"alpha": 0.5, "level": 1}.items():
+        if not 0 < getattr(config, name) < most:
+            raise ValueError(f"{name}={getattr(config, name)}: must be above 0 and below {most}")
     for name in ("tasks", "methods"):
         if not getattr(config, name) or len(set(getattr(config, name))) < len(getattr(config, name)):
             raise ValueError(f"{name}={getattr(config, name)}: name at least one, and each one once")
     if twice := sorted({*config.methods} & {*config.baselines} - {NONE}):
         raise ValueError(f"methods, baselines: {', '.join(twice)} is in both; leave it out of one")
+    if {*config.methods} == {NONE}:
+        raise ValueError(f"methods=[{NONE}]: name a method that trains something; {NONE} is a baseline")
     for name in ("margin", "expected_sd"):
+        given = getattr(config, name)
+        if isinstance(given, Mapping) and (strange := sorted({*given} - {*config.tasks}) or not given):
+            raise ValueError(f"{name}={dict(given)}: {strange} is none of the tasks {', '.join(config.tasks)}")
         for task in config.tasks:
-            number = of_task(getattr(config, name), task)
-            if number is not None and not (isinstance(number, (int, float)) and number > 0):
+            number = of_task(given, task)
+            if number is not None and not positive(number):
                 raise ValueError(f"{name}={number!r}: a number above 0, or one by task, {{{task}: 0.02}}")
     if config.frontier and not config.points:
         raise ValueError("frontier=true, points=0: the frontier has points along the training; say how many, points=12")
-    if config.kl_margin is not None and not config.kl_margin > 0:
+    if config.kl_margin is not None and not positive(config.kl_margin):
         raise ValueError(f"kl_margin={config.kl_margin}: must be above 0, or null for no margin")
     for override in (*config.shared, *config.search):
-        if override.split("=")[0].lstrip("+") in OURS:
+        key = override.split("=")[0].lstrip("+")
+        if key in OURS or any(ours.startswith(f"{key}.") for ours in OURS):
             raise ValueError(f"{override}: the comparison sets this key itself, by a key of its own; see --help")
+    if all(any(override.startswith(f"seeds.{name}=") for override in config.shared) for name in STREAMS):
+        raise ValueError("shared: every stream of chance is held fixed, so the seeds would be one; leave one to vary")
+
+
+def positive(number: Any) -> bool:
+    """Whether it is a finite number above 0."""
+    return isinstance(number, (int, float)) and not isinstance(number, bool) and 0 < number < inf
 
 
 def check_search(config: CompareConfig) -> None:

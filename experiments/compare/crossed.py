@@ -10,8 +10,8 @@ given. Three mean squares are estimated, each as the variance of the mean that i
 never below the examples' part (Searle, Casella & McCulloch 1992, chapter 4). Satterthwaite's degrees of freedom for V
 take a small `seeds`, which with three seeds is often luck, for certainty, and at Holm's levels they err several
 times as often as they say. So p is the generalised one (Weerahandi 1995; without `rest` it is Behrens' and Fisher's):
-V's parts are spread as their χ² allow, `seeds` by (S − 1) / χ²(S − 1), `examples` by (G − 1) / χ²(G − 1), and the normal
-tail is averaged over that. With one part alone it is Student's t exactly; of two it errs on the cautious side.
+V's parts are spread as their χ² allow, `seeds` by (S − 1) / χ²(S − 1), `examples` by (G − 1) / χ²(G − 1), and the
+normal tail is averaged over that. With one part alone it is Student's t exactly; of two it errs on the cautious side.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from experiments.compare.crossed import Array, Clusters, Parts, parts
 
 # Each method's test scores in test order, by seed. The seed of a model that was not trained is None.
 Scores = Mapping[str, Mapping[int | None, ArrayLike]]
+SMALLEST = 1e-100  # smaller numbers, and larger ones than its inverse, have squares that are no numbers
 Checked = dict[str, dict[int | None, Array]]
 
 
@@ -22,10 +23,12 @@ class StatisticsError(ValueError):
 
 def checked(scores: Scores) -> Checked:
     """The scores as arrays. Raises StatisticsError for those that cannot be paired example by example."""
-    if not scores:
+    if not isinstance(scores, Mapping) or not scores:
         raise StatisticsError("no method has scores; give {method: {seed: [a number an example]}}")
     arrays: Checked = {}
     for method, by_seed in scores.items():
+        if not isinstance(method, str):
+            raise StatisticsError(f"{method!r}: a method is named by a text")
         if not isinstance(by_seed, Mapping):
             raise StatisticsError(f"{method}: its scores are no mapping; give {{seed: [a number an example]}}")
         if not by_seed:
@@ -62,6 +65,8 @@ def numbers(method: str, seed: int | None, values: ArrayLike) -> Array:
     if not np.isfinite(array).all():
         at = int(np.flatnonzero(~np.isfinite(array))[0])
         raise StatisticsError(f"{where} has a score that is no finite number: {array[at]} of example {at}")
+    if (extent := np.abs(array).max()) and not SMALLEST < extent < 1 / SMALLEST:
+        raise StatisticsError(f"{where} has scores of the size {extent:g}, whose squares are no numbers; rescale them")
     return array
 
 
@@ -69,7 +74,7 @@ def checked_clusters(clusters: Sequence[object] | None, n: int) -> Clusters:
     """The clusters that the labels name; each example for itself without them."""
     if clusters is None:
         return Clusters(np.arange(n))
-    if isinstance(clusters, (str, Mapping)) or not hasattr(clusters, "__len__"):
+    if isinstance(clusters, (str, Mapping, Set)) or not hasattr(clusters, "__len__"):
         raise StatisticsError("clusters: one label an example, in the examples' order and alike for all seeds; a list")
     labels = list(clusters)
     if len(labels) != n:

@@ -90,10 +90,11 @@ def compare(
     clusters: a label an example; examples of one label are drawn together. One number a seed, n = 1, is taken as a
     measure of the seed: then the seeds alone are a sample. Raises StatisticsError for what cannot be compared.
     """
-    if isinstance(alpha, bool) or not 0 < alpha < 1:
-        raise StatisticsError(f"alpha={alpha}: an error rate, above 0 and below 1")
-    if margin is not None and not 0 < margin < float("inf"):
-        raise StatisticsError(f"margin={margin}: a difference that is called negligible, above 0; None for no margin")
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.number)) or not 0 < alpha < 0.5:
+        raise StatisticsError(f"alpha={alpha!r}: an error rate, above 0 and below 0.5")
+    number = isinstance(margin, (int, float, np.number)) and not isinstance(margin, bool)
+    if margin is not None and not (number and 0 < margin < float("inf")):
+        raise StatisticsError(f"margin={margin!r}: a difference that is called negligible, above 0; None for no margin")
     design = Design.of(scores, clusters)
     averages = {method: float(np.mean([*by_seed.values()])) for method, by_seed in design.scores.items()}
     names = sorted(averages, key=lambda method: -averages[method])  # stable: equal ones in the order given

@@ -32,8 +32,8 @@ def pair_tests(parts: Parts, family: NDArray[np.bool_], alpha: float, margin: fl
     shape = (len(parts.mean) // len(family), len(family))
     spread = Spread(parts)
     half, p = half_widths(parts, alpha, shape[0]), spread.p(parts.mean)
-    # The test is stricter than the interval where little is known of the seeds; of one pair they agree in this.
-    p = np.where(np.abs(parts.mean) > half, np.minimum(p, alpha), p).reshape(shape)
+    # A pair is never told apart whose interval holds 0. Of one pair, whose interval leaves it out, p is α at the most.
+    p = np.where(np.abs(parts.mean) > half, np.minimum(p, alpha), np.maximum(p, alpha)).reshape(shape)
     equal = None if margin is None else equivalence(parts, margin).reshape(shape)
     return PairTests(
         half=half.reshape(shape),

@@ -83,7 +83,7 @@ class OptimConfig:
     head_lr: float = 3e-2  # the rate of a new task head, which a method's own says nothing about
     steps: int = 60
     batch_size: int = 8  # examples an optimizer step
-    micro_batch: int | None = None  # examples a forward; None: all, on a CPU those of like length. Same gradient
+    micro_batch: int | None = None  # examples a forward; None: all, on a CPU those of like length; the same gradient
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01
@@ -232,7 +232,8 @@ def check(config: Config) -> None:
             f"optim.warmup_steps={optim.warmup_steps}: from 0 to optim.steps={optim.steps}; in more the rate would "
             "never be reached"
         )
-    for name, value in {"eval.points": config.eval.points, "eval.point_examples": config.eval.point_examples}.items():
+    points = {"eval.points": config.eval.points, "eval.point_examples": config.eval.point_examples}
+    for name, value in {**points, "method.shots": config.method.shots}.items():
         if value < 0:
             raise ValueError(f"{name}={value}: must not be below 0")
     if config.forgetting.text is not None:

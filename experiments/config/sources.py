@@ -19,7 +19,7 @@ from experiments.config.schema import Config
 from experiments.config.tasks import TASKS
 
 NUMERIC = ("data", "evaluation", "models", "objectives", "run", "tasks", "training")
-DATA = (".json", ".jsonl")
+DATA = (".json", ".jsonl", ".yaml")
 RUN = "experiments.run.execute"
 
 
@@ -113,10 +113,11 @@ def code_lines(text: bytes, tree: ast.Module) -> list[str]:
     What is left of the text is taken and no form that Python gives it, so that every version of Python says the same.
     """
     lines = text.splitlines()
-    strings, docstrings = [], []
+    strings, docstrings, kept = [], [], set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.JoinedStr, ast.Constant)):
             strings.append(span(node))
+            kept |= set(range(node.lineno - 1, node.end_lineno or 0))  # what is empty in a string is part of it
         scope = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
         if scope and ast.get_docstring(node, clean=False) is not None:
             docstrings.append(span(node.body[0]))
@@ -128,7 +129,12 @@ def code_lines(text: bytes, tree: ast.Module) -> list[str]:
     for (row, column), (last, end) in sorted(docstrings, reverse=True):
         lines[row : last + 1] = [lines[row][:column], lines[last][end:] if last > row else b""]
         lines[row + 2 : row + 2] = [b""] * (last - row - 1)
-    return [line.decode().rstrip() for line in lines if line.strip()]
+        kept -= set(range(row, last + 1))
+    return [
+        line.decode() if row in kept else line.decode().rstrip()
+        for row, line in enumerate(lines)
+        if line.strip() or row in kept
+    ]
 
 
 def span(node: ast.expr | ast.stmt) -> tuple[tuple[int, int], tuple[int, int]]:

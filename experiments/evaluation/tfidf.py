@@ -28,6 +28,8 @@ class TfIdf:
         self.grams = TfidfVectorizer(analyzer="char_wb", ngram_range=LENGTHS, sublinear_tf=True)
         features = self.grams.fit_transform(text_of(example) for example in data.train)
         labels = [example.completion for example in data.train]
+        if len(set(labels)) < 2:
+            raise TaskError(f"method=tfidf: task={data.name} trains on one class alone, {labels[0]!r}; give it others")
         self.model: Any = None
         least = np.inf
         for strength in STRENGTHS:

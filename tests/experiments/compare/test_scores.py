@@ -99,3 +99,22 @@ def test_examples_that_all_agree_are_no_certainty() -> None:
     assert clustered.floored(np.zeros(1))[0] ** 0.5 == pytest.approx(2 * 0.6)
     one_number = Design.of({"a": {0: [3.0], 1: [3.0]}}, None)
     assert one_number.floored(np.zeros(1)).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "more", "message"),
+    [
+        ([[1, 0], [0, 1]], {}, "no method has scores"),
+        ({1: {1: [1, 0], 2: [0, 1]}}, {}, "1: a method is named by a text"),
+        ({"a": {1: [1e200, 0], 2: [0, 1]}}, {}, "scores of the size 1e\\+200"),
+        ({"a": {1: [1e-200, 0], 2: [0, 1]}}, {}, "scores of the size 1e-200"),
+        ({"a": {1: [1, 0], 2: [0, 1]}}, {"clusters": {"x", "y"}}, "clusters: one label an example"),
+        ({"a": {1: [1, 0], 2: [0, 1]}}, {"margin": "0.1"}, "margin='0.1'"),
+        ({"a": {1: [1, 0], 2: [0, 1]}}, {"margin": True}, "margin=True"),
+        ({"a": {1: [1, 0], 2: [0, 1]}}, {"alpha": "0.1"}, "alpha='0.1'"),
+        ({"a": {1: [1, 0], 2: [0, 1]}}, {"alpha": 0.9}, "alpha=0.9: an error rate, above 0 and below 0.5"),
+    ],
+)
+def test_what_is_no_table_of_scores_is_named(scores: Any, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(StatisticsError, match=message):
+        compare(scores, **more)

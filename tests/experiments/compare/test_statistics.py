@@ -275,3 +275,18 @@ def test_the_import_is_light() -> None:
     heavy = ["pandas", "statsmodels", "scipy.stats", "torch", "matplotlib"]
     done = run([sys.executable, "-c", check, *heavy], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_pair_is_told_apart_whose_interval_holds_0() -> None:
+    clusters = [0] * 30 + [1 + i % 2 for i in range(28)]
+    a = {s: [1.0] * (58 - 6 * s) + [0.0] * (6 * s) for s in range(3)}
+    b = {s: [float(i % 3 == 0 if i < 30 else i % 5 == s) for i in range(58)] for s in range(3)}
+    rng = np.random.default_rng(3)
+    studies = [({"a": a, "b": b}, clusters)]
+    for _ in range(60):
+        labels = rng.integers(4, size=40).tolist()
+        shift = rng.normal(0, 0.3, 4)[labels]
+        studies.append(({k: {s: rng.random(40) + shift * (k == "a") for s in range(3)} for k in "ab"}, labels))
+    for scores, labels in studies:
+        (pair,) = compare(scores, clusters=labels).pairs
+        assert not (pair.verdict == "better" and pair.low <= 0 <= pair.high)

@@ -72,6 +72,7 @@ def test_a_second_checkout_of_the_same_code_has_the_same_key(checkout):
         ("deltatune/core.py", "class DeltaModule", "planted = 1\n\n\nclass DeltaModule"),
         ("kernels/fused/dispatch.py", "def ", "def planted():\n    pass\n\n\ndef "),
         ("kernels/fused/dispatch.json", "1", "2"),  # which kernel runs
+        ("experiments/tasks/home/homes/en.yaml", "itchen", "itchenette"),  # what the task is drawn of
         ("experiments/data/prose.jsonl", "the", "planted"),  # what forgetting is probed with
     ],
 )
@@ -131,6 +132,7 @@ def f(a):
     over lines
     """
     y = """kept
+
     # kept
     """
     return f"{a} # kept"  # a comment
@@ -140,6 +142,7 @@ def f(a):
         'x = "a # b"',
         "def f(a):",
         '    y = """kept',
+        "",
         "    # kept",
         '    """',
         '    return f"{a} # kept"',

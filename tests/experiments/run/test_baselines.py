@@ -121,3 +121,15 @@ def test_n_grams_write_no_text(tmp_path):
 def test_an_unknown_predictor_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"method\.predictor=svm: there is no such predictor; there are: tfidf"):
         run(config(*overrides(tmp_path, "method=tfidf", "method.predictor=svm", *QUIET)))
+
+
+def test_n_grams_need_two_classes(tmp_path):
+    file = tmp_path / "one.jsonl"
+    file.write_text("".join(json.dumps({"text": f"text {i}", "label": "a"}) + "\n" for i in range(30)))
+    with pytest.raises(TaskError, match=r"method=tfidf: task=jsonl trains on one class alone, 'a'"):
+        run(config(*overrides(tmp_path, "model=tiny_encoder", "method=tfidf", "data.check=off", *QUIET, file=file)))
+
+
+def test_fewer_than_no_demonstrations_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"method\.shots=-1: must not be below 0"):
+        run(config(*overrides(tmp_path, "method=few_shot", "method.shots=-1", *QUIET)))
