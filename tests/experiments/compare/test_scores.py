@@ -50,7 +50,7 @@ def test_scores_that_make_no_sense_are_refused_by_name(scores: Any, message: str
         ({"margin": -0.1}, "margin=-0.1"),
         ({"margin": float("nan")}, "margin=nan"),
         ({"margin": float("inf")}, "margin=inf"),
-        ({"alpha": 0.0}, "alpha=0.0: an error rate, above 0 and below 1"),
+        ({"alpha": 0.0}, "alpha=0.0: an error rate, above 0 and below 0.5"),
         ({"alpha": 1.0}, "alpha=1.0"),
         ({"alpha": -0.05}, "alpha=-0.05"),
         ({"alpha": float("nan")}, "alpha=nan"),
