@@ -73,6 +73,7 @@ COMPLETE = Complete(
     tokens_per_s=123.0,
     step_s=0.75,
     flops=Flops(train=6e9, per_token=16000.0),
+    ceiling=1.0,
     seeds=Seeds(init=1, order=1, dropout=1, data=1),
     cost=Cost(switch_s=0.125, generate_tokens_per_s=Speed(unmerged=30.0, merged=40.0)),
     forgetting=Forgetting(
@@ -97,7 +98,8 @@ COMPLETE = Complete(
         commit="c0ffee", dirty=True, platform="made-up OS",
     ),
     data=Data(
-        sha256="ab" * 32, sources={}, n_train=9, n_val=8, n_test=16, n_truncated=0, n_turns_cut=0, n_sentences_cut=0,
+        sha256="ab" * 32, test_sha256="cd" * 32, sources={}, n_train=9, n_pool=18,
+        n_val=8, n_test=16, n_truncated=0, n_turns_cut=0, n_sentences_cut=0,
         checks={"duplicates": 0},
         replay=None,
     ),

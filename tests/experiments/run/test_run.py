@@ -46,7 +46,7 @@ KEYS = {
     *("format", "status", "error", "config", "key", "method", "model", "task", "seed", "lr", "steps", "batch_size"),
     *("quality", "quality_by_part", "scores", "validation", "metric", "loss", "n_test", "parameters", "bytes"),
     *("memory", "seconds", "tokens_per_s", "step_s", "flops", "cost", "forgetting", "environment", "data", "base"),
-    *("failure_kind", "seeds", "sources_sha256"),
+    *("failure_kind", "seeds", "sources_sha256", "ceiling"),
 }
 
 

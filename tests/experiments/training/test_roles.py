@@ -16,7 +16,7 @@ def bert(n: int = 3) -> nn.Module:
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
-    small = BertConfig(40, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    small = BertConfig(vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
     small.num_labels = n
     return BertForSequenceClassification(small).requires_grad_(False)
 
