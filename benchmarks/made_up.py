@@ -98,7 +98,7 @@ COMPLETE = Complete(
         commit="c0ffee", dirty=True, platform="made-up OS",
     ),
     data=Data(
-        sha256="ab" * 32, test_sha256="cd" * 32, sources={}, n_train=9, n_pool=18,
+        sha256="ab" * 32, test_sha256="ab" * 32, sources={}, n_train=9, n_pool=18,
         n_val=8, n_test=16, n_truncated=0, n_turns_cut=0, n_sentences_cut=0,
         checks={"duplicates": 0},
         replay=None,

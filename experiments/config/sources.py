@@ -117,7 +117,7 @@ def code_lines(text: bytes, tree: ast.Module) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, (ast.JoinedStr, ast.Constant)):
             strings.append(span(node))
-            kept |= set(range(node.lineno - 1, node.end_lineno or 0))  # what is empty in a string is part of it
+            kept |= set(range(node.lineno - 1, (node.end_lineno or 1) - 1))  # these end inside a string
         scope = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
         if scope and ast.get_docstring(node, clean=False) is not None:
             docstrings.append(span(node.body[0]))
@@ -127,8 +127,9 @@ def code_lines(text: bytes, tree: ast.Module) -> list[str]:
         if outside := [i for i in marks if not any(start <= (row, i) < end for start, end in strings)]:
             lines[row] = line[: outside[0]]
     for (row, column), (last, end) in sorted(docstrings, reverse=True):
-        lines[row : last + 1] = [lines[row][:column], lines[last][end:] if last > row else b""]
-        lines[row + 2 : row + 2] = [b""] * (last - row - 1)
+        rest = lines[last][end:]
+        lines[row : last + 1] = [lines[row][:column], *[b""] * (last - row)]
+        lines[last] += rest
         kept -= set(range(row, last + 1))
     return [
         line.decode() if row in kept else line.decode().rstrip()

@@ -22,7 +22,9 @@ def tables_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     kept = [(table, dict(table), dict(table.origins)) for table in TABLES]
     modules, classes, deltas = set(sys.modules), dict(CLASSES), dict(dt.DeltaModule.registry)
     repo = ConfigStore.instance().repo
-    groups = {name: dict(repo.get(name, {})) for name in ("task", "method", "model")}  # what Hydra chooses from
+    groups = {
+        name: dict(repo[name]) if name in repo else None for name in ("task", "method", "model")
+    }  # what Hydra chooses from
     yield
     for table, entries, origins in kept:
         table.clear()
@@ -32,7 +34,11 @@ def tables_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     CLASSES.update(classes)
     dt.DeltaModule.registry.clear()
     dt.DeltaModule.registry.update(deltas)
-    repo.update(groups)
+    for name, group in groups.items():
+        if group is None:
+            repo.pop(name, None)
+        else:
+            repo[name] = group
     for name in set(sys.modules) - modules:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]

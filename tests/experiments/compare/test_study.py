@@ -375,7 +375,7 @@ def test_the_command_line() -> None:
     given += ["axes={optim.warmup_steps: [0, 20], size: {factor: 2}}", "margin={a: 0.02}", "halving=[0.25,1]"]
     made = command.composed(given)
     assert (made.tasks, made.shared, made.budget) == (["a", "b"], ["optim.batch_size=4"], 500000)
-    assert made.results == "experiments/results/minilm"
+    assert made.results == "experiments/results/minilm-study"
     assert made.search == ["forgetting.enabled=false"]
     assert made.varied == {"optim.lr": {"factor": 3.0}, "optim.warmup_steps": [0, 20], "size": {"factor": 2}}
     assert command.composed(["axes={optim.lr: {factor: 2}}"]).varied == {"optim.lr": {"factor": 2}}

@@ -250,7 +250,7 @@ def test_a_ceiling_of_one_of_several_metrics_is_said(contest: TaskStudy) -> None
 
 
 def test_different_data_are_refused(contest: TaskStudy, tmp_path: Path) -> None:
-    other = made_up()["data"] | {"sha256": "cd" * 32}
+    other = made_up()["data"] | {"sha256": "cd" * 32, "test_sha256": "cd" * 32}
     contest.tested["lora"] += rows_of(tmp_path, "lora", 0.5, (4,), data=other)
     with pytest.raises(ReportError, match=r"on different data.*By hash: abab.*none-1.*; cdcd.*lora-4"):
         compared(contest, 0.05)
