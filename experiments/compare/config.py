@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 from typing import Any, cast
@@ -17,9 +17,8 @@ from experiments.compare.search import Terms
 from experiments.compare.statistics import ALPHA
 from experiments.compare.summary import FULL, NONE
 from experiments.compare.trials import ChooseBy
-from experiments.config.schema import SeedsConfig
+from experiments.config.schema import STREAMS
 
-STREAMS = tuple(each.name for each in fields(SeedsConfig))
 BASELINES = (NONE, "few_shot", "head", "tfidf")
 OURS = (
     *("method", "model", "task", "out", "seed", "plugins"),

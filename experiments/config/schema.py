@@ -164,6 +164,9 @@ class SeedsConfig:
     data: int | None = None  # which training examples are drawn, and the demonstrations of few_shot
 
 
+STREAMS = tuple(each.name for each in fields(SeedsConfig))
+
+
 @dataclass
 class Config:
     model: ModelConfig = MISSING

@@ -38,10 +38,5 @@ def shown(example: Example, demonstrations: Sequence[Example]) -> Example:
         ]
         turns = (*example.messages[:n_system], *earlier, *example.messages[n_system:])
         return replace(example, messages=turns)
-    answered = (f"{asked(one)}{'' if one.continues else chr(10)}{one.completion}" for one in demonstrations)
-    return replace(example, text="\n\n".join([*answered, asked(example)]), text_pair=None)
-
-
-def asked(example: Example) -> str:
-    """The whole text of a prompt that is no chat, as the encoder joins its two."""
-    return example.text if example.text_pair is None else f"{example.text}\n{example.text_pair}"
+    answered = (f"{one.prompt_text}{'' if one.continues else chr(10)}{one.completion}" for one in demonstrations)
+    return replace(example, text="\n\n".join([*answered, example.prompt_text]), text_pair=None)

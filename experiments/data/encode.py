@@ -86,7 +86,7 @@ class Encoder:
             )["input_ids"]
         if example.continues:
             return self.tokenizer(example.text)["input_ids"]
-        text = example.text if example.text_pair is None else f"{example.text}\n{example.text_pair}"
+        text = example.prompt_text
         return self.tokenizer(text if text[-1:].isspace() else text + "\n")["input_ids"]
 
     def fitted(self, example: Example, room: int) -> tuple[Example, Cut]:

@@ -54,7 +54,7 @@ def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, outputs
         if task_head and config.pooling is Pooling.mean:
             from experiments.models.pooled import mean_pooled
 
-            model = mean_pooled(place, len(outputs), **kind)
+            model = mean_pooled(place, described, len(outputs), **kind)
         elif task_head:
             kind |= {"num_labels": len(outputs), "id2label": dict(enumerate(outputs))}
             kind["label2id"] = {label: i for i, label in enumerate(outputs)}

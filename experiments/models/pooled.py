@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 
@@ -36,14 +36,12 @@ class MeanPooled(PreTrainedModel):
         return SequenceClassifierOutput(logits=self.classifier(mean))
 
 
-def mean_pooled(place: str, n_outputs: int, **kind: Any) -> MeanPooled:
-    """The encoder at this place under a new head, drawn from torch's global generator.
+def mean_pooled(place: str, described: Any, n_outputs: int, **kind: Any) -> MeanPooled:
+    """The encoder at this place, of this configuration, under a new head, drawn from torch's global generator.
 
     A pooler, which would be read nowhere, is left out where the encoder can be had without.
     """
-    return MeanPooled(
-        AutoModel.from_pretrained(place, **without_pooler(AutoConfig.from_pretrained(place)), **kind), n_outputs
-    )
+    return MeanPooled(AutoModel.from_pretrained(place, **without_pooler(described), **kind), n_outputs)
 
 
 def skeleton(described: Any) -> MeanPooled:

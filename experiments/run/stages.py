@@ -97,7 +97,7 @@ def prepared(config: Config, directory: Path, device: torch.device, clock: Phase
     with clock("inject"):
         objective = prepare(config, loaded, data, objective, device)
     with clock("data"):
-        rows = {split: objective.rows(asked(config, data, split)) for split in (*splits, "apart")}
+        rows = {split: objective.rows(examples) for split, examples in asked(config, data).items()}
     reader = Reader(loaded.model, objective.encoder, device)
     return Subject(
         *(config, directory, clock, data, reader, objective, rows, replayed, answering),
@@ -105,13 +105,13 @@ def prepared(config: Config, directory: Path, device: torch.device, clock: Phase
     )
 
 
-def asked(config: Config, data: TaskData, split: str) -> list[Example]:
-    """The examples of a split as the model is asked: with demonstrations before each prompt that is no training."""
-    examples = {"train": data.train, "val": data.val, "test": data.test, "apart": data.apart}[split]
-    if not config.method.shots or split == "train":
-        return examples
-    chosen = demonstrations.drawn(data, config.method.shots, seeds.stream(config, "data"))
-    return [demonstrations.shown(example, chosen) for example in examples]
+def asked(config: Config, data: TaskData) -> dict[str, list[Example]]:
+    """Every split as the model is asked: with demonstrations before each prompt that is no training."""
+    scored = {"val": data.val, "test": data.test, "apart": data.apart}
+    if config.method.shots:
+        chosen = demonstrations.drawn(data, config.method.shots, seeds.stream(config, "data"))
+        scored = {name: [demonstrations.shown(each, chosen) for each in examples] for name, examples in scored.items()}
+    return {"train": data.train, **scored}
 
 
 def frozen_sizes(model: nn.Module) -> Sizes:

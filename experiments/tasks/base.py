@@ -68,6 +68,11 @@ class Example:
     place: str = ""  # "file:line" of a record out of a file
 
     @property
+    def prompt_text(self) -> str:
+        """The whole text of a prompt that is no chat: both texts, a line each."""
+        return self.text if self.text_pair is None else f"{self.text}\n{self.text_pair}"
+
+    @property
     def accepted(self) -> tuple[str, ...]:
         return self.references or (self.completion,)
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields
 
-from experiments.config.schema import Config, SeedsConfig
-
-STREAMS = tuple(each.name for each in fields(SeedsConfig))
+from experiments.config.schema import STREAMS, Config
 
 
 def chosen(config: Config) -> dict[str, int]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from safetensors.torch import load_file
 
+from experiments.config.schema import STREAMS
 from experiments.training.curve import log_spaced
-from experiments.training.seeds import STREAMS, chosen, stream
+from experiments.training.seeds import chosen, stream
 from tests.support.runs import (  # noqa: F401
     classes,
     config,
