@@ -136,11 +136,11 @@ class TaskData:
 
     def by_part(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, dict[str, float]]:
         """The means of each part that examples name; {} where none does."""
-        found = {}
+        means = {}
         for part in sorted({example.part for example in examples} - {""}):
             chosen = [i for i, example in enumerate(examples) if example.part == part]
-            found[part] = self.score([examples[i] for i in chosen], [predictions[i] for i in chosen]).means
-        return found
+            means[part] = self.score([examples[i] for i in chosen], [predictions[i] for i in chosen]).means
+        return means
 
 
 def content_sha256(*parts: Sequence[Example]) -> str:

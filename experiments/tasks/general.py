@@ -65,23 +65,23 @@ def split(n_train: int, n_val: int, n_test: int, seed: int = 0) -> dict[str, lis
 def drawn(part: str, count: int, topics: list[list[Example]], rng: random.Random) -> list[Example]:
     """`count` passages, the topics taking turns so that a long one does not fill the part; shuffled."""
     turns = deque(deque(passages) for passages in topics)
-    found: list[Example] = []
-    while turns and len(found) < count:
+    chosen: list[Example] = []
+    while turns and len(chosen) < count:
         topic = turns.popleft()
-        found.append(topic.popleft())
+        chosen.append(topic.popleft())
         if topic:
             turns.append(topic)
-    if len(found) < count:
-        message = f"task.n_{part}={count}: its topics have only {len(found)} passages; ask for fewer"
-        raise TooFew(message, part, len(found))
-    rng.shuffle(found)
-    return found
+    if len(chosen) < count:
+        message = f"task.n_{part}={count}: its topics have only {len(chosen)} passages; ask for fewer"
+        raise TooFew(message, part, len(chosen))
+    rng.shuffle(chosen)
+    return chosen
 
 
 def passages() -> dict[str, list[Example]]:
     """The passages of every topic that has any, in the text's order."""
     seen: set[str] = set()
-    found = {}
+    by_topic = {}
     for topic, text in texts():
         fresh = []
         for paragraph in text.replace("\r\n", "\n").split("\n\n"):
@@ -90,8 +90,8 @@ def passages() -> dict[str, list[Example]]:
                 if content and content not in seen:
                     seen.add(content)
                     fresh.append(piece)
-        found[topic] = [Example(group=topic, text=passage) for passage in joined(fresh) if len(passage) >= SHORTEST]
-    return {topic: examples for topic, examples in found.items() if examples}
+        by_topic[topic] = [Example(group=topic, text=passage) for passage in joined(fresh) if len(passage) >= SHORTEST]
+    return {topic: examples for topic, examples in by_topic.items() if examples}
 
 
 def joined(pieces: list[str]) -> Iterator[str]:

@@ -38,32 +38,32 @@ def take(
     Raises TooFew where the streams do not give as many.
     """
     queue = deque(rng.sample(streams, len(streams)))
-    found: list[Example] = []
+    drawn: list[Example] = []
     prompts: set[str] = set()
-    while len(found) < count:
+    while len(drawn) < count:
         if not queue:
-            message = f"task.n_{part}: {count} examples are asked of templates that give {len(found)}: lower it"
-            raise TooFew(message, part, len(found))
+            message = f"task.n_{part}: {count} examples are asked of templates that give {len(drawn)}: lower it"
+            raise TooFew(message, part, len(drawn))
         stream = queue.popleft()
         fresh = (one for one in stream if taken.isdisjoint(identity(one)) and asked(one) not in prompts)
         example = next(fresh, None)
         if example is not None:
             prompts.add(asked(example))
-            found.append(example)
+            drawn.append(example)
             queue.append(stream)
-    for example in found:
+    for example in drawn:
         taken.update(identity(example))
-    rng.shuffle(found)
-    return found
+    rng.shuffle(drawn)
+    return drawn
 
 
 def deal(items: Sequence[T], counts: dict[str, int], rng: random.Random) -> dict[str, list[T]]:
     """The items in a random order: `counts` of them for each part that it names, the others for train."""
     left = rng.sample(items, len(items))
-    found: dict[str, list[T]] = {}
+    dealt: dict[str, list[T]] = {}
     for part, count in counts.items():
-        found[part], left = left[:count], left[count:]
-    return {"train": left, **found}
+        dealt[part], left = left[:count], left[count:]
+    return {"train": left, **dealt}
 
 
 def asked(example: Example) -> str:

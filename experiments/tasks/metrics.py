@@ -26,7 +26,7 @@ SPACE = " \t\n\r"  # what JSON holds to be white space
 
 def accuracy(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
     """1 where the prediction is the gold answer, as of a multiple choice."""
-    return of_each("accuracy", (e.completion == said for e, said in zip(examples, predictions)))
+    return of_each("accuracy", (e.completion == answer for e, answer in zip(examples, predictions)))
 
 
 # ---------------------------------------------------------------- text
@@ -58,35 +58,35 @@ def _texts(main: str, examples: Sequence[Example], predictions: Sequence[str]) -
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
-    right, said = [list(e.accepted) for e in examples], list(predictions)
+    right, answers = [list(e.accepted) for e in examples], list(predictions)
     sentence_bleu, sentence_chrf = BLEU(effective_order=True), CHRF()
     each = {
-        "chrf": [sentence_chrf.sentence_score(a, b).score / 100 for a, b in zip(said, right)],
-        "bleu": [sentence_bleu.sentence_score(a, b).score / 100 for a, b in zip(said, right)],
-        "rouge_l": [max(_common(_words(a), _words(one)) for one in b) for a, b in zip(said, right)],
+        "chrf": [sentence_chrf.sentence_score(a, b).score / 100 for a, b in zip(answers, right)],
+        "bleu": [sentence_bleu.sentence_score(a, b).score / 100 for a, b in zip(answers, right)],
+        "rouge_l": [max(_common(_words(a), _words(one)) for one in b) for a, b in zip(answers, right)],
         "exact_match": _exact(examples, predictions),
     }
     longest = max(map(len, right))
     streams = [[b[i] if i < len(b) else None for b in right] for i in range(longest)]  # None: no such answer
     others = {name: mean(numbers) for name, numbers in each.items() if name != main}
-    corpus_chrf = CHRF().corpus_score(said, streams).score / 100  # type: ignore[arg-type]
-    corpus_bleu = BLEU().corpus_score(said, streams).score / 100  # type: ignore[arg-type]
+    corpus_chrf = CHRF().corpus_score(answers, streams).score / 100  # type: ignore[arg-type]
+    corpus_bleu = BLEU().corpus_score(answers, streams).score / 100  # type: ignore[arg-type]
     return of_each(main, each[main], **others, corpus_chrf=corpus_chrf, corpus_bleu=corpus_bleu)
 
 
 def _exact(examples: Sequence[Example], predictions: Sequence[str]) -> list[float]:
-    return [float(said.strip() in {a.strip() for a in e.accepted}) for e, said in zip(examples, predictions)]
+    return [float(answer.strip() in {a.strip() for a in e.accepted}) for e, answer in zip(examples, predictions)]
 
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def _common(said: list[str], right: list[str]) -> float:
+def _common(words: list[str], right: list[str]) -> float:
     """2 · LCS / (n + m) of two texts of n and m words: the F1 of their longest common subsequence."""
     from rapidfuzz.distance import Indel
 
-    return Indel.normalized_similarity(said, right) if said and right else 0.0
+    return Indel.normalized_similarity(words, right) if words and right else 0.0
 
 
 def log_likelihood(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
@@ -114,18 +114,18 @@ def json_match(examples: Sequence[Example], predictions: Sequence[str], schema: 
     valid_json: it is an object, and nothing around it. valid_schema: and one that the JSON Schema allows. With a
     schema, a scorer is functools.partial of this.
     """
-    said = [json_object(text) for text in predictions]
+    answers = [json_object(text) for text in predictions]
     right = [json_object(e.completion) for e in examples]
     scores = of_each(
         "exact_match",
-        (a is not None and canonical(a) == canonical(b) for a, b in zip(said, right)),
-        valid_json=mean(value is not None for value in said),
+        (a is not None and canonical(a) == canonical(b) for a, b in zip(answers, right)),
+        valid_json=mean(value is not None for value in answers),
     )
     if schema is not None:
         from jsonschema.validators import validator_for
 
         allowed = validator_for(schema)(schema)
-        scores.means["valid_schema"] = mean(value is not None and allowed.is_valid(value) for value in said)
+        scores.means["valid_schema"] = mean(value is not None and allowed.is_valid(value) for value in answers)
     return scores
 
 

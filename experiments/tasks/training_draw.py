@@ -78,20 +78,20 @@ def chosen(pool: Sequence[Example], count: int, asked: Collection[str], rng: ran
         else:
             others.append(example)
     quota = shares([example.part for example in pool], count)
-    found: list[Example] = []
+    drawn: list[Example] = []
     for example in [*first, *others]:
         if quota[example.part]:
             quota[example.part] -= 1
-            found.append(example)
-    rng.shuffle(found)
-    return found
+            drawn.append(example)
+    rng.shuffle(drawn)
+    return drawn
 
 
 def shares(parts: Sequence[str], count: int) -> dict[str, int]:
     """How many of `count` each part gets, in proportion to how often it stands here; largest remainders first."""
     exact = {part: n * count / len(parts) for part, n in sorted(Counter(parts).items())}
-    found = {part: int(share) for part, share in exact.items()}
-    by_remainder = sorted(exact, key=lambda part: found[part] - exact[part])
-    for part in by_remainder[: count - sum(found.values())]:
-        found[part] += 1
-    return found
+    whole = {part: int(share) for part, share in exact.items()}
+    by_remainder = sorted(exact, key=lambda part: whole[part] - exact[part])
+    for part in by_remainder[: count - sum(whole.values())]:
+        whole[part] += 1
+    return whole

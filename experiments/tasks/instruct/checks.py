@@ -28,16 +28,16 @@ def items(slots: Slots) -> list[str]:
     return slots["words"].split(", ")
 
 
-def is_upper(slots: Slots, said: str) -> bool:
-    return bare(said) == bare(slots["sentence"].upper())
+def is_upper(slots: Slots, answer: str) -> bool:
+    return bare(answer) == bare(slots["sentence"].upper())
 
 
-def is_reversed(slots: Slots, said: str) -> bool:
-    return words_of(said.lower()) == items(slots)[::-1]
+def is_reversed(slots: Slots, answer: str) -> bool:
+    return words_of(answer.lower()) == items(slots)[::-1]
 
 
-def is_sorted(slots: Slots, said: str) -> bool:
-    return words_of(said.lower()) == sorted(items(slots))
+def is_sorted(slots: Slots, answer: str) -> bool:
+    return words_of(answer.lower()) == sorted(items(slots))
 
 
 def number_in(text: str) -> str:
@@ -49,21 +49,21 @@ def without(slots: Slots) -> list[str]:
     return [word for word in items(slots) if word != slots["word"]]
 
 
-def is_quoted(slots: Slots, said: str) -> bool:
-    return said.strip().translate(str.maketrans("“”", '""')) == f'"{slots["sentence"]}"'
+def is_quoted(slots: Slots, answer: str) -> bool:
+    return answer.strip().translate(str.maketrans("“”", '""')) == f'"{slots["sentence"]}"'
 
 
-def is_last_word(slots: Slots, said: str) -> bool:
-    return words_of(said.lower()) == [words_of(slots["sentence"])[-1]]
+def is_last_word(slots: Slots, answer: str) -> bool:
+    return words_of(answer.lower()) == [words_of(slots["sentence"])[-1]]
 
 
-def is_the_number(slots: Slots, said: str) -> bool:
+def is_the_number(slots: Slots, answer: str) -> bool:
     """It is told, and not by saying the whole sentence again."""
-    return re.findall(r"\d+", said) == [number_in(slots["sentence"])] and len(words_of(said)) <= MOST_BESIDES
+    return re.findall(r"\d+", answer) == [number_in(slots["sentence"])] and len(words_of(answer)) <= MOST_BESIDES
 
 
-def is_copied(slots: Slots, said: str) -> bool:
-    return bare(said) == bare(slots["sentence"])
+def is_copied(slots: Slots, answer: str) -> bool:
+    return bare(answer) == bare(slots["sentence"])
 
 
 def is_sentence(text: str, ends: str = ".!") -> bool:
@@ -71,54 +71,54 @@ def is_sentence(text: str, ends: str = ".!") -> bool:
     return re.fullmatch(rf"[A-Z][^.!?\n]*[{ends}]", text.strip()) is not None and len(words_of(text)) >= 4
 
 
-def includes(slots: Slots, said: str) -> bool:
-    return is_sentence(said) and slots["word"] in words_of(said.lower())
+def includes(slots: Slots, answer: str) -> bool:
+    return is_sentence(answer) and slots["word"] in words_of(answer.lower())
 
 
-def includes_both(slots: Slots, said: str) -> bool:
-    return is_sentence(said) and {slots["first"], slots["second"]} <= set(words_of(said.lower()))
+def includes_both(slots: Slots, answer: str) -> bool:
+    return is_sentence(answer) and {slots["first"], slots["second"]} <= set(words_of(answer.lower()))
 
 
-def asks(slots: Slots, said: str) -> bool:
-    return is_sentence(said, "?") and slots["word"] in words_of(said.lower())
+def asks(slots: Slots, answer: str) -> bool:
+    return is_sentence(answer, "?") and slots["word"] in words_of(answer.lower())
 
 
-def completes(slots: Slots, said: str) -> bool:
-    return is_sentence(said) and words_of(said)[:3] == ["The", slots["adjective"], slots["word"]]
+def completes(slots: Slots, answer: str) -> bool:
+    return is_sentence(answer) and words_of(answer)[:3] == ["The", slots["adjective"], slots["word"]]
 
 
-def begins(slots: Slots, said: str) -> bool:
+def begins(slots: Slots, answer: str) -> bool:
     """One word of two letters or more."""
-    words = words_of(said.lower())
+    words = words_of(answer.lower())
     return len(words) == 1 and len(words[0]) > 1 and words[0].startswith(slots["letter"])
 
 
-def is_json(slots: Slots, said: str) -> bool:
+def is_json(slots: Slots, answer: str) -> bool:
     try:
-        return json.loads(said) == items(slots)
+        return json.loads(answer) == items(slots)
     except (ValueError, RecursionError):
         return False
 
 
-def is_bullets(slots: Slots, said: str) -> bool:
-    return [line.strip() for line in said.strip().splitlines()] == [f"- {word}" for word in items(slots)]
+def is_bullets(slots: Slots, answer: str) -> bool:
+    return [line.strip() for line in answer.strip().splitlines()] == [f"- {word}" for word in items(slots)]
 
 
-def is_joined(slots: Slots, said: str) -> bool:
-    return bare(said).lower() == "-".join(items(slots))
+def is_joined(slots: Slots, answer: str) -> bool:
+    return bare(answer).lower() == "-".join(items(slots))
 
 
-def is_without(slots: Slots, said: str) -> bool:
-    return words_of(said.lower()) == without(slots)
+def is_without(slots: Slots, answer: str) -> bool:
+    return words_of(answer.lower()) == without(slots)
 
 
-def is_repeated(slots: Slots, said: str) -> bool:
-    return bare(said).lower() == ", ".join([slots["word"]] * int(slots["n"]))
+def is_repeated(slots: Slots, answer: str) -> bool:
+    return bare(answer).lower() == ", ".join([slots["word"]] * int(slots["n"]))
 
 
-def is_picked(slots: Slots, said: str) -> bool:
-    return words_of(said.lower()) == [items(slots)[PLACES[slots["place"]]]]
+def is_picked(slots: Slots, answer: str) -> bool:
+    return words_of(answer.lower()) == [items(slots)[PLACES[slots["place"]]]]
 
 
-def is_replaced(slots: Slots, said: str) -> bool:
-    return bare(said) == bare(slots["sentence"].replace(slots["old"], slots["new"]))
+def is_replaced(slots: Slots, answer: str) -> bool:
+    return bare(answer) == bare(slots["sentence"].replace(slots["old"], slots["new"]))

@@ -55,25 +55,25 @@ def instructions(name: str, wording: str, seed: int) -> Iterator[Example]:
 
 
 def turns(wording: str, slots: Slots) -> tuple[dict[str, str], ...]:
-    said = [turn.format(**slots) for turn in wording.split(BETWEEN_TURNS)]
-    return tuple({"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(said))
+    contents = [turn.format(**slots) for turn in wording.split(BETWEEN_TURNS)]
+    return tuple({"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents))
 
 
 def slots_of(example: Example) -> Slots:
     """What fills the wording in this prompt. Raises TaskError where the prompt is not of its template."""
     pieces = re.split(r"\{(\w+)\}", example.group.replace(BETWEEN_TURNS, "\n"))  # text, slot, text, slot, …, text
     pattern = "".join(f"(?P<{piece}>.+?)" if i % 2 else re.escape(piece) for i, piece in enumerate(pieces))
-    found = re.fullmatch(pattern, asked(example))
-    if found is None:
+    match = re.fullmatch(pattern, asked(example))
+    if match is None:
         raise TaskError(f"{asked(example)!r}: not a prompt of the template {example.group!r}")
-    return found.groupdict()
+    return match.groupdict()
 
 
 def score(examples: Sequence[Example], predictions: Sequence[str]) -> Scores:
     """constraint_met: by the family's check; repeating a turn of the prompt, which may pass one, is no answer.
     exact_match: the gold answer itself."""
     met = (
-        said.strip() not in [turn["content"] for turn in e.messages] and FAMILIES[e.part].met(slots_of(e), said)
-        for e, said in zip(examples, predictions, strict=True)
+        answer.strip() not in [turn["content"] for turn in e.messages] and FAMILIES[e.part].met(slots_of(e), answer)
+        for e, answer in zip(examples, predictions, strict=True)
     )
     return of_each("constraint_met", met, exact_match=mean(exact_match(examples, predictions).each))

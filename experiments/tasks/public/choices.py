@@ -18,8 +18,8 @@ CORRECT = "the correct answer is {}"  # how LLM-Adapters has an answer said
 
 def chosen(row: Row, prompt: str, choices: Sequence[str], right: int, **more: str) -> Example:
     """An example whose choices go on where the prompt ends."""
-    said = tuple(f" {choice}" for choice in choices)
-    return Example(completion=said[right], text=prompt, choices=said, continues=True, place=row.place, **more)  # type: ignore[arg-type]
+    texts = tuple(f" {choice}" for choice in choices)
+    return Example(completion=texts[right], text=prompt, choices=texts, continues=True, place=row.place, **more)  # type: ignore[arg-type]
 
 
 def named(text: str) -> str:
@@ -36,8 +36,8 @@ def adapted(row: Row) -> Example | None:
     choices = formats[-1].split("/") if formats else []
     if answer not in choices:
         raise TaskError(f"{row.place}: column 'answer' is {answer!r}, which 'instruction' does not offer: {choices}")
-    said = tuple(CORRECT.format(choice) for choice in choices)
-    return Example(completion=CORRECT.format(answer), text=instruction, choices=said, place=row.place)
+    texts = tuple(CORRECT.format(choice) for choice in choices)
+    return Example(completion=CORRECT.format(answer), text=instruction, choices=texts, place=row.place)
 
 
 def boolq(row: Row) -> Example:

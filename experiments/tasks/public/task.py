@@ -53,7 +53,7 @@ def parts_of(
         if part != "train" and public.read_held:
             reader = public.read_held
         assert reader is not None
-        found: list[Example] = []
+        examples: list[Example] = []
         for i, source in enumerate(sources):
             try:
                 where, version, rows = rows_for(part, source, own or config.path, public.most, seed)
@@ -64,9 +64,9 @@ def parts_of(
                 break
             versions[where] = version
             named = public.parts[i] if part == "test" and len(sources) == len(public.parts) else None
-            found += [example_of(row, reader, public, named) for row in rows]
+            examples += [example_of(row, reader, public, named) for row in rows]
         if sources:
-            read[part] = public.gathered(found) if public.gathered and part != "train" else found
+            read[part] = public.gathered(examples) if public.gathered and part != "train" else examples
     return read, versions
 
 

@@ -57,12 +57,12 @@ def e2e(row: Row) -> Example:
 
 def with_references(examples: Sequence[Example]) -> list[Example]:
     """One example of each prompt, with the answers of all as its references."""
-    found: dict[str, list[Example]] = {}
+    by_text: dict[str, list[Example]] = {}
     for example in examples:
-        found.setdefault(example.text, []).append(example)
+        by_text.setdefault(example.text, []).append(example)
     return [
         replace(same[0], references=tuple(dict.fromkeys(one.completion for one in same)) if len(same) > 1 else ())
-        for same in found.values()
+        for same in by_text.values()
     ]
 
 

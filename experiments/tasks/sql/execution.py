@@ -55,19 +55,19 @@ class ExecutionScorer:
         right, valid, same = [], [], []
         with Reader(self.database) as reader:
             for example, prediction in zip(examples, predictions, strict=True):
-                said = query_of(prediction)
+                query = query_of(prediction)
                 try:
                     gold = reader.rows(example.completion)
                 except QueryError as error:
                     where = example.place or example.group
                     raise TaskError(f"{where}: the gold query fails on {self.database}: {error}") from None
                 try:
-                    rows = reader.rows(said)
+                    rows = reader.rows(query)
                 except QueryError:
                     rows = None
                 valid.append(rows is not None)
                 right.append(rows is not None and alike(rows, gold, ordered(example.completion)))
-                same.append(plain(said) == plain(example.completion))
+                same.append(plain(query) == plain(example.completion))
         return of_each("execution_accuracy", right, valid_sql=mean(valid), exact_match=mean(same))
 
 
@@ -107,16 +107,16 @@ class Reader:
         self.checks, self.deadline = 0, time.monotonic() + MAX_SECONDS
         try:
             cursor = self.connection.execute(query)
-            found = cursor.fetchmany(MAX_ROWS + 1)
+            rows = cursor.fetchmany(MAX_ROWS + 1)
             cursor.close()
         # UnicodeError: a lone surrogate in the query; Warning: two statements (before Python 3.12)
         except (sqlite3.Error, sqlite3.Warning, UnicodeError, ValueError, OverflowError) as error:
             raise QueryError(str(error)) from None
         if cursor.description is None:
             raise QueryError("the query gives no rows: not a SELECT")
-        if len(found) > MAX_ROWS:
+        if len(rows) > MAX_ROWS:
             raise QueryError(f"more than {MAX_ROWS} rows")
-        return found
+        return rows
 
     def _go_on(self) -> int:
         """Not zero stops the query."""

@@ -173,16 +173,16 @@ def split(seed: int) -> dict[str, list[tuple[str, str, str]]]:
     patterns = list(questions.QUESTIONS.items())
     rng.shuffle(patterns)
     n_test, n_val = round(NEW_IN_TEST * len(patterns)), round(NEW_IN_VAL * len(patterns))
-    found: dict[str, list[tuple[str, str, str]]] = {"train": [], "val": [], "test": []}
+    parts: dict[str, list[tuple[str, str, str]]] = {"train": [], "val": [], "test": []}
     for i, (query, wordings) in enumerate(patterns):
         if i < n_test + n_val:
-            found["test" if i < n_test else "val"] += [(query, wording, "new query") for wording in wordings]
+            parts["test" if i < n_test else "val"] += [(query, wording, "new query") for wording in wordings]
             continue
         first, second, *others = rng.sample(wordings, len(wordings))
-        found["test"].append((query, first, "trained query"))
-        found["val" if rng.random() < VAL_WORDING else "train"].append((query, second, "trained query"))
-        found["train"] += [(query, wording, "trained query") for wording in others]
-    return found
+        parts["test"].append((query, first, "trained query"))
+        parts["val" if rng.random() < VAL_WORDING else "train"].append((query, second, "trained query"))
+        parts["train"] += [(query, wording, "trained query") for wording in others]
+    return parts
 
 
 def questions_of(
