@@ -30,7 +30,8 @@ def comparison_of(config: CompareConfig, studies: Mapping[str, TaskStudy], plan:
     title = f"{config.model}: {', '.join(config.tasks)}, {config.steps} steps, {seeds}"
     if n_pending:
         title += f"; under way, {n_pending} runs still to be tested"
-    tasks = {name: outcome(config, study) for name, study in studies.items()}
+    begun = {name: study for name, study in studies.items() if study.tested or not study.pending}
+    tasks = {name: outcome(config, study) for name, study in begun.items()}
     return {
         "format": FORMAT,
         "title": title,

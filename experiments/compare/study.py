@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -56,12 +55,13 @@ class Study:
         self.decisions.write("started", config=plain(self.config))
         self.meet_budget()
         self.make_plan()
-        self.find_head_rates()
-        self.choose()
-        self.test()
+        for task in self.tasks:  # one task after the other, so that of an interrupted study some tasks are whole
+            self.find_head_rate(task)
+            self.choose(task)
+            self.test(task)
         self.time()
         self.plan.unforeseen(self.results, self.tasks, self.runs.asked)
-        comparison = self.write([])
+        comparison = self.write()
         from experiments.compare.plot import plot
 
         plot(comparison, self.results / "plot.png")
@@ -104,6 +104,7 @@ class Study:
         """What is planned for the task; the axes of its searches are kept."""
         study, arms = self.tasks[task], self.arms
         study.methods, study.baselines = arms.methods, arms.baselines
+        study.pending = [pending_line(*each) for each in self.to_test()]
         study.head_lr = self.config.head_lr if arms.task_head else None
         for method in (*arms.methods, *((PROBE,) if arms.probes else ())):
             self.axes[task, method] = arms.axes(task, method)
@@ -116,21 +117,20 @@ class Study:
 
     # ---------------------------------------------------------------- the search
 
-    def find_head_rates(self) -> None:
+    def find_head_rate(self, task: str) -> None:
         """Search the rate of the task head, the same for all methods: that at which a linear probe is best."""
         if not self.arms.probes:
             return
-        self.search({(task, PROBE): self.method_search(task, PROBE) for task in self.tasks})
-        for task, study in self.tasks.items():
-            study.head_lr = study.choices[PROBE].lr
-            self.decisions.write("head_lr", task=task, head_lr=study.head_lr)
-            if study.head_lr is None:
-                raise ValueError(f"{task}: no trial of the linear probe is complete; see its runs, or give head_lr=")
+        self.search({PROBE: self.method_search(task, PROBE)})
+        study = self.tasks[task]
+        study.head_lr = study.choices[PROBE].lr
+        self.decisions.write("head_lr", task=task, head_lr=study.head_lr)
+        if study.head_lr is None:
+            raise ValueError(f"{task}: no trial of the linear probe is complete; see its runs, or give head_lr=")
 
-    def choose(self) -> None:
+    def choose(self, task: str) -> None:
         """Search every method, at the head's rate."""
-        pairs = [(task, method) for task in self.tasks for method in self.arms.methods]
-        self.search({pair: self.method_search(*pair) for pair in pairs if pair[1] != PROBE})
+        self.search({method: self.method_search(task, method) for method in self.arms.methods if method != PROBE})
 
     def method_search(self, task: str, method: str) -> MethodSearch:
         usual = self.arms.searched(task, method)
@@ -139,16 +139,17 @@ class Study:
         folder = self.results / task / "search"
         return MethodSearch(task, method, usual, self.axes[task, method], self.config.terms, folder)
 
-    def search(self, searches: dict[tuple[str, str], MethodSearch]) -> None:
-        """Carry the searches out, and choose from their trials alone: nothing of the test set is in them."""
-        for (task, method), each in searches.items():
+    def search(self, searches: dict[str, MethodSearch]) -> None:
+        """Carry out the searches of a task, and choose from their trials alone: nothing of the test set is in them."""
+        for method, each in searches.items():
             axes = {axis.name: axis.words() for axis in each.search.axes}
-            self.decisions.write("search", task=task, method=method, axes=axes)
+            self.decisions.write("search", task=each.task, method=method, axes=axes)
         for run, failure in carry_out([*searches.values()], self.runs, lambda line: say(self.console, line)):
             which = f"lr {run.arm.config.optim.lr:g} of the search"
             self.tasks[run.task].missing.append(failed_line(run, which, failure))
-        for (task, method), each in searches.items():
-            study, choice = self.tasks[task], each.search.choice()
+        for method, each in searches.items():
+            task, choice = each.task, each.search.choice()
+            study = self.tasks[task]
             study.trials[method], study.searched[method] = each.search.trials(), each.rows
             study.choices[method] = choice
             by = self.config.choose_by.value
@@ -168,28 +169,34 @@ class Study:
 
     # ---------------------------------------------------------------- the test
 
-    def test(self) -> None:
+    def test(self, task: str) -> None:
         """Carry out what is tested, one seed of every arm at a time, so that a part of it is a fair part."""
-        batches = self.test_runs()
+        batches = self.test_runs(task)
         runs = [run for batch in batches for run in batch]
+        study = self.tasks[task]
+        study.pending = [pending_line(run.method, run.arm.config.seed) for run in runs]
         n_done = sum(run.complete is not None for run in runs)
-        say(self.console, f"settings are chosen; {len(runs)} runs to be tested, {n_done} of them done")
-        for number, batch in enumerate(batches, 1):
+        say(self.console, f"{task}: settings are chosen; {len(runs)} runs to be tested, {n_done} of them done")
+        for batch in batches:
             for run, row in zip(batch, self.runs.carry_out(batch)):
                 self.take(run, row)
-            self.write([run for later in batches[number:] for run in later])
+            self.write()
 
-    def test_runs(self) -> list[list[StudyRun]]:
-        """List the runs that are tested, by seed."""
-        batches: list[list[StudyRun]] = [[] for _ in self.config.test_seeds]
-        for task in self.tasks:
-            for method in (*self.arms.baselines, *self.arms.methods):
-                if (arm := self.chosen(task, method, self.arms.tested(task, method))) is None:
-                    continue
-                for batch, seed in zip(batches, self.config.test_seeds):
-                    if method != NONE or seed == self.config.first_seed:  # no seed changes that model
-                        batch.append(StudyRun(task, method, arm.at(seed=seed), self.results / task / "test"))
-        return batches
+    def test_runs(self, task: str) -> list[list[StudyRun]]:
+        """List the task's runs that are tested, by seed: all but those of a method for which nothing could be chosen."""
+        batches: dict[int, list[StudyRun]] = {seed: [] for seed in self.config.test_seeds}
+        methods = (*self.arms.baselines, *self.arms.methods)
+        arms = {method: self.chosen(task, method, self.arms.tested(task, method)) for method in methods}
+        for method, seed in self.to_test():
+            if (arm := arms[method]) is not None:
+                batches[seed].append(StudyRun(task, method, arm.at(seed=seed), self.results / task / "test"))
+        return [*batches.values()]
+
+    def to_test(self) -> list[tuple[str, int]]:
+        """Which methods are tested with which seeds; no seed changes the untouched model."""
+        methods = (*self.arms.baselines, *self.arms.methods)
+        seeds = self.config.test_seeds
+        return [(method, seed) for method in methods for seed in seeds if method != NONE or seed == seeds[0]]
 
     def chosen(self, task: str, method: str, usual: Arm) -> Arm | None:
         """The arm at what was chosen for its method; None where nothing could be chosen."""
@@ -204,6 +211,7 @@ class Study:
     def take(self, run: StudyRun, item: Result) -> None:
         """Count the run as tested, or as missing."""
         study = self.tasks[run.task]
+        study.pending.remove(pending_line(run.method, run.arm.config.seed))
         if isinstance(item, Failed):
             study.missing.append(failed_line(run, f"seed {run.arm.config.seed}", item.failure))
             study.note(run.method, f"seed {run.arm.config.seed} failed and is not in the mean ({item.failure_kind})")
@@ -229,14 +237,16 @@ class Study:
         seed = self.config.first_seed
         return [StudyRun(task, method, arm.at(seed=seed), folder) for method, arm in arms.items() if arm is not None]
 
-    def write(self, pending: Sequence[StudyRun]) -> dict[str, Any]:
-        """Write comparison.json and table.md of what is there so far. pending: the runs that are still to be tested."""
-        for task, study in self.tasks.items():
-            study.pending = [f"{run.method} seed {run.arm.config.seed}" for run in pending if run.task == task]
+    def write(self) -> dict[str, Any]:
+        """Write comparison.json and table.md of what is there so far."""
         comparison = comparison_of(self.config, self.tasks, self.plan)
         write_json(self.results / "comparison.json", comparison)
         write_text(self.results / "table.md", markdown(comparison))
         return comparison
+
+
+def pending_line(method: str, seed: int) -> str:
+    return f"{method} seed {seed}"
 
 
 def failed_line(run: StudyRun, which: str, failure: str) -> str:
