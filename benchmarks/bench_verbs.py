@@ -37,7 +37,7 @@ def ours(model: nn.Module, folder: Path) -> dict[str, Timed]:
     dt.save(model, file, name="a")
 
     def without_b() -> None:
-        if any(".deltas.b." in name for name, _ in dt.parameters(model)):
+        if any("._deltas.b." in name for name, _ in dt.parameters(model)):
             dt.eject(model, "b")
 
     def merge_and_back() -> None:

@@ -6,7 +6,7 @@ AttentionInterface: the model is switched to an interface of ours that computes 
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import eager_mask
 from transformers.pytorch_utils import Conv1D
 
+from deltatune.call import attended
 from deltatune.core import NotReached
-from deltatune.host import Host, hosts
+from deltatune.host import Host, deltas
 from deltatune.hosts import MAPS, Map, modules
 from deltatune.inject import CLOSERS, OPENERS
 
@@ -68,7 +69,7 @@ def eager(
         return F.dropout(shares, dropout_p, dropout_p > 0) @ v
 
     rate = dropout if module.training else 0.0
-    term = module.attention(attend) if isinstance(module, Host) else attend
+    term = attended(module, attend) if isinstance(module, Host) else attend
     out = term(query, key, value, attn_mask=attention_mask, dropout_p=rate, scale=scaling)
     return out.transpose(1, 2).contiguous(), weights
 
@@ -105,13 +106,7 @@ def open_attention(model: nn.Module, host: nn.Module) -> None:
 
 def close_attention(model: nn.Module) -> None:
     """Back to eager when the last attention delta is out."""
-    needed = any(
-        delta.site == "attention"
-        for _, host in hosts(model)
-        for stack in host.deltas.values()
-        for delta in cast("Any", stack)
-    )
-    if not needed:
+    if not any(delta.site == "attention" for *_, delta in deltas(model)):
         for each in configs(model):
             if each._attn_implementation == EAGER:
                 each._attn_implementation = "eager"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,13 @@ class Features(NamedTuple):
 
     into: int
     out: int
+
+
+class Swap(NamedTuple):
+    """What a swapped class remembers of the one it was made from: the class, and the name of forward's first input."""
+
+    original: type[nn.Module]
+    first_input: str
 
 
 class Map(NamedTuple):
@@ -42,6 +49,7 @@ MAPS: dict[type[nn.Module], Map] = {
     nn.Linear: Map(nn.Linear.forward, False, F.linear),
     nn.Embedding: Map(nn.Embedding.forward, True, look_up),
 }
+CHILD, SWAP = "_deltas", "_delta_swap"  # the names that a swap adds: a child of the host, an attribute of its class
 EXTENSIONS = {"transformers": "deltatune.hf"}  # loaded when a model of that package is met, never before
 
 
@@ -53,7 +61,13 @@ def extend(model: nn.Module) -> None:
 
 def original(module: nn.Module) -> type[nn.Module]:
     """The module's class without deltatune's subclass."""
-    return getattr(type(module), "original_class", type(module))
+    swap = getattr(type(module), SWAP, None)
+    return type(module) if swap is None else swap.original
+
+
+def stacks(module: nn.Module) -> dict[str, list[DeltaModule]]:
+    """The deltas on a module by name, in the order of injection; none where it is no host."""
+    return cast("Any", module._modules[CHILD])._modules if hasattr(type(module), SWAP) else {}
 
 
 def plain(p: Tensor) -> bool:
@@ -159,7 +173,7 @@ def modules(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module
             continue
         seen.add(id(module))
         yield path, module
-        hidden = "deltas" if hasattr(type(module), "original_class") else None
+        hidden = CHILD if hasattr(type(module), SWAP) else None
         below = [(name, child) for name, child in module._modules.items() if child is not None and name != hidden]
         waiting += [(f"{path}.{name}" if path else name, child) for name, child in reversed(below)]
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from deltatune.core import DeltaError, DeltaModule, NoMatch, NotReached, Rule
-from deltatune.host import Host, attach, check_host, close_fast_path, deltas, detach, hosts, names
+from deltatune.host import deltas, deltas_of, hosts, names, strengths_of
 from deltatune.hosts import extend, own_parameters, unreachable
 from deltatune.plan import Plan, describe
 from deltatune.select import sites
+from deltatune.swap import attach, check_host, close_fast_path, detach
 from deltatune.together import gather
 
 # Whoever knows a package registers pairs of these: an opener is called with (model, host) for every attention site, a
@@ -197,19 +198,19 @@ def use(model: nn.Module, /, *on: str, **strengths: float) -> None:
     wanted = dict.fromkeys(on, 1.0) | strengths
     known(model, *wanted)
     for _, host in hosts(model):
-        host.strengths = {n: float(wanted.get(n, 0.0)) for n in host.deltas}
+        deltas_of(host)._strengths = {n: float(wanted.get(n, 0.0)) for n in deltas_of(host)}
 
 
 @contextmanager
 def active(model: nn.Module, /, *on: str, **strengths: float) -> Iterator[None]:
     """`use` for a block."""
-    before = [(host, host.strengths) for _, host in hosts(model)]
+    before = [(host, strengths_of(host)) for _, host in hosts(model)]
     use(model, *on, **strengths)
     try:
         yield
     finally:
         for host, kept in before:
-            host.strengths = kept
+            deltas_of(host)._strengths = kept
 
 
 def verify(model: nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -218,9 +219,7 @@ def verify(model: nn.Module, *args: Any, **kwargs: Any) -> None:
     Gradients that parameters hold stay as they are.
     """
     live = [
-        (path, name, i, d)
-        for path, name, i, d in deltas(model)
-        if cast(Host, model.get_submodule(path)).strengths[name] != 0
+        (path, name, i, d) for path, name, i, d in deltas(model) if strengths_of(model.get_submodule(path))[name] != 0
     ]
     if not live:
         raise NoMatch("no delta is live in this model: inject one, or switch one on with use()")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, FormatError
 from deltatune.deltafile import FORMAT, read, write
-from deltatune.host import check_host, deltas, hosts
+from deltatune.host import deltas
 from deltatune.hosts import extend, modules, own_parameters, unreachable
 from deltatune.inject import check_name, freeze_base, known, put_in, share_tied
 from deltatune.methods import METHODS, Head
 from deltatune.plan import Plan, describe
+from deltatune.swap import check_host
 
 SAMPLES = 16  # values of each parameter that enter the fingerprint
 
@@ -28,9 +29,9 @@ def fingerprint(model: nn.Module, skip: set[str] | None = None) -> dict[str, str
     skip: paths of parameters to leave out besides.
     """
     skipped = set(skip or ())
-    for path, host in hosts(model):
-        if any(isinstance(d, Head) for ds in host.deltas.values() for d in cast("list[nn.Module]", ds)):
-            skipped |= {join(path, n) for n in own_parameters(host)}
+    for path, _, _, delta in deltas(model):
+        if isinstance(delta, Head):
+            skipped |= {join(path, n) for n in own_parameters(model.get_submodule(path))}
     structure, samples = [], []
     with torch.no_grad():
         for path, module in modules(model):

@@ -6,17 +6,19 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
+from deltatune.call import changed_parameters, put, replaced, swapping
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, NoMatch, NotFoldable, Stacked
-from deltatune.host import Host, changed_parameters, deltas, detach, hosts, names, put, replaced, swapping
-from deltatune.hosts import delta_dtype, frozen, modules, own_parameters, stored, unreachable
-from deltatune.inject import check_name, close_fast_path, known, put_in
+from deltatune.host import Host, deltas, deltas_of, hosts, names, strengths_of
+from deltatune.hosts import delta_dtype, frozen, modules, original, own_parameters, stacks, stored, unreachable
+from deltatune.inject import check_name, known, put_in
 from deltatune.methods.full import Full
 from deltatune.plan import Plan, describe
+from deltatune.swap import close_fast_path, detach
 
 
 def folded(model: nn.Module, chosen: list[str]) -> list[tuple[Host, dict[str, nn.Parameter | None]]]:
@@ -30,12 +32,8 @@ def folded(model: nn.Module, chosen: list[str]) -> list[tuple[Host, dict[str, nn
     made: dict[int, nn.Parameter] = {}
     result = []
     for path, host in hosts(model):
-        stack = [
-            (n, d, host.strengths[n])
-            for n, ds in host.deltas.items()
-            for d in cast("list[DeltaModule]", ds)
-            if host.strengths[n] != 0
-        ]
+        strengths = strengths_of(host)
+        stack = [(n, d, strengths[n]) for n, ds in stacks(host).items() for d in ds if strengths[n] != 0]
         mine = [(n, d, s) for n, d, s in stack if n in chosen]
         if not mine:
             continue
@@ -88,7 +86,7 @@ def fold_host(
     term: Any = frozen(host, own)
     if term is None:
         kind = type(around[0][0]).__name__
-        raise NotFoldable(f"{path}: {host.original_class.__name__} is no known linear map, so {kind} cannot be merged")
+        raise NotFoldable(f"{path}: {original(host).__name__} is no known linear map, so {kind} cannot be merged")
     for delta, strength in around:
         term = Stacked(delta, term, strength)
     try:
@@ -100,7 +98,7 @@ def fold_host(
 
 def chosen_names(model: nn.Module, given: tuple[str, ...]) -> list[str]:
     known(model, *given)
-    live = {n for _, h in hosts(model) for n, s in h.strengths.items() if s != 0}
+    live = {n for _, h in hosts(model) for n, s in strengths_of(h).items() if s != 0}
     if off := [n for n in given if n not in live]:
         raise DeltaError(f"{off[0]!r} is switched off; switch it on with use() before merging, at the strength wanted")
     chosen = list(given) or [n for n in names(model) if n in live]
@@ -140,19 +138,19 @@ def merged(model: nn.Module, *given: str) -> Iterator[None]:
     Raises as `merge` does, before anything is changed.
     """
     chosen = chosen_names(model, given)
-    before = [(h, h.strengths) for _, h in hosts(model)]
+    before = [(h, strengths_of(h)) for _, h in hosts(model)]
     stack = ExitStack()
     try:
         with swapping:
             for host, new in folded(model, chosen):
                 stack.enter_context(replaced(host, new))
             for host, _ in before:
-                host.strengths = {n: 0.0 if n in chosen else s for n, s in host.strengths.items()}
+                deltas_of(host)._strengths = {n: 0.0 if n in chosen else s for n, s in strengths_of(host).items()}
         yield
     finally:
         with swapping, stack:
             for host, kept in before:
-                host.strengths = kept
+                deltas_of(host)._strengths = kept
 
 
 @torch.no_grad()

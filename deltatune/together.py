@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from deltatune.blocks import blocks, readers
-from deltatune.host import Host
+from deltatune.host import Host, deltas_of, live
 from deltatune.hosts import frozen
 
 Draws = tuple[Tensor, Tensor | None]
@@ -100,9 +100,9 @@ def only_call(host: nn.Module) -> tuple[Any, Any, float] | None:
     """(delta, base, strength) of a host that has this one live delta around its linear map, and no hooks."""
     if not isinstance(host, Host) or hooked(host):
         return None
-    live, base = host.live(), frozen(host, host._parameters)
-    module = live["module"]
-    if live["parameters"] or len(module) != 1 or base is None or hooked(module[0][0]):
+    sites, base = live(host), frozen(host, host._parameters)
+    module = sites["module"]
+    if sites["parameters"] or len(module) != 1 or base is None or hooked(module[0][0]):
         return None
     return module[0][0], base, module[0][1]
 
@@ -140,4 +140,4 @@ def gather(model: nn.Module) -> None:
             hosts = [module for module in group if isinstance(module, Host)]
             together = Together(hosts) if len(hosts) > 1 else None
             for host in hosts:
-                host.together = together  # type: ignore[assignment]
+                deltas_of(host)._together = together

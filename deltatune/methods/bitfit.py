@@ -38,7 +38,7 @@ class BitFit(DeltaModule):
             self.site = "parameters"
             for name, bias in found.items():
                 delta = torch.zeros_like(bias, dtype=delta_dtype(host), requires_grad=True)
-                self.register_parameter(name.replace(".", "_"), nn.Parameter(delta))
+                self._parameters[name.replace(".", "_")] = nn.Parameter(delta)  # a host may call its own by any name
         else:
             if isinstance(host, nn.Embedding):
                 raise DeltaError("BitFit: an Embedding has no bias; choose linear layers or norms")

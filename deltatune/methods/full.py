@@ -37,7 +37,7 @@ class Full(DeltaModule):
             )
         for name in chosen:
             delta = torch.zeros_like(own[name], dtype=delta_dtype(host), memory_format=torch.contiguous_format)
-            self.register_parameter(name.replace(".", "_"), nn.Parameter(delta))
+            self._parameters[name.replace(".", "_")] = nn.Parameter(delta)  # a host may call its own by any name
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -32,7 +32,7 @@ class Head(DeltaModule):
             raise DeltaError(f"Head: {', '.join(packed)} of {type(host).__name__} is packed, no number to copy")
         for name, p in own.items():
             copy = p.detach().to(delta_dtype(host), copy=True)
-            self.register_parameter(name.replace(".", "_"), nn.Parameter(copy))
+            self._parameters[name.replace(".", "_")] = nn.Parameter(copy)  # a host may call its own by any name
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deltatune.blocks import input_embedding
 from deltatune.core import DeltaError, DeltaModule, NoMatch, NotReached
-from deltatune.hosts import delta_dtype
+from deltatune.hosts import delta_dtype, stacks
 
 
 class Prompt(DeltaModule):
@@ -81,5 +81,4 @@ class Prompt(DeltaModule):
 
 def prompts_of(host: nn.Module) -> list[tuple[str, Prompt]]:
     """The prompts that already stand on this host, whatever their name."""
-    stacks = cast("dict[str, nn.Module]", getattr(host, "deltas", {}))
-    return [(n, d) for n in stacks for d in cast("list[nn.Module]", stacks[n]) if isinstance(d, Prompt)]
+    return [(n, d) for n, stack in stacks(host).items() for d in stack if isinstance(d, Prompt)]

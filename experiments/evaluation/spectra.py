@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 import deltatune as dt
-from deltatune.host import Host, hosts
-from deltatune.hosts import own_parameters
+from deltatune.host import Host, hosts, strengths_of
+from deltatune.hosts import own_parameters, stacks
 from deltatune.merge import fold_host
 from experiments.models.weights import NAME
 
@@ -77,7 +77,7 @@ def reason(skipped: Skipped, changed: bool) -> str | None:
 def changes_by_deltas(model: nn.Module, skipped: Skipped) -> Iterator[Change]:
     """Of every host, its own weights without and with its deltas; a new task head, which has no base, is none."""
     for path, host in hosts(model):
-        stack = [delta for name, own in host.deltas.items() if name == NAME for delta in cast(Stack, own)]
+        stack = list(stacks(host).get(NAME, ()))
         if stack and not any(isinstance(delta, dt.Head) for delta in stack):
             yield from changes_of_host(path, host, stack, skipped)
 
@@ -88,7 +88,7 @@ def changes_of_host(path: str, host: Host, stack: Stack, skipped: Skipped) -> It
         if any(delta.site == "attention" for delta in stack):
             raise dt.NotFoldable(f"{path}: {type(stack[0]).__name__} changes the attention")
         copies = [copy.deepcopy(delta).double() for delta in stack]
-        tuned = fold_host(path, host, wide, [(NAME, delta, host.strengths[NAME]) for delta in copies])
+        tuned = fold_host(path, host, wide, [(NAME, delta, strengths_of(host)[NAME]) for delta in copies])
     except dt.NotFoldable as error:
         skipped.count += 1
         skipped.why = skipped.why or str(error)

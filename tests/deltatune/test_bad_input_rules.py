@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import deltatune as dt
-from deltatune.host import deltas, names
+from deltatune.host import deltas, hosts, names, strengths_of
 from tests.laws import image
 from tests.support.hosts import Llama, ids
 from tests.support.linear_host import linear
@@ -134,7 +134,7 @@ def test_a_name_that_nobody_injected(verb: str, model: nn.Module, tmp_path: Path
     message = "no delta named 'sqll' is injected; there are: sql"
     refused(model, dt.NoMatch, message, lambda: UNKNOWN[verb](model, tmp_path))
     assert dict(deltas(model)[0][3].named_parameters()) and not list(tmp_path.iterdir())
-    assert all(h.strengths == {"sql": 1.0} for h in model.modules() if "strengths" in vars(h))
+    assert all(strengths_of(host) == {"sql": 1.0} for _, host in hosts(model))
 
 
 def test_nothing_is_injected(model: nn.Module) -> None:

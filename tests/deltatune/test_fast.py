@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 import deltatune as dt
 from deltatune import functional
 from deltatune.fast import LoRALinears, Rescale, dropped, zeroed
+from deltatune.hosts import stacks
 from tests.support.tolerance import ExactProducts, agree, error
 
 SIZES = st.sampled_from([1, 2, 3, 7, 16, 33])
@@ -240,7 +241,7 @@ def layer(**hparams):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(12, 9))
     dt.inject(model, dt.LoRA.on("0", rank=3, **hparams))
-    nn.init.normal_(model[0].deltas["default"][0].B)
+    nn.init.normal_(stacks(model[0])["default"][0].B)
     return model
 
 

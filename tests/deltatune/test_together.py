@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5Model
 
 import deltatune as dt
 from deltatune import fast, together
-from deltatune.host import hosts
+from deltatune.host import deltas_of, hosts
 from experiments.run.prepare import checkpoint_activations
 from tests.support.cases import shaken
 from tests.support.tolerance import agree, reduction
@@ -65,7 +65,7 @@ def gradients(model: nn.Module) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 
 def apart(model: nn.Module) -> nn.Module:
     for _, host in hosts(model):
-        host.together = None
+        deltas_of(host)._together = None
     return model
 
 
@@ -209,7 +209,7 @@ def test_a_thread_that_gives_up_does_not_disturb_another(monkeypatch: pytest.Mon
     want = q(x), k(x), v(x)
 
     def given_up_meanwhile(host):
-        host.together.hosts = ()
+        deltas_of(host)._together.hosts = ()
         return only_call(host)
 
     only_call = together.only_call

@@ -65,7 +65,7 @@ def test_fifty_steps_learn_what_peft_learns(monkeypatch: pytest.MonkeyPatch) -> 
     factors = {n.replace("base_model.model.", ""): p for n, p in theirs.named_parameters() if p.requires_grad}
     with torch.no_grad():
         for name, p in dt.parameters(ours):
-            path, _, which = name.partition(".deltas.default.0.")
+            path, _, which = name.partition("._deltas.default.0.")
             p.copy_(factors[f"{path}.lora_{which}.default.weight"])
     assert len(factors) == len(list(dt.parameters(ours))) == 28
     moved = nudged(copy.deepcopy(theirs))

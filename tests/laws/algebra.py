@@ -21,7 +21,7 @@ from torch import nn
 
 import deltatune as dt
 from deltatune.blocks import output_head
-from deltatune.host import deltas, hosts
+from deltatune.host import deltas, hosts, strengths_of
 from tests.support.cases import Case, assert_changed, assert_close, base_output, front, run
 from tests.support.hosts import Host
 
@@ -85,7 +85,7 @@ def fold_equals_call(case: Case, host: Host) -> None:
     before = image(model)
     if case.foldable:
         with dt.merged(model):
-            assert not any(h.strengths["default"] for _, h in hosts(model))
+            assert not any(strengths_of(h)["default"] for _, h in hosts(model))
             assert_close(run(host, model), called, host.reduction)
     else:
         named = "|".join(map(re.escape, paths(model)))
@@ -172,7 +172,7 @@ def state_dict_keeps_the_base(case: Case, host: Host) -> None:
     after = case.trained(host).state_dict()
     assert [k for k in after if k in before] == list(before)
     assert all(torch.equal(after[k], t) for k, t in before.items())
-    assert all("deltas.default" in k for k in after.keys() - before.keys())
+    assert all("_deltas.default" in k for k in after.keys() - before.keys())
 
 
 def load_of_save(case: Case, host: Host) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import deltatune as dt
 from deltatune.host import deltas, hosts
-from deltatune.hosts import frozen
+from deltatune.hosts import frozen, stacks
 from tests.laws import image
 from tests.support.cases import assert_changed, assert_close, base_output, run, shaken
 from tests.support.hosts import HEADS, VOCABULARY, WIDTH, EagerLlama, EncoderLayer, Llama, Nano
@@ -52,7 +52,7 @@ def test_verify_names_what_is_never_called_or_gets_no_gradient(method: str) -> N
         dt.verify(model, x=x)
     assert "used (default)" not in str(caught.value)
     dt.inject(model, rule("cut"), name="dead")
-    parameter = next(n for n, _ in model.cut.deltas["dead"][0].named_parameters())  # type: ignore[index, union-attr]
+    parameter = next(n for n, _ in stacks(model.cut)["dead"][0].named_parameters())  # type: ignore[index, union-attr]
     with pytest.raises(dt.NotReached, match=rf"cut \(dead\): {parameter} got no gradient"):
         dt.verify(model, x)
     dt.use(model, "dead")

@@ -84,7 +84,7 @@ def test_order_matters_and_is_that_of_injection() -> None:
             dt.inject(model, *rules, name=f"n{i}")
         with torch.no_grad():
             for n, p in dt.parameters(model):  # the same values for the same parameter, wherever it stands
-                seed = zlib.crc32((n.split(".deltas")[0] + n.rpartition(".")[2]).encode())
+                seed = zlib.crc32((n.split("._deltas")[0] + n.rpartition(".")[2]).encode())
                 p.copy_(1 + torch.randn(p.shape, generator=torch.Generator().manual_seed(seed)))
         return run(NANO, model)
 

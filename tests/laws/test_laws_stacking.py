@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 import deltatune as dt
+from deltatune.call import changed_parameters
 from deltatune.core import Stacked
-from deltatune.host import changed_parameters, names
+from deltatune.host import live, names
 from deltatune.hosts import frozen, own_parameters
+from deltatune.hosts import stacks as stacks_on
 from tests.support.cases import shaken
 from tests.support.tolerance import agree, bound, largest
 
@@ -166,8 +168,8 @@ def test_gradients_of_the_call_are_those_of_the_fold(stack: Stack) -> None:
     host = model[0]  # type: ignore[index]
     ours = dict(dt.parameters(model))
     called = model(x)
-    term = frozen(host, changed_parameters(own_parameters(host), host.live()["parameters"]))
-    for delta, strength in host.live()["module"]:
+    term = frozen(host, changed_parameters(own_parameters(host), live(host)["parameters"]))
+    for delta, strength in live(host)["module"]:
         term = Stacked(delta, term, strength)  # type: ignore[arg-type]
     assert term is not None
     folded = term.folded()(x)
@@ -197,7 +199,7 @@ def test_merge_refuses_what_lies_on_top_of_a_live_one(methods: list[str], data: 
     called = model(x).detach()
     chosen = data.draw(st.sets(st.sampled_from(order), min_size=1))
     # Parameter deltas act on the weights themselves, so they lie under every module delta, in order on both sides.
-    site = {n: model[0].deltas[n][0].site for n in order}  # type: ignore[index, union-attr]
+    site = {n: stacks_on(model[0])[n][0].site for n in order}  # type: ignore[index, union-attr]
     inside_out = sorted(order, key=lambda n: site[n] != "parameters")
     if set(inside_out[: len(chosen)]) != chosen:
         with pytest.raises(dt.NotFoldable, match="lies under"):
@@ -206,5 +208,5 @@ def test_merge_refuses_what_lies_on_top_of_a_live_one(methods: list[str], data: 
         return
     dt.merge(model, *chosen)
     left = [n for n in order if n not in chosen]
-    assert list(model[0].deltas if left else []) == left  # type: ignore[index, union-attr]
+    assert list(stacks_on(model[0])) == left  # type: ignore[index, union-attr]
     agree(model(x), called, 5 * len(methods), 5 * len(methods))  # set by the inputs and ranks of the deltas

@@ -1,0 +1,153 @@
+"""How a host is called: its own forward, with its live deltas in it and around it.
+
+All are functions over the host: a method of the swapped class would hide an attribute of the module that is the host.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+
+from deltatune.attention import SDPA
+from deltatune.core import DeltaError, DeltaModule, NotReached, Opaque, Stacked
+from deltatune.host import Host, Live, deltas_of, live, strengths_of
+from deltatune.hosts import SWAP, Swap, frozen, linear_map, original, own_parameters, stacks
+
+swapping = threading.RLock()  # held while parameters stand replaced: every thread runs the one module that holds them
+
+
+class Intercept(TorchFunctionMode):
+    """Hands the host's scaled_dot_product_attention to its attention deltas; held during the host's forward only."""
+
+    def __init__(self, host: nn.Module):
+        super().__init__()
+        self.host, self.reached = host, False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is SDPA:
+            if not torch.compiler.is_compiling():
+                self.reached = True
+            func = attended(self.host, func)
+        return func(*args, **(kwargs or {}))
+
+
+def attended(host: nn.Module, call: Callable[..., Any]) -> Callable[..., Any]:
+    """The host's attention function with its live attention deltas around it."""
+    if not torch.compiler.is_compiling():  # `hf.eager` calls this without any function of torch's
+        for mode in _get_current_function_mode_stack():
+            if isinstance(mode, Intercept) and mode.host is host:
+                mode.reached = True
+    return around(call, live(host)["attention"])
+
+
+def around(call: Callable[..., Any], live: Live) -> Callable[..., Any]:
+    """The stack of live deltas around a callable."""
+    term: Any = call
+    for delta, strength in live:
+        term = Stacked(delta, term, strength)
+    return term
+
+
+def run(host: nn.Module, args: Any, kwargs: Any) -> Any:
+    """The host's forward with its live deltas: what a swapped class calls `forward`."""
+    strengths = strengths_of(host)
+    if 0 in strengths.values():
+        for name, stack in stacks(host).items():
+            for delta in stack:
+                if strengths[name] == 0 and type(delta).inactive is not DeltaModule.inactive:
+                    delta.inactive(*args, *kwargs.values())
+    sites = live(host)
+    if not sites["attention"]:
+        return run_inner(host, sites, args, kwargs)
+    with Intercept(host) as held:
+        out = run_inner(host, sites, args, kwargs)
+    if not torch.compiler.is_compiling() and not held.reached:
+        raise NotReached(
+            f"{original(host).__name__} attended without scaled_dot_product_attention, so its attention "
+            "deltas had no effect; choose the module that calls it, or load with attn_implementation='sdpa'"
+        )
+    return out
+
+
+def run_inner(host: nn.Module, sites: dict[str, Live], args: Any, kwargs: Any) -> Any:
+    """The host's own forward with its parameter deltas inside and its module deltas around it."""
+    parameters, module, call = sites["parameters"], sites["module"], super(Host, host).forward  # type: ignore[arg-type]
+    if not parameters and not module:
+        return call(*args, **kwargs)
+    together = deltas_of(host)._together
+    if together is not None and len(args) == 1 and not kwargs and not torch.compiler.is_compiling():
+        h = together.output(host, args[0])
+        if h is not None:
+            return h
+    first = cast(Swap, getattr(type(host), SWAP)).first_input
+    if not parameters or linear_map(host) is not None:
+        linear = frozen(host, changed_parameters(own_parameters(host), parameters))
+        if linear is None:
+            return around_hidden(call, module, first, args, kwargs)
+        (x,) = (*args, *kwargs.values())
+        return around(linear, module)(x)
+    lock = nullcontext() if torch.compiler.is_compiling() else swapping  # dynamo cannot trace a lock
+    with lock, replaced(host, changed_parameters(own_parameters(host), parameters)):
+        return around_hidden(call, module, first, args, kwargs) if module else call(*args, **kwargs)
+
+
+def changed_parameters(own: dict[str, Any], live: Live) -> dict[str, Any]:
+    """A host's own parameters after its parameter deltas, innermost first."""
+    for delta, strength in live:
+        own = delta(functools.partial(dict, own), strength=strength)
+    return own
+
+
+@contextmanager
+def replaced(module: nn.Module, values: dict[str, Any]) -> Iterator[None]:
+    """The module's own parameters replaced by these tensors inside the block; identities and key order kept.
+
+    Hold `swapping` where it is entered and where it is left.
+    """
+    before = own_parameters(module)
+    try:
+        put(module, values)
+        yield
+    finally:
+        put(module, before)
+
+
+def put(module: nn.Module, values: dict[str, Any]) -> None:
+    """Set own parameters by name (as `hosts.own_parameters` names them) to tensors, Parameters or None."""
+    for name, value in values.items():
+        path, _, last = name.rpartition(".")
+        module.get_submodule(path)._parameters[last] = value
+
+
+def around_hidden(run: Callable[..., Any], live: Live, first: str, args: Any, kwargs: Any) -> Any:
+    """Deltas around a host whose first input and (first) output is the hidden state; the rest passes through."""
+    if args:
+        x, args = args[0], args[1:]
+    elif first in kwargs:
+        kwargs = dict(kwargs)
+        x = kwargs.pop(first)
+    else:
+        raise DeltaError(f"the host was called without its first input {first!r}; its deltas have nothing to read")
+    rest: list[tuple[Any, ...]] = []  # what the host returned beside the hidden state
+
+    def base(x: Tensor) -> Tensor:
+        out = run(x, *args, **kwargs)
+        if isinstance(out, tuple) and out and isinstance(out[0], Tensor):
+            rest.append(out[1:])
+            out = out[0]
+        if not isinstance(out, Tensor):
+            raise DeltaError(
+                f"the host returned {type(out).__name__}; a delta changes a tensor, or a tuple that starts with one: "
+                "choose a module inside it as the host"
+            )
+        return out
+
+    h = around(Opaque(base), live)(x)
+    return (h, *rest[0]) if rest else h

@@ -1,0 +1,116 @@
+"""The class swap: a host's class becomes a subclass of it whose forward runs the live deltas around the original.
+
+Base parameters are never touched, renamed or moved, so nothing that reads them notices. Chosen over wrappers (they
+break isinstance, `.weight` and state-dict keys), hooks (the base has already run) and parametrizations (they build
+the changed weight).
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, cast
+
+from torch import nn
+
+from deltatune.call import run
+from deltatune.core import DeltaError, DeltaModule, NotReached
+from deltatune.host import Deltas, Host, deltas_of
+from deltatune.hosts import CHILD, SWAP, Swap, modules, original
+
+
+@functools.cache
+def host_class(cls: type[nn.Module]) -> type[nn.Module]:
+    """The subclass of cls whose forward is `run`; it keeps cls's names and forward's signature, by which code looks
+    modules up."""
+    signature = inspect.signature(cls.forward)
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    first = next((n for n in signature.parameters if n != "self"), "")
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return run(self, args, kwargs)
+
+    def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:
+        make, args, *rest = cast("tuple[Any, ...]", super(Host, self).__reduce_ex__(max(protocol, 2)))  # type: ignore[arg-type]
+        if make is copyreg.__newobj__:  # type: ignore[attr-defined]
+            args = (original(self), *args[1:])
+        return _remade, (make, args), *rest
+
+    forward.__signature__ = signature  # type: ignore[attr-defined]
+    own = {"forward": forward, "__reduce_ex__": __reduce_ex__, SWAP: Swap(cls, first)}
+    return type(cls.__name__, (Host, cls), names | own)
+
+
+def _remade(make: Callable[..., nn.Module], args: tuple[Any, ...]) -> nn.Module:
+    """What the original class makes of its own pickle, swapped again."""
+    module = make(*args)
+    if not isinstance(module, Host):
+        module.__class__ = host_class(type(module))
+    return module
+
+
+def check_host(path: str, host: nn.Module, skipped: dict[str, str]) -> None:
+    """Raise where a swap would be wrong or silently without effect. skipped: `hosts.unreachable` of the model."""
+    if "forward" in host.__dict__:
+        raise DeltaError(f"{path}: forward is patched on the instance, so a swapped class would never be called")
+    if any(type(p).__name__ == "DTensor" for p in host.parameters()):
+        raise DeltaError(f"{path}: parameters are already sharded (DTensor); inject and eject before sharding")
+    if path in skipped:
+        raise NotReached(f"{path}: {skipped[path]}; choose the attention module itself as the host")
+    if not isinstance(host, Host):
+        own = [host.__dict__, *(host.__dict__.get(kept, ()) for kept in ("_parameters", "_buffers", "_modules"))]
+        for ours in (CHILD, SWAP):
+            if any(ours in names for names in own) or hasattr(type(host), ours):
+                raise DeltaError(
+                    f"{path}: {type(host).__name__} has an attribute {ours}, which deltas are kept under; rename it"
+                )
+    if "__slots__" in original(host).__dict__:
+        raise DeltaError(f"{path}: {original(host).__name__} has __slots__, so its class cannot be swapped")
+
+
+def attach(path: str, host: nn.Module, name: str, delta: DeltaModule) -> None:
+    """Swap the host's class, if need be, and put the delta on top of its stack under this name."""
+    if not isinstance(host, Host):
+        host.__class__ = host_class(type(host))
+        host._modules[CHILD] = Deltas().train(host.training)
+    own = deltas_of(host)
+    if name not in own:
+        own[name] = nn.ModuleList().train(host.training)
+        own._strengths[name] = 1.0
+    cast(nn.ModuleList, own[name]).append(delta)
+    delta.train(host.training)
+
+
+def detach(host: nn.Module, name: str | None = None) -> None:
+    """Remove the deltas of one name, or all; the last one gives the host its class back."""
+    own = deltas_of(host)
+    for n in list(own) if name is None else [name]:
+        if n in own:
+            del own[n]
+            del own._strengths[n]
+    if not len(own):
+        del host._modules[CHILD]
+        host.__class__ = original(host)
+
+
+def fast_paths(model: nn.Module) -> list[nn.TransformerEncoderLayer]:
+    """The encoder layers whose fast path in eval reads weights instead of calling modules."""
+    return [m for _, m in modules(model) if isinstance(m, nn.TransformerEncoderLayer)]
+
+
+def close_fast_path(model: nn.Module) -> None:
+    """Turn torch's fast path off for encoder layers with deltas in or on them, and on again for those without.
+
+    The layer takes it only while `activation_relu_or_gelu` is nonzero; the value is kept under another name.
+    """
+    for layer in fast_paths(model):
+        carries = any(isinstance(m, Host) for _, m in modules(layer))
+        kept = layer.__dict__.get("_fast_path_activation")
+        if carries and kept is None:
+            layer._fast_path_activation = layer.activation_relu_or_gelu  # type: ignore[assignment]
+            layer.activation_relu_or_gelu = 0
+        elif not carries and kept is not None:
+            layer.activation_relu_or_gelu = kept
+            del layer._fast_path_activation
