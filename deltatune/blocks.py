@@ -11,7 +11,8 @@ from typing import NamedTuple
 from torch import nn
 
 from deltatune.core import DeltaError
-from deltatune.hosts import features, is_linear, linears, modules, original
+from deltatune.hosts import features, is_linear, linears, modules
+from deltatune.maps import original
 
 QUERY = {"q_proj", "query", "q", "q_lin", "wq", "to_q", "query_proj"}
 KEY = {"k_proj", "key", "k", "k_lin", "wk", "to_k", "key_proj"}

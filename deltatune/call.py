@@ -18,7 +18,8 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from deltatune.attention import SDPA
 from deltatune.core import DeltaError, DeltaModule, NotReached, Opaque, Stacked
 from deltatune.host import Host, Live, deltas_of, live, strengths_of
-from deltatune.hosts import SWAP, Swap, frozen, linear_map, original, own_parameters, stacks
+from deltatune.hosts import own_parameters, stacks
+from deltatune.maps import SWAP, Swap, frozen, linear_map, original
 
 swapping = threading.RLock()  # held while parameters stand replaced: every thread runs the one module that holds them
 
@@ -87,12 +88,14 @@ def run_inner(host: nn.Module, sites: dict[str, Live], args: Any, kwargs: Any) -
         if h is not None:
             return h
     first = cast(Swap, getattr(type(host), SWAP)).first_input
-    if not parameters or linear_map(host) is not None:
+    if not parameters or (linear_map(host) is not None and host._parameters.get("weight") is not None):
         linear = frozen(host, changed_parameters(own_parameters(host), parameters))
         if linear is None:
             return around_hidden(call, module, first, args, kwargs)
-        (x,) = (*args, *kwargs.values())
-        return around(linear, module)(x)
+        if not args and first in kwargs:
+            args = (kwargs[first],)
+            kwargs = {name: value for name, value in kwargs.items() if name != first}
+        return around(linear, module)(*args, **kwargs)
     lock = nullcontext() if torch.compiler.is_compiling() else swapping  # dynamo cannot trace a lock
     with lock, replaced(host, changed_parameters(own_parameters(host), parameters)):
         return around_hidden(call, module, first, args, kwargs) if module else call(*args, **kwargs)

@@ -44,15 +44,16 @@ class FormatError(DeltaError):
 class Frozen(NamedTuple):
     """A host's own linear map, y = op(x, W, b); W (N, K), b (N,) or None.
 
-    An Embedding is the linear map of one-hot rows: W (N, V) is its table transposed, `op` looks rows up.
+    An Embedding is the linear map of one-hot rows: W (N, V) is its table transposed, `op` looks rows up. A convolution
+    has a kernel for each channel, W (N, K / G, *k), and what else it is given (an output size) goes to `op`.
     """
 
     weight: Tensor
     bias: Tensor | None = None
-    op: Callable[[Tensor, Tensor, Tensor | None], Tensor] = F.linear
+    op: Callable[..., Tensor] = F.linear
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.op(x, self.weight, self.bias)
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return self.op(x, self.weight, self.bias, *args, **kwargs)
 
     def folded(self) -> Frozen:
         return self
@@ -140,6 +141,16 @@ class DeltaModule(nn.Module):
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         """The sites of a rule without `where`: (module path, hyperparameters for that site)."""
         raise DeltaError(f"{cls.__name__} has no usual sites: say where, {cls.__name__}.on('*.some_module')")
+
+    @classmethod
+    def parts(cls, host: nn.Module) -> list[dict[str, Any]]:
+        """The deltas that a rule puts on a host, as hyperparameters of each: one, or one for each of its parameters."""
+        return [{}]
+
+    @classmethod
+    def at(cls, parameter: str) -> dict[str, Any]:
+        """The hyperparameters that make it change this one parameter of its host."""
+        raise DeltaError(f"{cls.__name__} stands on modules, not on {parameter!r} alone: name the module that reads it")
 
     def change(self, x: Tensor, h: Tensor) -> Tensor:
         """The additive change of the output: h becomes h + strength * change(x, h)."""

@@ -92,10 +92,15 @@ def lora_linears(x: Tensor, layers: Sequence[LoRALayer], p: float, way: str) -> 
     return LoRALinears.apply(x, p, tuple(layer.s for layer in layers), *flat)
 
 
-def rescaled(h: Tensor, g: Tensor) -> Tensor:
-    """h + h ⊙ g; h (..., N), g (N,). Not h ⊙ (1 + g): in bf16, 1 + g has steps of 0.4 %."""
-    if path(h) == "plain" or torch.compiler.is_compiling():
-        return torch.addcmul(h, h, like(g, h))
+def along(v: Tensor, h: Tensor, axis: int) -> Tensor:
+    """v (C,) shaped to broadcast along an axis of h."""
+    return v.view([-1 if i == axis % h.dim() else 1 for i in range(h.dim())]) if axis != -1 else v
+
+
+def rescaled(h: Tensor, g: Tensor, axis: int = -1) -> Tensor:
+    """h + h ⊙ g; h (..., N, ...) with N at the axis, g (N,). Not h ⊙ (1 + g): in bf16, 1 + g has steps of 0.4 %."""
+    if axis != -1 or path(h) == "plain" or torch.compiler.is_compiling():
+        return torch.addcmul(h, h, along(like(g, h), h, axis))
     return Rescale.apply(h, g)
 
 

@@ -18,12 +18,13 @@ from transformers.pytorch_utils import Conv1D
 from deltatune.call import attended
 from deltatune.core import NotReached
 from deltatune.host import Host, deltas
-from deltatune.hosts import MAPS, Map, modules
+from deltatune.hosts import modules
 from deltatune.inject import CLOSERS, OPENERS
+from deltatune.maps import FORWARD, MAPS, Map, linear_of, transposed
 
 EAGER = "deltatune_eager"
 
-MAPS[Conv1D] = Map(Conv1D.forward, True, F.linear)
+MAPS[Conv1D] = Map(FORWARD, transposed, linear_of)
 
 
 def eager(

@@ -7,7 +7,8 @@ from typing import Any, cast
 from torch import nn
 
 from deltatune.core import DeltaModule
-from deltatune.hosts import CHILD, modules, stacks
+from deltatune.hosts import modules, stacks
+from deltatune.maps import CHILD
 
 Live = list[tuple[DeltaModule, float]]
 

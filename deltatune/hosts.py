@@ -1,20 +1,38 @@
-"""What a host is: its linear map, its sizes, its parameters and modules. Like `blocks`, it probes.
-
-Known linear maps are read by type (`MAPS`); a packed or wrapped weight is never taken for one.
-"""
+"""What a host is: its sizes, its parameters and modules. Like `blocks`, it probes."""
 
 from __future__ import annotations
 
-import functools
+import copy
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
-from deltatune.core import DeltaError, DeltaModule, Frozen, Opaque, Stacked
+from deltatune.core import DeltaError, DeltaModule
+from deltatune.maps import CHILD, SWAP, children, linear_map, linear_of, original, weight_of
+
+SIZES = (
+    ("in_features", "out_features"),
+    ("in_channels", "out_channels"),
+    ("in1_features", "out_features"),
+    ("num_embeddings", "embedding_dim"),
+)
+NORMS: dict[type[nn.Module], int] = {
+    nn.LayerNorm: -1,
+    nn.RMSNorm: -1,
+    nn.GroupNorm: 1,
+    nn.BatchNorm1d: 1,
+    nn.BatchNorm2d: 1,
+    nn.BatchNorm3d: 1,
+    nn.SyncBatchNorm: 1,
+    nn.InstanceNorm1d: -2,
+    nn.InstanceNorm2d: -3,
+    nn.InstanceNorm3d: -4,
+}
 
 
 class Features(NamedTuple):
@@ -24,32 +42,6 @@ class Features(NamedTuple):
     out: int
 
 
-class Swap(NamedTuple):
-    """What a swapped class remembers of the one it was made from: the class, and the name of forward's first input."""
-
-    original: type[nn.Module]
-    first_input: str
-
-
-class Map(NamedTuple):
-    """How a host type holds its linear map: the forward it must still have, and weight (N, K) from its parameter."""
-
-    forward: Callable[..., Any]
-    transposed: bool
-    op: Callable[[Tensor, Tensor, Tensor | None], Tensor]
-
-
-def look_up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Embedding as a linear map of one-hot rows: weight (N, V), x (...) of ids -> (..., N)."""
-    h = F.embedding(x, weight.T)
-    return h if bias is None else h + bias
-
-
-MAPS: dict[type[nn.Module], Map] = {
-    nn.Linear: Map(nn.Linear.forward, False, F.linear),
-    nn.Embedding: Map(nn.Embedding.forward, True, look_up),
-}
-CHILD, SWAP = "_deltas", "_delta_swap"  # the names that a swap adds: a child of the host, an attribute of its class
 EXTENSIONS = {"transformers": "deltatune.hf"}  # loaded when a model of that package is met, never before
 
 
@@ -59,58 +51,9 @@ def extend(model: nn.Module) -> None:
         importlib.import_module(EXTENSIONS[package])
 
 
-def original(module: nn.Module) -> type[nn.Module]:
-    """The module's class without deltatune's subclass."""
-    swap = getattr(type(module), SWAP, None)
-    return type(module) if swap is None else swap.original
-
-
 def stacks(module: nn.Module) -> dict[str, list[DeltaModule]]:
     """The deltas on a module by name, in the order of injection; none where it is no host."""
     return cast("Any", module._modules[CHILD])._modules if hasattr(type(module), SWAP) else {}
-
-
-def plain(p: Tensor) -> bool:
-    """Whether a parameter's numbers are its values: neither codes in integers nor a quantiser's tensor subclass."""
-    return type(p) is nn.Parameter and p.is_floating_point()
-
-
-def linear_map(host: nn.Module) -> Map | None:
-    """The known linear map of a host, or None: subclasses that compute otherwise and packed weights are not one."""
-    cls = original(host)
-    known = next((m for base, m in MAPS.items() if issubclass(cls, base) and cls.forward is m.forward), None)
-    weight = host.__dict__.get("_parameters", {}).get("weight")
-    if known is None or weight is None or not plain(weight):
-        return None
-    if weight.dim() != 2 or getattr(host, "max_norm", None) is not None:
-        return None
-    return known
-
-
-def frozen(host: nn.Module, parameters: dict[str, Any]) -> Frozen | None:
-    """The host's linear map over the given parameters (its own or changed ones), or None."""
-    known = linear_map(host)
-    if known is None:
-        return None
-    weight = parameters["weight"]
-    return Frozen(weight.T if known.transposed else weight, parameters.get("bias"), known.op)
-
-
-def term(base: Any) -> Frozen | Opaque | Stacked:
-    """Any base as a term: terms as they are, modules read, `partial(delta, base)` as the stack that it is."""
-    if isinstance(base, (Frozen, Opaque, Stacked)):
-        return base
-    if isinstance(base, functools.partial) and isinstance(base.func, DeltaModule) and len(base.args) == 1:
-        return Stacked(base.func, term(base.args[0]), **base.keywords)
-    linear = frozen(base, dict(base._parameters)) if isinstance(base, nn.Module) else None
-    return Opaque(base) if linear is None else linear
-
-
-def stored(host: nn.Module, at: Frozen) -> dict[str, Tensor | None]:
-    """The inverse of `frozen`: parameters as the host keeps them."""
-    known = linear_map(host)
-    assert known is not None
-    return {"weight": at.weight.T if known.transposed else at.weight, "bias": at.bias}
 
 
 def features(host: nn.Module) -> Features:
@@ -120,23 +63,73 @@ def features(host: nn.Module) -> Features:
     """
     known = linear_map(host)
     if known is not None:
-        n, k = host._parameters["weight"].shape  # type: ignore[union-attr]
-        return Features(n, k) if known.transposed else Features(k, n)
-    into, out = getattr(host, "in_features", None), getattr(host, "out_features", None)
-    if isinstance(into, int) and isinstance(out, int):
-        return Features(into, out)
+        weight = known.turn(host, cast(Tensor, weight_of(host)))
+        return Features(weight.shape[1] * cast(int, getattr(host, "groups", 1)), weight.shape[0])
+    for into, out in SIZES:
+        first, last = getattr(host, into, None), getattr(host, out, None)
+        if isinstance(first, int) and isinstance(last, int):
+            return Features(first, last)
+    if isinstance(host, nn.MultiheadAttention):
+        return Features(host.embed_dim, host.embed_dim)
+    if isinstance(host, nn.RNNBase):
+        return Features(host.input_size, (host.proj_size or host.hidden_size) * (1 + host.bidirectional))
     shape = getattr(host, "normalized_shape", None)
     if isinstance(shape, tuple):
         return Features(shape[-1], shape[-1])
-    if isinstance(host, nn.MultiheadAttention):
-        return Features(host.embed_dim, host.embed_dim)
-    inner = [m for _, m in linears(host)]
+    inner = [m for _, m in maps(host)]
     if inner:
         return Features(features(inner[0]).into, features(inner[-1]).out)
     weights = [p for p in host.parameters(recurse=False) if p.dim() == 1]
     if weights and len({len(w) for w in weights}) == 1:  # norms of any library: one vector per channel
         return Features(len(weights[0]), len(weights[0]))
     raise DeltaError(f"{original(host).__name__} has no sizes to read; choose a linear layer or a norm as the host")
+
+
+class Axes(NamedTuple):
+    """Where the channels lie in what a host takes and gives; from the end where the number of axes varies."""
+
+    into: int
+    out: int
+
+
+def axes(host: nn.Module) -> Axes:
+    """The channels' axes: the last one, but for convolutions and the norms of feature maps.
+
+    Raises DeltaError where they cannot be told.
+    """
+    known = linear_map(host)
+    if known is not None:
+        return Axes(known.axis, known.axis)
+    if isinstance(host, _ConvNd):
+        return Axes(-1 - len(host.kernel_size), -1 - len(host.kernel_size))
+    cls = original(host)
+    if isinstance(shape := getattr(host, "normalized_shape", None), tuple) and len(shape) > 1:
+        raise DeltaError(f"{cls.__name__} normalises over {len(shape)} axes, so no one of them holds the channels")
+    for base, axis in NORMS.items():
+        if issubclass(cls, base) and cls.forward is base.forward:
+            return Axes(axis, axis)
+    weights = list(host.parameters(recurse=False))
+    if weights and not children(host) and {p.shape for p in weights} == {weights[0].shape[:1]}:
+        axis = probed_axis(host, weights[0])
+        return Axes(axis, axis)
+    inner = [m for _, m in maps(host) if m is not host]
+    return Axes(axes(inner[0]).into, axes(inner[-1]).out) if inner else Axes(-1, -1)
+
+
+def probed_axis(host: nn.Module, weight: Tensor) -> int:
+    """The axis at which a norm of any library takes its C channels, told from the inputs that a copy of it accepts."""
+    size, taken = len(weight), []
+    trial, forward = copy.deepcopy(host).eval(), original(host).forward
+    rows, first, second = [n for n in (2, 3, 5, 7) if n != size][:3]
+    for shape, axis in (((rows, first, size), -1), ((rows, size, first, second), -3), ((rows, size, first), -2)):
+        with suppress(Exception), torch.no_grad():  # a stranger's forward may refuse a shape by any error
+            y = forward(trial, torch.ones(shape, dtype=weight.dtype, device=weight.device))
+            taken += [axis] if isinstance(y, Tensor) and y.shape == shape else []
+    if taken == [-3, -2]:  # the second axis, whatever follows
+        return 1
+    if len(taken) != 1:
+        raise DeltaError(f"{original(host).__name__} does not show which axis holds its channels; choose another host")
+    return taken[0]
 
 
 def own_parameters(host: nn.Module) -> dict[str, nn.Parameter | None]:
@@ -182,15 +175,22 @@ def is_linear(module: nn.Module) -> bool:
     """A linear layer of any kind, quantised ones included; an Embedding is not one."""
     known = linear_map(module)
     if known is not None:
-        return known.op is F.linear
+        return known.op is linear_of
     sizes = getattr(module, "in_features", None), getattr(module, "out_features", None)
-    return all(isinstance(s, int) for s in sizes) and not list(module.named_children())
+    return all(isinstance(s, int) for s in sizes) and not children(module)
 
 
 def linears(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     """The linear layers at and below a module that its forward calls."""
     skipped = {id(m.out_proj) for _, m in modules(module) if isinstance(m, nn.MultiheadAttention)}
     return [(p, m) for p, m in modules(module, prefix) if is_linear(m) and id(m) not in skipped]
+
+
+def maps(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
+    """The linear layers and convolutions at and below a module that its forward calls."""
+    skipped = {id(m.out_proj) for _, m in modules(module) if isinstance(m, nn.MultiheadAttention)}
+    inside = modules(module, prefix)
+    return [(p, m) for p, m in inside if id(m) not in skipped and (is_linear(m) or isinstance(m, _ConvNd))]
 
 
 def unreachable(model: nn.Module) -> dict[str, str]:

@@ -14,8 +14,9 @@ from torch import nn
 from deltatune.call import changed_parameters, put, replaced, swapping
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, NoMatch, NotFoldable, Stacked
 from deltatune.host import Host, deltas, deltas_of, hosts, names, strengths_of
-from deltatune.hosts import delta_dtype, frozen, modules, original, own_parameters, stacks, stored, unreachable
+from deltatune.hosts import delta_dtype, modules, own_parameters, stacks, unreachable
 from deltatune.inject import check_name, known, put_in
+from deltatune.maps import frozen, original, stored
 from deltatune.methods.full import Full
 from deltatune.plan import Plan, describe
 from deltatune.swap import close_fast_path, detach

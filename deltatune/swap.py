@@ -14,11 +14,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from deltatune.call import run
 from deltatune.core import DeltaError, DeltaModule, NotReached
 from deltatune.host import Deltas, Host, deltas_of
-from deltatune.hosts import CHILD, SWAP, Swap, modules, original
+from deltatune.hosts import modules
+from deltatune.maps import CHILD, SWAP, Swap, original
 
 
 @functools.cache
@@ -53,6 +55,8 @@ def _remade(make: Callable[..., nn.Module], args: tuple[Any, ...]) -> nn.Module:
 
 def check_host(path: str, host: nn.Module, skipped: dict[str, str]) -> None:
     """Raise where a swap would be wrong or silently without effect. skipped: `hosts.unreachable` of the model."""
+    if any(isinstance(p, UninitializedParameter) for p in host.parameters()):
+        raise DeltaError(f"{path}: {original(host).__name__} knows no sizes yet; run the model once, then inject")
     if "forward" in host.__dict__:
         raise DeltaError(f"{path}: forward is patched on the instance, so a swapped class would never be called")
     if any(type(p).__name__ == "DTensor" for p in host.parameters()):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from deltatune.blocks import blocks, readers
 from deltatune.host import Host, deltas_of, live
-from deltatune.hosts import frozen
+from deltatune.maps import frozen
 
 Draws = tuple[Tensor, Tensor | None]
 

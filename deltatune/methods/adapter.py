@@ -6,11 +6,13 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from deltatune.blocks import blocks, feed_forward_module, sublayer_outs
+from deltatune.convolution import Convolution
 from deltatune.core import DeltaError, DeltaModule, NoMatch
 from deltatune.functional import like
-from deltatune.hosts import delta_dtype, device_of, features
+from deltatune.hosts import axes, delta_dtype, device_of, features
 
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
@@ -21,6 +23,7 @@ class Adapter(DeltaModule):
     W₁ starts Kaiming-uniform, W₂ and both biases at zero, so that injection changes nothing. Usual sites, serial:
     the end of the attention and of the feed-forward sublayer, before the residual add (Houlsby, figure 2);
     parallel: beside the feed-forward module, scale 4 (He et al. 2022, "MAM"). scale: None means 1 serial, 4 parallel.
+    On feature maps it is a pair of 1×1 convolutions.
     """
 
     def __init__(
@@ -43,7 +46,12 @@ class Adapter(DeltaModule):
             raise DeltaError("Adapter: an Embedding's input are ids, so only the serial form fits it")
         self.width, self.form, self.act = width, form, act
         self.scale = (1.0 if form == "serial" else 4.0) if scale is None else scale
-        into, out = features(host)
+        if form == "parallel" and not same_places(host):
+            raise DeltaError(
+                "Adapter: the host's output has other places than its input (a stride, or no padding), so only the "
+                "serial form fits it"
+            )
+        (into, out), self.axes = features(host), tuple(axes(host))
         kind: dict[str, Any] = {"dtype": delta_dtype(host), "device": device_of(host)}
         self.down = nn.Linear(out if form == "serial" else into, width, **kind)
         self.up = nn.Linear(width, out, **kind)
@@ -67,8 +75,14 @@ class Adapter(DeltaModule):
         return [(path, {}) for path, _ in hosts]
 
     def change(self, x: Tensor, h: Tensor) -> Tensor:
-        z = h if self.form == "serial" else x
+        z = h.movedim(self.axes[1], -1) if self.form == "serial" else x.movedim(self.axes[0], -1)
         z = F.linear(z, like(self.down.weight, z), like(self.down.bias, z))
         z = ACTIVATIONS[self.act](z)
         z = F.linear(z, like(self.up.weight, z), like(self.up.bias, z))
+        z = z.movedim(-1, self.axes[1])
         return z if self.scale == 1 else self.scale * z
+
+
+def same_places(host: nn.Module) -> bool:
+    """Whether a convolution gives a vector for each one that it takes; every other host is taken to."""
+    return not isinstance(host, _ConvNd) or Convolution.of(host).keeps_size

@@ -6,19 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltatune.blocks import blocks, output_head
 from deltatune.core import DeltaError, DeltaModule, Frozen
-from deltatune.functional import like
-from deltatune.hosts import delta_dtype, device_of, features, linears, modules, own_parameters, paired
+from deltatune.functional import along, like
+from deltatune.hosts import axes, delta_dtype, device_of, features, linears, modules, own_parameters, paired
 
 
 def biases(host: nn.Module) -> dict[str, nn.Parameter]:
-    """The host's own bias parameters: `bias`, and nn.MultiheadAttention's `in_proj_bias` and `out_proj.bias`."""
-    ends = ("bias", "in_proj_bias", "out_proj.bias")
-    return {n: p for n, p in own_parameters(host).items() if n in ends and p is not None}
+    """The host's own bias parameters: `bias`, what ends in `_bias` (experts, attention), a recurrent layer's."""
+    recurrent = isinstance(host, nn.RNNBase)
+    return {
+        n: p
+        for n, p in own_parameters(host).items()
+        if p is not None and (n == "bias" or n.endswith(("_bias", ".bias")) or (recurrent and n.startswith("bias_")))
+    }
 
 
 class BitFit(DeltaModule):
@@ -26,14 +29,19 @@ class BitFit(DeltaModule):
 
     Usual sites: every module with a bias, inside the blocks and outside, LayerNorm's included, the task head (see
     `Head`) left out, and every bias-free linear layer of the blocks. RMSNorm has no bias and gets none. No weight
-    decay. `note()` says which of the two.
+    decay. `note()` says which of the two. parameter: the name of one bias of the host, None for all of them.
     """
 
     weight_decay = False
 
-    def __init__(self, host: nn.Module):
+    def __init__(self, host: nn.Module, *, parameter: str | None = None):
         super().__init__()
         found = biases(host)
+        self.parameter, self.axis = parameter, -1
+        if parameter is not None:
+            if parameter not in found:
+                raise DeltaError(f"BitFit: {parameter} is no bias of the host; it has {', '.join(found) or 'none'}")
+            found = {parameter: found[parameter]}
         if found:
             self.site = "parameters"
             for name, bias in found.items():
@@ -42,7 +50,7 @@ class BitFit(DeltaModule):
         else:
             if isinstance(host, nn.Embedding):
                 raise DeltaError("BitFit: an Embedding has no bias; choose linear layers or norms")
-            size = features(host).out
+            size, self.axis = features(host).out, axes(host).out
             self.bias = nn.Parameter(torch.zeros(size, dtype=delta_dtype(host), device=device_of(host)))
 
     @classmethod
@@ -53,19 +61,23 @@ class BitFit(DeltaModule):
         found = [p for p, m in modules(model) if (biases(m) or id(m) in missing) and id(m) not in inner]
         return [(path, {}) for path in found]
 
+    @classmethod
+    def at(cls, parameter: str) -> dict[str, Any]:
+        return {"parameter": parameter}
+
     def note(self) -> str:
         return "existing bias" if self.site == "parameters" else "added bias"
 
     def change(self, x: Tensor, h: Tensor) -> Tensor:
-        return self.bias.to(h.dtype).expand_as(h)
+        return along(self.bias.to(h.dtype), h, self.axis).expand_as(h)
 
     def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
         if self.site == "module":
-            if not (isinstance(base, Frozen) and base.op is F.linear):
+            if not isinstance(base, Frozen):
                 return super().forward(base, *args, strength=strength, **kwargs)
             bias = self.fold(base, strength).bias  # the matrix product adds it, so it costs no pass
             assert bias is not None
-            return base._replace(bias=like(bias, *args))(*args)
+            return base._replace(bias=like(bias, args[0]))(*args, **kwargs)
         own = base()
         for name, p, delta in paired(own, self):
             own[name] = (p + strength * delta).to(p.dtype)  # rounded once: Δ in bf16 may lose it all

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from deltatune.core import DeltaError, DeltaModule
-from deltatune.hosts import delta_dtype, modules, own_parameters, paired, plain, unreachable
+from deltatune.hosts import delta_dtype, modules, own_parameters, paired, unreachable
+from deltatune.maps import plain
 
 
 class Full(DeltaModule):
@@ -44,6 +45,10 @@ class Full(DeltaModule):
         skipped = unreachable(model)
         owners = [(p, m) for p, m in modules(model) if any(q is not None for q in own_parameters(m).values())]
         return [(p, {}) for p, _ in owners if p not in skipped]
+
+    @classmethod
+    def at(cls, parameter: str) -> dict[str, Any]:
+        return {"only": (parameter,)}
 
     def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
         own = base()

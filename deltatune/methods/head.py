@@ -10,7 +10,8 @@ from torch import nn
 
 from deltatune.blocks import output_head
 from deltatune.core import DeltaError, DeltaModule, NoMatch
-from deltatune.hosts import delta_dtype, own_parameters, paired, plain
+from deltatune.hosts import delta_dtype, own_parameters, paired
+from deltatune.maps import plain
 
 
 class Head(DeltaModule):

@@ -11,21 +11,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltatune.blocks import blocks
+from deltatune.convolution import Convolution
 from deltatune.core import DeltaError, DeltaModule, Frozen
-from deltatune.functional import LoRALayer, lora_linear, lora_linears, low_rank, low_rank_rows, path
-from deltatune.hosts import delta_dtype, device_of, features, linears
+from deltatune.functional import LoRALayer, like, lora_linear, lora_linears, low_rank, low_rank_rows, path
+from deltatune.hosts import axes, delta_dtype, device_of, features, maps, modules, unreachable
+from deltatune.maps import frozen, linear_map
+from deltatune.matrices import bare, experts, layout
 
 
 class LoRA(DeltaModule):
     """y = W x + s · B A · dropout(x); A (R, K), B (N, R), s = alpha / R, or alpha / √R with rslora (eq. 3).
 
-    A starts Kaiming-uniform (a = √5), B at zero; on an Embedding A at zero and B ~ N(0, 1), as in loralib. Dropout is
-    on the delta's input alone (an Embedding has none); layers that read one tensor and are computed together share its
-    mask. Usual sites: every linear layer of the blocks.
+    A starts Kaiming-uniform (a = √5), B at zero; on an Embedding A at zero and B ~ N(0, 1), as in loralib. On a
+    convolution A is one of the host's kernel into R channels, B a 1×1 one. Dropout is on the delta's input alone (an
+    Embedding has none); layers that read one tensor and are computed together share its mask.
+    parameter: the name of a matrix that the host reads in its own forward; it becomes W + s · B A. A stack of E
+    (fused experts) has A (E, R, K) and B (E, N, R), or one pair for all with shared. What such a forward multiplies is
+    not seen from outside, so there dropout is on the K columns of A: one mask for all tokens of a call, for each
+    expert its own. Without `parameter`, a host that is no linear map gets a delta for each matrix that it reads.
+    Usual sites: every linear layer and convolution of the blocks, nn.MultiheadAttention and fused experts.
     """
 
     def __init__(
-        self, host: nn.Module, *, rank: int = 8, alpha: float = 16.0, dropout: float = 0.0, rslora: bool = False
+        self,
+        host: nn.Module,
+        *,
+        rank: int = 8,
+        alpha: float = 16.0,
+        dropout: float = 0.0,
+        rslora: bool = False,
+        parameter: str | None = None,
+        shared: bool = False,
     ):
         super().__init__()
         if rank < 1:
@@ -33,46 +49,91 @@ class LoRA(DeltaModule):
         if not 0 <= dropout < 1:
             raise DeltaError(f"{type(self).__name__}: dropout must be in [0, 1), not {dropout}")
         self.rank, self.alpha, self.dropout, self.rslora = rank, alpha, dropout, rslora
-        size = features(host)
-        self.rows = isinstance(host, nn.Embedding)
+        self.parameter, self.shared = parameter, shared
         kind: dict[str, Any] = {"dtype": delta_dtype(host), "device": device_of(host)}
-        A, B = torch.zeros(rank, size.into, **kind), torch.zeros(size.out, rank, **kind)
+        self.rows, self.axis, self.convolution, self.layout = False, -1, None, None
+        if parameter is not None:
+            self.site, self.layout = "parameters", layout(host, parameter)
+            W = self.layout.matrices(torch.empty(self.layout.shape, device="meta"))
+            stack = () if shared else W.shape[:-2]
+            A, B = torch.zeros(*stack, rank, W.shape[-1], **kind), torch.zeros(*stack, W.shape[-2], rank, **kind)
+        else:
+            size, at = features(host), frozen(host, dict(host._parameters))
+            self.axis, self.rows = axes(host).out, isinstance(host, nn.Embedding)
+            columns = (size.into,) if at is None else at.weight.shape[1:]
+            self.convolution = at.op if at is not None and isinstance(at.op, Convolution) else None
+            A, B = torch.zeros(rank, *columns, **kind), torch.zeros(size.out, rank, **kind)
         if self.rows:
             if dropout:
                 raise DeltaError(f"{type(self).__name__}: an Embedding's input are ids, which cannot be dropped out")
             nn.init.normal_(B)
         else:
-            nn.init.kaiming_uniform_(A, a=math.sqrt(5))
+            for each in A if A.dim() == 3 and self.layout else [A]:
+                nn.init.kaiming_uniform_(each, a=math.sqrt(5))
         self.A, self.B = nn.Parameter(A), nn.Parameter(B)
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        return [(path, {}) for block in blocks(model) for path, _ in linears(block.module, block.path)]
+        skipped, sites = unreachable(model), []
+        for block in blocks(model):
+            called = {id(m) for _, m in maps(block.module)}
+            for where, module in modules(block.module, block.path):
+                own = bare(module) if isinstance(module, nn.MultiheadAttention) else experts(module)
+                sites += [(where, {"parameter": name}) for name in own]
+                if id(module) in called and where not in skipped:
+                    sites += [(where, part) for part in cls.parts(module)]
+        return sites
+
+    @classmethod
+    def parts(cls, host: nn.Module) -> list[dict[str, Any]]:
+        own = bare(host) if linear_map(host) is None else []
+        return [cls.at(name) for name in own] or [{}]
+
+    @classmethod
+    def at(cls, parameter: str) -> dict[str, Any]:
+        return {"parameter": parameter}
 
     @property
     def scale(self) -> float:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
-    def update(self, x: Tensor) -> Tensor:
+    def update(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """s · B A · dropout(x)."""
         if self.rows:
             known = x < self.A.shape[1]  # the ids above are those of prompts, which no table row belongs to
             return low_rank_rows(x * known, self.A, self.B, self.scale) * known[..., None]
-        return low_rank(F.dropout(x, self.dropout, self.training), self.A, self.B, self.scale)
+        x = F.dropout(x, self.dropout, self.training)
+        if self.convolution is not None:
+            return self.convolution.low_rank(x, like(self.A, x), like(self.B, x), self.scale, *args, **kwargs)
+        return low_rank(x.movedim(self.axis, -1), self.A, self.B, self.scale).movedim(-1, self.axis)
 
-    def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any) -> Tensor:
+    def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
+        if self.parameter is not None:
+            own = base()
+            own[self.parameter] = self.changed(own[self.parameter], strength)
+            return own
+        x, *rest = args
         if isinstance(base, Frozen) and base.op is F.linear:
             p = self.dropout if self.training else 0.0
             return lora_linear(x, base.weight, base.bias, self.A, self.B, strength * self.scale, p)
-        h = base(x, *args, **kwargs)
-        return h + strength * self.update(x).to(h.dtype)
+        h = base(*args, **kwargs)
+        return h + strength * self.update(x, *rest, **kwargs).to(h.dtype)
+
+    def changed(self, p: Tensor, strength: float) -> Tensor:
+        """The host's parameter W as W + a s · B A."""
+        assert self.layout is not None
+        A = self.A
+        if self.training and self.dropout:
+            A = A * F.dropout(torch.ones_like(A[..., :1, :]), self.dropout)
+        return (p + self.layout.parameter(strength * self.scale * (self.B @ A))).to(p.dtype)
 
     @classmethod
     def together(cls, x: Tensor, calls: Sequence[tuple[DeltaModule, Frozen, float]]) -> Sequence[Tensor] | None:
         return all_at_once(LoRA, x, calls)
 
     def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:
-        return at._replace(weight=at.weight + strength * self.scale * (self.B @ self.A).to(at.weight.dtype))
+        low = (self.B @ self.A.flatten(1)).view_as(at.weight)
+        return at._replace(weight=at.weight + strength * self.scale * low.to(at.weight.dtype))
 
 
 def all_at_once(

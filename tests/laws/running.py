@@ -99,17 +99,18 @@ def base_runs_once(case: Case, host: Host) -> None:
         return enter
 
     stacks = deltas(model)
-    assert len({(path, d.site) for path, _, _, d in stacks}) == len(stacks)  # so every base is a host's own
-    for path, _, _, delta in stacks:
-        host_module = model.get_submodule(path)
-        host_module.register_forward_pre_hook(lambda *_, p=path: calls.update([f"{p} host"]))
-        delta.register_forward_pre_hook(watch(f"{path} {delta.site}", delta), with_kwargs=True)
+    around = [path for path, _, _, d in stacks if d.site != "parameters"]
+    assert len(set(around)) == len(around)  # so every base is a host's own
+    for path in {path for path, *_ in stacks}:
+        model.get_submodule(path).register_forward_pre_hook(lambda *_, p=path: calls.update([f"{p} host"]))
+    for path, _, i, delta in stacks:
+        delta.register_forward_pre_hook(watch(f"{path} {delta.site} {i}", delta), with_kwargs=True)
     for strength in (1.0, 0.5):
         calls.clear()
         with dt.active(model, default=strength):
             run(host, model)
-        for path, _, _, delta in stacks:
-            key = f"{path} {delta.site}"
+        for path, _, i, delta in stacks:
+            key = f"{path} {delta.site} {i}"
             assert calls[f"{key} base"] == calls[f"{key} delta"] == calls[f"{path} host"], key
         assert any(calls.values())
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import deltatune as dt
 from deltatune.host import deltas, hosts
-from deltatune.hosts import frozen, stacks
+from deltatune.hosts import stacks
+from deltatune.maps import frozen
 from tests.laws import image
 from tests.support.cases import assert_changed, assert_close, base_output, run, shaken
 from tests.support.hosts import HEADS, VOCABULARY, WIDTH, EagerLlama, EncoderLayer, Llama, Nano
@@ -204,10 +205,15 @@ def test_a_linear_that_computes_otherwise_is_not_taken_for_linear() -> None:
     model = nn.Sequential(Doubled(3, 3))
     x = torch.ones(1, 3)
     base = model(x).detach()
-    dt.inject(model, dt.LoRA.on("0"))
-    assert torch.equal(model(x), base)
+    for rule, name in ((dt.IA3.on("0"), "around"), (dt.LoRA.on("0"), "inside")):
+        dt.inject(model, rule, name=name)
+        assert torch.equal(model(x), base)
+    shaken(model)
+    called = model(x).detach()
     with pytest.raises(dt.NotFoldable, match="no known linear map"):
         dt.merge(model)
+    dt.merge(model, "inside")  # low-rank in its weight, which its own forward doubles
+    assert_close(model(x).detach(), called, 100)
 
 
 @each_method
@@ -227,7 +233,7 @@ def test_a_host_without_a_hidden_state_says_so() -> None:
             return {"h": super().forward(x)}
 
     model = nn.Sequential(Pair(2, 2))
-    dt.inject(model, dt.LoRA.on("0"))
+    dt.inject(model, dt.IA3.on("0"))
     with pytest.raises(dt.DeltaError, match="the host returned dict; a delta changes a tensor"):
         model(torch.ones(1, 2))
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import deltatune as dt
 from deltatune.host import Deltas, Host, hosts
-from deltatune.hosts import CHILD, SWAP, Swap
+from deltatune.maps import CHILD, SWAP, Swap
 from tests.laws import image
 from tests.support.cases import shaken
 from tests.support.hosts import HEADS, WIDTH

@@ -17,8 +17,9 @@ import deltatune as dt
 from deltatune.call import changed_parameters
 from deltatune.core import Stacked
 from deltatune.host import live, names
-from deltatune.hosts import frozen, own_parameters
+from deltatune.hosts import own_parameters
 from deltatune.hosts import stacks as stacks_on
+from deltatune.maps import frozen
 from tests.support.cases import shaken
 from tests.support.tolerance import agree, bound, largest
 
