@@ -183,7 +183,7 @@ class Study:
             self.write()
 
     def test_runs(self, task: str) -> list[list[StudyRun]]:
-        """List the task's runs that are tested, by seed: all but those of a method for which nothing could be chosen."""
+        """List the task's tested runs, by seed: all but those of a method for which nothing could be chosen."""
         batches: dict[int, list[StudyRun]] = {seed: [] for seed in self.config.test_seeds}
         methods = (*self.arms.baselines, *self.arms.methods)
         arms = {method: self.chosen(task, method, self.arms.tested(task, method)) for method in methods}
