@@ -139,24 +139,6 @@ def readers(block: Block) -> list[list[nn.Module]]:
     return [group for group in (*groups, *beside.values()) if len(group) > 1]
 
 
-def input_embedding(model: nn.Module) -> tuple[str, nn.Module] | None:
-    """The token embedding: the model's own word for it, an encoder's before a decoder's, else its first nn.Embedding.
-
-    (T5's own word is `shared`, which holds the tied table and is never called: its encoder has the one that is.)
-    """
-    named = getattr(model, "get_input_embeddings", None)
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        named = getattr(model.get_encoder(), "get_input_embeddings", named)  # type: ignore[operator]
-    tables = [(p, m) for p, m in modules(model) if isinstance(m, nn.Embedding)]
-    if named is not None:
-        try:
-            own = named()
-        except NotImplementedError:
-            own = None
-        return next(((p, m) for p, m in tables if m is own), None)
-    return tables[0] if tables else None
-
-
 def output_head(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The task head of a Hugging Face model: the children beside its backbone that hold parameters of their own."""
     backbone = getattr(model, "base_model_prefix", None)

@@ -177,6 +177,10 @@ class DeltaModule(nn.Module):
     def inactive(self, *args: Any) -> None:
         """Called with the host's arguments while this delta is switched off; may raise NotReached."""
 
+    def tied_to(self, host: nn.Module) -> dict[str, nn.Parameter]:
+        """Own parameters, by name, that stand wherever the host's given parameter stands, as one."""
+        return {}
+
     def note(self) -> str:
         """A word for the plan's table, such as whether a bias existed before."""
         return ""

@@ -31,7 +31,7 @@ def build(model: nn.Module, rules: tuple[Rule, ...], name: str) -> list[tuple[st
     check_name(model, name)
     extend(model)
     built: list[tuple[str, nn.Module, DeltaModule]] = []
-    shared: dict[int, nn.Parameter] = {}
+    shared: dict[Any, nn.Parameter] = {}
     skipped = unreachable(model)
     for rule in rules:
         for path, host, hparams in sites(model, rule):
@@ -53,8 +53,11 @@ def check_name(model: nn.Module, name: str) -> None:
         raise DeltaError(f"a delta named {name!r} is injected already; eject it first, or choose another name")
 
 
-def share_tied(host: nn.Module, delta: DeltaModule, shared: dict[int, nn.Parameter]) -> None:
+def share_tied(host: nn.Module, delta: DeltaModule, shared: dict[Any, nn.Parameter]) -> None:
     """A host parameter that stands at several places has one delta parameter, at all of them."""
+    for attribute, own in delta.tied_to(host).items():
+        mine = cast(nn.Parameter, delta._parameters[attribute])
+        delta._parameters[attribute] = shared.setdefault((type(delta), attribute, id(own), mine.shape), mine)
     if delta.site != "parameters":
         return
     for name, own in own_parameters(host).items():
@@ -117,10 +120,15 @@ def prime(model: nn.Module, name: str, example: Mapping[str, Any]) -> None:
     real = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
     reached = set(waiting)
 
+    started: set[nn.Parameter] = set()  # one that stands at several places starts from the first call of any
+
     def start(delta: nn.Module, args: Any, kwargs: Any) -> Any:
         reached.discard(cast(DeltaModule, delta))
         base, *rest = args
-        cast(DeltaModule, delta).prime(base, real, *rest, **{k: v for k, v in kwargs.items() if k != "strength"})
+        own = set(delta.parameters())
+        if not own or not own <= started:
+            started.update(own)
+            cast(DeltaModule, delta).prime(base, real, *rest, **{k: v for k, v in kwargs.items() if k != "strength"})
 
     handles = [d.register_forward_pre_hook(start, with_kwargs=True) for d in waiting]
     # The example must see the base alone: a hook primes each delta, and the delta's own call is skipped.
@@ -263,4 +271,4 @@ def prompt_ids(model: nn.Module, name: str = "default") -> list[int]:
     ids = [d.first + i for _, _, _, d in deltas(model, name) if isinstance(d, Prompt) for i in range(d.length)]
     if not ids:
         raise NoMatch(f"the delta {name!r} holds no prompt")
-    return ids
+    return list(dict.fromkeys(ids))  # the tables of an encoder and a decoder hold one prompt

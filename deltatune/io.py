@@ -117,7 +117,7 @@ def load(
     extend(model)
     here = dict(modules(model))
     sites: list[tuple[str, nn.Module, DeltaModule]] = []
-    shared: dict[int, nn.Parameter] = {}
+    shared: dict[Any, nn.Parameter] = {}
     skipped = unreachable(model)
     check_base(model, path, about, here)
     check_name(model, name)

@@ -8,25 +8,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deltatune.blocks import input_embedding
 from deltatune.core import DeltaError, DeltaModule, NoMatch, NotReached
-from deltatune.hosts import delta_dtype, stacks
+from deltatune.hosts import delta_dtype, original, stacks
+from deltatune.token_tables import normalised, token_tables
 
 
 class Prompt(DeltaModule):
-    """Rows P (length, D) looked up by reserved ids: first + i -> strength · P[i]; all other ids go to the base.
+    """Rows P (length, D) looked up by reserved ids: first + i -> a · P[i] at strength a; all other ids go to the base.
 
+    centred: a row is μ + a · (P[i] − μ), μ the table's mean row, as a norm right behind the table undoes a scale.
     The reserved ids lie above the vocabulary (`deltatune.prompt_ids`), each named prompt in a range of its own, so
     lengths, masks, labels (-100 there) and caches stay the caller's. They never reach the base; while the prompt is
-    switched off they raise NotReached. P starts from the rows of `tokens` (ids, repeated as needed), of an example
-    batch given to inject, or of ids drawn from the first 5,000 (frequent in BPE and WordPiece vocabularies).
+    switched off they raise NotReached. P starts from what the table gives, its scale included, for `tokens` (ids,
+    repeated as needed), for an example batch given to inject, or for ids drawn from the first 5,000 (frequent in BPE
+    and WordPiece vocabularies). Usual sites: the token embedding; of an encoder and a decoder that share its weight
+    the tables of both, with one P.
     """
 
     weight_decay = False
     primes = True
     FREQUENT = 5000
 
-    def __init__(self, host: nn.Module, *, length: int = 16, tokens: tuple[int, ...] | None = None):
+    def __init__(
+        self, host: nn.Module, *, length: int = 16, tokens: tuple[int, ...] | None = None, centred: bool = False
+    ):
         super().__init__()
         if not isinstance(host, nn.Embedding):
             raise DeltaError(f"Prompt: the host is the input Embedding, not {type(host).__name__}")
@@ -35,21 +40,25 @@ class Prompt(DeltaModule):
         size = host.num_embeddings
         if tokens is not None and (not tokens or not all(0 <= t < size for t in tokens)):
             raise DeltaError(f"Prompt: tokens must be ids below the vocabulary's {size}, not {tokens}")
-        self.length, self.tokens = length, None if tokens is None else tuple(tokens)
+        self.length, self.tokens, self.centred = length, None if tokens is None else tuple(tokens), centred
         others = [d for _, d in prompts_of(host)]
         self.first = max([size, *(d.first + d.length for d in others)])
         ids = torch.tensor(tokens) if tokens else torch.randperm(min(size, self.FREQUENT))
         ids = ids.repeat(-(-length // len(ids)))[:length]
-        with torch.no_grad():
-            rows = host.weight.detach()[ids.to(host.weight.device)]
+        rows = rows_of(host, ids)
         self.P = nn.Parameter(rows.to(delta_dtype(host), copy=True))
+        mean = rows_of(host, torch.arange(size)).mean(0, dtype=self.P.dtype) if centred else None
+        self.register_buffer("centre", mean, persistent=False)  # the base's, so no file has to hold it
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        embedding = input_embedding(model)
-        if embedding is None:
+        tables = token_tables(model)
+        if not tables:
             raise NoMatch(f"{type(model).__name__} has no token embedding, so a prompt has no place in it")
-        return [(embedding[0], {})]
+        return [(path, {"centred": True} if normalised(model, path) else {}) for path, _ in tables]
+
+    def tied_to(self, host: nn.Module) -> dict[str, Any]:
+        return {"P": host._parameters["weight"]}
 
     def mine(self, ids: Tensor) -> Tensor:
         return (ids >= self.first) & (ids < self.first + self.length)
@@ -75,8 +84,18 @@ class Prompt(DeltaModule):
     def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any) -> Tensor:
         mine = self.mine(x)
         h = base(torch.where(mine, 0, x), *args, **kwargs)
-        rows = self.P[(x - self.first).clamp(0, self.length - 1)]
-        return torch.where(mine[..., None], (strength * rows).to(h.dtype), h)
+        P = strength * self.P if self.centre is None else torch.lerp(self.centre.expand_as(self.P), self.P, strength)
+        return torch.where(mine[..., None], P[(x - self.first).clamp(0, self.length - 1)].to(h.dtype), h)
+
+
+@torch.no_grad()
+def rows_of(host: nn.Embedding, ids: Tensor) -> Tensor:
+    """What the table gives for ids (n,) without deltas: its rows, or what a forward of its own makes of them."""
+    cls, ids = original(host), ids.to(host.weight.device)
+    if cls.forward is not nn.Embedding.forward:
+        return cls.forward(host, ids)
+    rows = host.weight.detach()[ids]
+    return rows if host.max_norm is None else torch.renorm(rows, host.norm_type, 0, host.max_norm)
 
 
 def prompts_of(host: nn.Module) -> list[tuple[str, Prompt]]:

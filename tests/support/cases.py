@@ -100,7 +100,8 @@ def shaken(model: nn.Module, name: str | None = None, by: float = 0.1, seed: int
 
 def front(model: nn.Module) -> tuple[int, ...]:
     """The reserved ids of every prompt in the model."""
-    return tuple(d.first + i for d in model.modules() if isinstance(d, dt.Prompt) for i in range(d.length))
+    ids = (d.first + i for d in model.modules() if isinstance(d, dt.Prompt) for i in range(d.length))
+    return tuple(dict.fromkeys(ids))  # the tables of an encoder and a decoder hold one prompt
 
 
 def batch_for(host: Host, model: nn.Module, rows: int = 2, tokens: int = 6) -> Batch:
