@@ -129,7 +129,7 @@ def inherited() -> set[str]:
 def resized(name: str, value: Any, recipe: Recipe) -> Any:
     """A value as it is in the tiny configuration: sizes by the kind that their name says, no dropout."""
     if isinstance(value, (bool, str)):
-        return value and name != "apply_spec_augment"
+        return False if name == "apply_spec_augment" else value
     if isinstance(value, float):
         return 0.0 if re.search(r"drop|mask.*prob|jitter", name) else value
     if isinstance(value, int):
