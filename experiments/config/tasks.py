@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, is_dataclass
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from experiments.config.table import PluginError, Table, first_line
 
@@ -208,4 +208,12 @@ def task(name: str, config: type[TaskConfig]) -> Callable[[Load], Load]:
 def store_tasks() -> None:
     """Let Hydra know the group of tasks."""
     for name, each in TASKS.items():
-        ConfigStore.instance().store(group="task", name=name, node=each.config(name=name))
+        store_once(name, each.config, "task", name=name)
+
+
+def store_once(entry: str, config: type, group: str | None = None, **values: Any) -> None:
+    """Store a dataclass where Hydra looks for it, unless it lies there; storing all of them takes as long as composing."""
+    repo = ConfigStore.instance().repo
+    stored = (repo if group is None else repo.get(group, {})).get(f"{entry}.yaml")
+    if stored is None or OmegaConf.get_type(stored.node) is not config:
+        ConfigStore.instance().store(group=group, name=entry, node=config(**values) if values else config)
