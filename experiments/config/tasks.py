@@ -212,7 +212,7 @@ def store_tasks() -> None:
 
 
 def store_once(entry: str, config: type, group: str | None = None, **values: Any) -> None:
-    """Store a dataclass where Hydra looks for it, unless it lies there; storing all of them takes as long as composing."""
+    """Store a dataclass where Hydra looks for it, unless it lies there: to store all takes as long as to compose."""
     repo = ConfigStore.instance().repo
     stored = (repo if group is None else repo.get(group, {})).get(f"{entry}.yaml")
     if stored is None or OmegaConf.get_type(stored.node) is not config:
