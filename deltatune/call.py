@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from deltatune.attention import SDPA
 from deltatune.core import DeltaError, DeltaModule, NotReached, Opaque, Stacked
-from deltatune.host import Host, Live, deltas_of, live, strengths_of
+from deltatune.host import Host, Live, deltas_of, live, to_run
 from deltatune.hosts import own_parameters, stacks
 from deltatune.maps import SWAP, Swap, frozen, linear_map, original
 
@@ -33,7 +33,7 @@ class Intercept(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is SDPA:
-            if not torch.compiler.is_compiling():
+            if not is_compiling():
                 self.reached = True
             func = attended(self.host, func)
         return func(*args, **(kwargs or {}))
@@ -41,7 +41,7 @@ class Intercept(TorchFunctionMode):
 
 def attended(host: nn.Module, call: Callable[..., Any]) -> Callable[..., Any]:
     """The host's attention function with its live attention deltas around it."""
-    if not torch.compiler.is_compiling():  # `hf.eager` calls this without any function of torch's
+    if not is_compiling():  # `hf.eager` calls this without any function of torch's
         for mode in _get_current_function_mode_stack():
             if isinstance(mode, Intercept) and mode.host is host:
                 mode.reached = True
@@ -57,19 +57,38 @@ def around(call: Callable[..., Any], live: Live) -> Callable[..., Any]:
 
 
 def run(host: nn.Module, args: Any, kwargs: Any) -> Any:
-    """The host's forward with its live deltas: what a swapped class calls `forward`."""
-    strengths = strengths_of(host)
+    """What a swapped class calls `forward`: `run_live`, refused where weights changed hands meanwhile."""
+    if is_compiling():
+        return run_live(host, args, kwargs)
+    own = deltas_of(host)
+    if own._swaps % 2:  # another thread has them in hand
+        with swapping:
+            swaps = own._swaps
+    else:
+        swaps = own._swaps
+    out = run_live(host, args, kwargs)
+    if own._swaps != swaps:
+        raise DeltaError(
+            f"{original(host).__name__}: another thread merged deltas into the weights, or took them out, while this "
+            "one computed; run this one again"
+        )
+    return out
+
+
+def run_live(host: nn.Module, args: Any, kwargs: Any) -> Any:
+    """The host's forward with its live deltas."""
+    strengths = to_run(host)
     if 0 in strengths.values():
         for name, stack in stacks(host).items():
             for delta in stack:
                 if strengths[name] == 0 and type(delta).inactive is not DeltaModule.inactive:
                     delta.inactive(*args, *kwargs.values())
-    sites = live(host)
+    sites = live(host, strengths)
     if not sites["attention"]:
         return run_inner(host, sites, args, kwargs)
     with Intercept(host) as held:
         out = run_inner(host, sites, args, kwargs)
-    if not torch.compiler.is_compiling() and not held.reached:
+    if not is_compiling() and not held.reached:
         raise NotReached(
             f"{original(host).__name__} attended without scaled_dot_product_attention, so its attention "
             "deltas had no effect; choose the module that calls it, or load with attn_implementation='sdpa'"
@@ -79,11 +98,12 @@ def run(host: nn.Module, args: Any, kwargs: Any) -> Any:
 
 def run_inner(host: nn.Module, sites: dict[str, Live], args: Any, kwargs: Any) -> Any:
     """The host's own forward with its parameter deltas inside and its module deltas around it."""
-    parameters, module, call = sites["parameters"], sites["module"], super(Host, host).forward  # type: ignore[arg-type]
+    parameters, module = sites["parameters"], sites["module"]
+    call = super(Host, host).forward  # type: ignore[arg-type]
     if not parameters and not module:
         return call(*args, **kwargs)
     together = deltas_of(host)._together
-    if together is not None and len(args) == 1 and not kwargs and not torch.compiler.is_compiling():
+    if together is not None and len(args) == 1 and not kwargs and not is_compiling():
         h = together.output(host, args[0])
         if h is not None:
             return h
@@ -96,7 +116,7 @@ def run_inner(host: nn.Module, sites: dict[str, Live], args: Any, kwargs: Any) -
             args = (kwargs[first],)
             kwargs = {name: value for name, value in kwargs.items() if name != first}
         return around(linear, module)(*args, **kwargs)
-    lock = nullcontext() if torch.compiler.is_compiling() else swapping  # dynamo cannot trace a lock
+    lock = nullcontext() if is_compiling() else swapping  # dynamo cannot trace a lock
     with lock, replaced(host, changed_parameters(own_parameters(host), parameters)):
         return around_hidden(call, module, first, args, kwargs) if module else call(*args, **kwargs)
 

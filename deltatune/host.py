@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
-from deltatune.core import DeltaModule
+from deltatune.core import DeltaError, DeltaModule
 from deltatune.hosts import modules, stacks
-from deltatune.maps import CHILD
+from deltatune.maps import CHILD, original
+from deltatune.strengths import Strengths, wanted
 
 Live = list[tuple[DeltaModule, float]]
 
@@ -16,13 +18,33 @@ Live = list[tuple[DeltaModule, float]]
 class Deltas(nn.ModuleDict):
     """All that a swap adds to a host: stacks of deltas, by name a list with one delta a rule, and state beside them.
 
-    _strengths[name] is 0 when switched off; _together is the `together.Together` of the hosts that read one tensor.
+    _strengths: by name, where no block says otherwise (`strengths`); 0 is switched off. _merges: of each open
+    `merge.merged`, the strengths at which deltas are in the host's weights; _swaps counts their comings and goings.
+    _together: the `together.Together` of the hosts that read one tensor.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._strengths: dict[str, float] = {}
+        self._strengths: Strengths = {}
+        self._merges: tuple[Strengths, ...] = ()
+        self._swaps = 0
         self._together: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the strengths of who copies as its defaults; what is in the weights is no delta of it any more."""
+        inside = merged_strengths(self)
+        strengths = {n: s for n, s in wanted(self, self._strengths).items() if n not in inside}
+        stacks = {n: stack for n, stack in self._modules.items() if n not in inside}
+        return self.__dict__ | {"_strengths": strengths, "_modules": stacks, "_merges": (), "_swaps": 0}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """While weights stand merged, a state dict is that of the plain model, but for what is live beside them."""
+        if not self._merges:
+            return super().state_dict(*args, **kwargs)
+        inside, strengths = merged_strengths(self), wanted(self, self._strengths)
+        plain = nn.ModuleDict()
+        plain._modules = {n: m for n, m in self._modules.items() if n not in inside and strengths[n] != 0}
+        return plain.state_dict(*args, **kwargs)
 
 
 class Host(nn.Module):
@@ -37,16 +59,63 @@ class Host(nn.Module):
 
 def deltas_of(host: nn.Module) -> Deltas:
     """What the swap added to this host."""
-    return cast(Deltas, host._modules[CHILD])
+    return host._modules[CHILD]  # type: ignore[return-value]
 
 
-def live(host: nn.Module) -> dict[str, Live]:
-    """The live deltas by site."""
+def strengths_of(host: nn.Module) -> Strengths:
+    """The strength of each name on a host, here and now; 0 where it is switched off."""
+    own = deltas_of(host)
+    return wanted(own, own._strengths)
+
+
+def merged_strengths(own: Deltas) -> Strengths:
+    """What stands merged in the host's weights, at which strength."""
+    return {name: strength for each in own._merges for name, strength in each.items()}
+
+
+def to_run(host: nn.Module) -> Strengths:
+    """The strengths that are left to compute: those wanted, less what stands merged in the weights.
+
+    Raises DeltaError where the weights hold what this thread or task does not want.
+    """
+    own = deltas_of(host)
+    strengths = wanted(own, own._strengths)
+    if not own._merges:
+        return strengths
+    inside = merged_strengths(own)
+    for name, strength in inside.items():
+        if strengths.get(name) != strength:
+            raise DeltaError(
+                f"{original(host).__name__}: {name!r} stands merged in the weights at strength {strength:g}, and "
+                f"{strengths.get(name, 0.0):g} is wanted here; leave merged() first, or run in a model of its own"
+            )
+    if not in_order(host, strengths, inside, ()):
+        raise DeltaError(f"{original(host).__name__}: a delta that is live lies under {list(inside)}, which is merged")
+    return {name: 0.0 if name in inside else strength for name, strength in strengths.items()}
+
+
+def in_order(host: nn.Module, strengths: Strengths, inside: Iterable[str], chosen: Iterable[str]) -> bool:
+    """Whether of the live deltas those inside the weights lie lowest, the chosen ones next, and the others on top.
+
+    Parameter deltas change the weights that all module deltas stand around, so they count as lower.
+    """
+    ranks = [
+        0 if name in inside else 1 if name in chosen else 2
+        for site in ("parameters", "module")
+        for name, stack in stacks(host).items()
+        for delta in stack
+        if delta.site == site and strengths[name] != 0
+    ]
+    return ranks == sorted(ranks)
+
+
+def live(host: nn.Module, strengths: Strengths | None = None) -> dict[str, Live]:
+    """The live deltas by site, at these strengths or at those of here and now."""
     sites: dict[str, Live] = {"module": [], "parameters": [], "attention": []}
-    strengths = strengths_of(host)
-    for name, stack in stacks(host).items():
+    strengths = to_run(host) if strengths is None else strengths
+    for name, stack in deltas_of(host)._modules.items():
         if strengths[name] != 0:
-            for delta in stack:
+            for delta in stack:  # type: ignore[union-attr]
                 sites[delta.site].append((delta, strengths[name]))
     return sites
 
@@ -70,8 +139,3 @@ def deltas(model: nn.Module, name: str | None = None) -> list[tuple[str, str, in
 def names(model: nn.Module) -> list[str]:
     """The names of the injected deltas, in the order of their injection at the first host that has them."""
     return list(dict.fromkeys(n for _, host in hosts(model) for n in deltas_of(host)))
-
-
-def strengths_of(host: nn.Module) -> dict[str, float]:
-    """The strength of each name on a host, 0 where it is switched off."""
-    return deltas_of(host)._strengths

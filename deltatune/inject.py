@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from deltatune.core import DeltaError, DeltaModule, NoMatch, NotReached, Rule
-from deltatune.host import deltas, deltas_of, hosts, names, strengths_of
+from deltatune.host import Deltas, deltas, deltas_of, hosts, merged_strengths, names, to_run
 from deltatune.hosts import extend, own_parameters, unreachable
 from deltatune.plan import Plan, describe
 from deltatune.select import sites
+from deltatune.strengths import enter, forget, leave
 from deltatune.swap import attach, check_host, close_fast_path, detach
 from deltatune.together import gather
 
@@ -49,6 +50,7 @@ def check_name(model: nn.Module, name: str) -> None:
     """Raise where no delta can be injected under this name."""
     if not name or "." in name or name in dir(nn.ModuleDict()):
         raise DeltaError(f"{name!r} cannot name a delta: it is empty, has a dot, or is an attribute of nn.ModuleDict")
+    refuse_merged(model, "injecting")
     if name in names(model):
         raise DeltaError(f"a delta named {name!r} is injected already; eject it first, or choose another name")
 
@@ -65,6 +67,8 @@ def share_tied(host: nn.Module, delta: DeltaModule, shared: dict[Any, nn.Paramet
         if own is not None and attribute in delta._parameters:
             mine = cast(nn.Parameter, delta._parameters[attribute])
             delta._parameters[attribute] = shared.setdefault(id(own), mine)
+            if delta._parameters[attribute] is not mine:  # transformers saves what is listed so at one place
+                delta._tied_weights_keys = getattr(delta, "_tied_weights_keys", {}) | {attribute: attribute}  # type: ignore
 
 
 def plan(model: nn.Module, *rules: Rule) -> Plan:
@@ -106,6 +110,7 @@ def put_in(model: nn.Module, built: list[tuple[str, nn.Module, DeltaModule]], na
             for opener in OPENERS:
                 opener(model, host)
         attach(path, host, name, delta)
+    forget([deltas_of(host) for _, host, _ in built], name)
     gather(model)
     close_fast_path(model)
 
@@ -173,6 +178,7 @@ def eject(model: nn.Module, name: str | None = None) -> None:
     `requires_grad` stays as freeze left it. Raises NoMatch for an unknown name.
     """
     known(model, name)
+    refuse_merged(model, "ejecting")
     for path, host in hosts(model):
         if any(type(p).__name__ == "DTensor" for p in host.parameters()):
             raise DeltaError(f"{path}: parameters are sharded (DTensor); eject before sharding")
@@ -201,24 +207,46 @@ def parameters(model: nn.Module, name: str | None = None) -> list[tuple[str, nn.
 def use(model: nn.Module, /, *on: str, **strengths: float) -> None:
     """Which deltas are live, at what strength: use(m, "sql"), use(m, sql=1.0, chat=0.5); use(m) is the base.
 
-    Raises NoMatch for a name that is not there.
+    It holds until the next `use`, in every thread and task, where no `active` block says otherwise; those of this
+    thread or task that are open say nothing of the model from here on. Raises NoMatch for a name that is not there,
+    DeltaError where weights stand merged at another strength.
     """
-    wanted = dict.fromkeys(on, 1.0) | strengths
-    known(model, *wanted)
-    for _, host in hosts(model):
-        deltas_of(host)._strengths = {n: float(wanted.get(n, 0.0)) for n in deltas_of(host)}
+    said = to_say(model, on, strengths)
+    for carrier, each in said.items():
+        carrier._strengths = each
+    forget(said)
 
 
 @contextmanager
 def active(model: nn.Module, /, *on: str, **strengths: float) -> Iterator[None]:
-    """`use` for a block."""
-    before = [(host, strengths_of(host)) for _, host in hosts(model)]
-    use(model, *on, **strengths)
+    """`use` for a block, in this thread or task alone (and in tasks that it starts).
+
+    Blocks may be left in any order: the last one entered and still open rules. A delta injected inside is on.
+    """
+    block = enter(to_say(model, on, strengths))
     try:
         yield
     finally:
-        for host, kept in before:
-            deltas_of(host)._strengths = kept
+        leave(block)
+
+
+def to_say(model: nn.Module, on: tuple[str, ...], strengths: dict[str, float]) -> dict[Deltas, dict[str, float]]:
+    """The strengths wanted, for each carrier of the model's deltas."""
+    wanted = dict.fromkeys(on, 1.0) | strengths
+    known(model, *wanted)
+    said = {deltas_of(host): {n: float(wanted.get(n, 0.0)) for n in deltas_of(host)} for _, host in hosts(model)}
+    for path, host in hosts(model):
+        for n, s in merged_strengths(deltas_of(host)).items():
+            if said[deltas_of(host)][n] != s:
+                raise DeltaError(f"{path}: {n!r} stands merged in the weights at strength {s:g}; leave merged() first")
+    return said
+
+
+def refuse_merged(model: nn.Module, verb: str) -> None:
+    """Raise where weights stand merged, which are not those that this verb is about."""
+    for path, host in hosts(model):
+        if inside := merged_strengths(deltas_of(host)):
+            raise DeltaError(f"{path}: {', '.join(inside)} stands merged in the weights; leave merged() before {verb}")
 
 
 def verify(model: nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -226,9 +254,7 @@ def verify(model: nn.Module, *args: Any, **kwargs: Any) -> None:
 
     Gradients that parameters hold stay as they are.
     """
-    live = [
-        (path, name, i, d) for path, name, i, d in deltas(model) if strengths_of(model.get_submodule(path))[name] != 0
-    ]
+    live = [(path, name, i, d) for path, name, i, d in deltas(model) if to_run(model.get_submodule(path))[name] != 0]
     if not live:
         raise NoMatch("no delta is live in this model: inject one, or switch one on with use()")
     reached: set[nn.Module] = set()

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from deltatune.call import changed_parameters, put, replaced, swapping
+from deltatune.call import changed_parameters, put, swapping
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, NoMatch, NotFoldable, Stacked
-from deltatune.host import Host, deltas, deltas_of, hosts, names, strengths_of
+from deltatune.host import Host, deltas, deltas_of, hosts, in_order, merged_strengths, names, strengths_of
 from deltatune.hosts import delta_dtype, modules, own_parameters, stacks, unreachable
-from deltatune.inject import check_name, known, put_in
+from deltatune.inject import check_name, known, put_in, refuse_merged
 from deltatune.maps import frozen, original, stored
 from deltatune.methods.full import Full
 from deltatune.plan import Plan, describe
+from deltatune.strengths import Strengths
 from deltatune.swap import close_fast_path, detach
 
 
-def folded(model: nn.Module, chosen: list[str]) -> list[tuple[Host, dict[str, nn.Parameter | None]]]:
+def folded(
+    model: nn.Module, chosen: list[str], wanted: dict[Host, Strengths] | None = None
+) -> list[tuple[Host, dict[str, nn.Parameter | None]]]:
     """Every host's new parameters with the chosen deltas inside, computed in fp32 and rounded once.
+
+    wanted: the strengths on each host, by default those of here and now.
 
     Raises NotFoldable naming the site where a delta has no closed form, where an unfoldable or unchosen live delta
     lies under a chosen one, or where a weight that is tied to another module would change at one of its uses.
@@ -33,14 +39,17 @@ def folded(model: nn.Module, chosen: list[str]) -> list[tuple[Host, dict[str, nn
     made: dict[int, nn.Parameter] = {}
     result = []
     for path, host in hosts(model):
-        strengths = strengths_of(host)
-        stack = [(n, d, strengths[n]) for n, ds in stacks(host).items() for d in ds if strengths[n] != 0]
-        mine = [(n, d, s) for n, d, s in stack if n in chosen]
+        strengths = strengths_of(host) if wanted is None else wanted[host]
+        inside = merged_strengths(deltas_of(host))
+        mine = [
+            (n, d, strengths[n])
+            for n, stack in stacks(host).items()
+            for d in stack
+            if n in chosen and n not in inside and strengths[n] != 0
+        ]
         if not mine:
             continue
-        # Parameter deltas change the weights that all module deltas stand around, so they come first.
-        order = [n in chosen for site in ("parameters", "module") for n, d, _ in stack if d.site == site]
-        if order != sorted(order, reverse=True):
+        if not in_order(host, strengths, inside, chosen):
             raise NotFoldable(f"{path}: a live delta that is not merged lies under one that is; merge it as well")
         if any(d.site == "attention" for _, d, _ in mine):
             raise NotFoldable(f"{path}: a prefix has no closed form as weights; keep it injected")
@@ -114,6 +123,7 @@ def merge(model: nn.Module, *given: str) -> None:
     Sums in fp32, rounded once to the weight's dtype; a tied weight stays tied. All or nothing: raises NotFoldable for
     a delta without a form as weights, NoMatch for a name that is not there, DeltaError for one that is switched off.
     """
+    refuse_merged(model, "merging for good")
     chosen = chosen_names(model, given)
     with swapping:  # no host of another thread may put back later what it found before
         result = folded(model, chosen)
@@ -132,26 +142,81 @@ def merge(model: nn.Module, *given: str) -> None:
         )
 
 
+@dataclass(eq=False)
+class Merged:
+    """One open `merged`: who stands merged at which strength, and each changed host's parameters before."""
+
+    model: nn.Module
+    chosen: list[str]
+    wanted: dict[Host, Strengths]
+    before: dict[Host, dict[str, Any]] = field(default_factory=dict)
+    left: bool = False
+
+    def put(self) -> None:
+        """Fold, and let the weights be those."""
+        result = folded(self.model, self.chosen, self.wanted)
+        said = {host: {n: s for n, s in w.items() if n in self.chosen and s != 0} for host, w in self.wanted.items()}
+        self.before = {host: own_parameters(host) for host, _ in result}
+        with moving(self.wanted):
+            for host in self.wanted:
+                own = deltas_of(host)
+                own._merges = (*own._merges, said[host])
+            for host, new in result:
+                put(host, new)
+
+    def undo(self) -> None:
+        """The weights as they were before, in the dtype and on the device that they were moved to meanwhile."""
+        with moving(self.wanted):
+            for host, before in self.before.items():
+                here = own_parameters(host)
+                for name, p in before.items():
+                    now = here.get(name)
+                    if p is not None and now is not None and (now.dtype, now.device) != (p.dtype, p.device):
+                        p.data = p.data.to(now.device, now.dtype)
+                put(host, before)
+            for host in self.wanted:
+                own = deltas_of(host)
+                own._merges = own._merges[:-1]
+
+
+@contextmanager
+def moving(hosts: Iterable[Host]) -> Iterator[None]:
+    """A block in which weights change hands: `_swaps` is odd inside, and another number after it."""
+    for host in hosts:
+        deltas_of(host)._swaps += 1
+    try:
+        yield
+    finally:
+        for host in hosts:
+            deltas_of(host)._swaps += 1
+
+
+OPEN: list[Merged] = []  # in the order of entering; changed with `swapping` in hand
+
+
 @contextmanager
 def merged(model: nn.Module, *given: str) -> Iterator[None]:
     """Plain merged weights inside the block; afterwards the original Parameters, bit-identical, and the deltas.
 
-    Raises as `merge` does, before anything is changed.
+    The weights are the model's, in every thread and task: one that wants the same deltas at the same strengths
+    computes with them, one that wants others gets a DeltaError. Blocks may be left in any order. What was moved to
+    another dtype or device inside stays so. Raises as `merge` does, before anything is changed.
     """
-    chosen = chosen_names(model, given)
-    before = [(h, strengths_of(h)) for _, h in hosts(model)]
-    stack = ExitStack()
+    with swapping:
+        chosen = chosen_names(model, given)
+        block = Merged(model, chosen, {host: strengths_of(host) for _, host in hosts(model)})
+        block.put()
+        OPEN.append(block)
     try:
-        with swapping:
-            for host, new in folded(model, chosen):
-                stack.enter_context(replaced(host, new))
-            for host, _ in before:
-                deltas_of(host)._strengths = {n: 0.0 if n in chosen else s for n, s in strengths_of(host).items()}
         yield
     finally:
-        with swapping, stack:
-            for host, kept in before:
-                deltas_of(host)._strengths = kept
+        with swapping:
+            block.left = True
+            for each in reversed(OPEN.copy()):  # one under another that is still open stays in until that one leaves
+                above = OPEN[OPEN.index(each) + 1 :]
+                if each.left and not any(other.wanted.keys() & each.wanted.keys() for other in above):
+                    each.undo()
+                    OPEN.remove(each)
 
 
 @torch.no_grad()

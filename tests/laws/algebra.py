@@ -21,7 +21,7 @@ from torch import nn
 
 import deltatune as dt
 from deltatune.blocks import output_head
-from deltatune.host import deltas, hosts, strengths_of
+from deltatune.host import deltas, hosts, to_run
 from tests.support.cases import Case, assert_changed, assert_close, base_output, front, run
 from tests.support.hosts import Host
 
@@ -85,7 +85,7 @@ def fold_equals_call(case: Case, host: Host) -> None:
     before = image(model)
     if case.foldable:
         with dt.merged(model):
-            assert not any(strengths_of(h)["default"] for _, h in hosts(model))
+            assert not any(to_run(h)["default"] for _, h in hosts(model))
             assert_close(run(host, model), called, host.reduction)
     else:
         named = "|".join(map(re.escape, paths(model)))

@@ -26,6 +26,7 @@ FLOORS = {
     "deltatune.freed_memory": 1,
     "deltatune.deltafile": 2,
     "deltatune.methods": 2,
+    "deltatune.strengths": 2,
     "deltatune.host": 3,
     "deltatune.call": 3,
     "deltatune.swap": 3,
