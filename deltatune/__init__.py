@@ -27,7 +27,7 @@ from deltatune.inject import (
 from deltatune.inject import freeze_base as freeze
 from deltatune.io import fingerprint, load, save
 from deltatune.merge import diff, merge, merged
-from deltatune.methods import IA3, METHODS, Adapter, BitFit, DoRA, Full, Head, LoRA, Prefix, Prompt
+from deltatune.methods import IA3, METHODS, Adapter, BitFit, DoRA, Full, Head, LoRA, Prefix, Prompt, Rows
 from deltatune.plan import Plan
 
 __version__ = "0.1.0"
@@ -54,6 +54,7 @@ __all__ = [
     "Plan",
     "Prefix",
     "Prompt",
+    "Rows",
     "Rule",
     "Stacked",
     "active",

@@ -113,12 +113,14 @@ class DeltaModule(nn.Module):
     identity_at_init: the injected model computes exactly what it did before.
     primes: whether `prime` starts it from data, so that inject's `example` means something to it.
     weight_decay: whether decoupled weight decay makes sense for these parameters.
+    pairs: at site "parameters", whether its parameters bear the names of those of the host that they change.
     """
 
     site: Literal["module", "attention", "parameters"] = "module"
     identity_at_init: bool = True
     primes: ClassVar[bool] = False
     weight_decay: ClassVar[bool] = True
+    pairs: ClassVar[bool] = True
     registry: ClassVar[dict[str, type[DeltaModule]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -151,6 +153,11 @@ class DeltaModule(nn.Module):
     def at(cls, parameter: str) -> dict[str, Any]:
         """The hyperparameters that make it change this one parameter of its host."""
         raise DeltaError(f"{cls.__name__} stands on modules, not on {parameter!r} alone: name the module that reads it")
+
+    @classmethod
+    def holds(cls, host: nn.Module, hparams: dict[str, Any]) -> dict[str, Sequence[int] | None]:
+        """What it stores in the place of the host's own: rows by parameter, None for all. Not part of the base."""
+        return {}
 
     def change(self, x: Tensor, h: Tensor) -> Tensor:
         """The additive change of the output: h becomes h + strength * change(x, h)."""

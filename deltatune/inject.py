@@ -60,7 +60,7 @@ def share_tied(host: nn.Module, delta: DeltaModule, shared: dict[Any, nn.Paramet
     for attribute, own in delta.tied_to(host).items():
         mine = cast(nn.Parameter, delta._parameters[attribute])
         delta._parameters[attribute] = shared.setdefault((type(delta), attribute, id(own), mine.shape), mine)
-    if delta.site != "parameters":
+    if delta.site != "parameters" or not delta.pairs:
         return
     for name, own in own_parameters(host).items():
         attribute = name.replace(".", "_")

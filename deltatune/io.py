@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +16,44 @@ from deltatune.deltafile import FORMAT, read, write
 from deltatune.host import deltas
 from deltatune.hosts import extend, modules, own_parameters, unreachable
 from deltatune.inject import check_name, freeze_base, known, put_in, share_tied
-from deltatune.methods import METHODS, Head
+from deltatune.methods import METHODS
 from deltatune.plan import Plan, describe
 from deltatune.swap import check_host
 
 SAMPLES = 16  # values of each parameter that enter the fingerprint
 
 
-def fingerprint(model: nn.Module, skip: set[str] | None = None) -> dict[str, str]:
+Held = dict[int, Sequence[int] | None]  # id of a base parameter -> the rows that a delta holds itself, None for all
+
+
+def held_by(model: nn.Module, sites: Iterable[tuple[str, type[DeltaModule], dict[str, Any]]]) -> Held:
+    """What deltas of these methods at these paths store in the place of the base's own (`DeltaModule.holds`)."""
+    held: Held = {}
+    for path, method, hparams in sites:
+        host = model.get_submodule(path)
+        own = own_parameters(host)
+        for name, rows in method.holds(host, hparams).items():
+            before = held.get(id(own.get(name)), ())
+            held[id(own.get(name))] = None if rows is None or before is None else (*before, *rows)
+    return held
+
+
+def fingerprint(model: nn.Module, besides: Held | None = None) -> dict[str, str]:
     """{"structure", "values"}: hashes of the base's parameter paths and shapes, and of sampled values as bf16.
 
-    So one base in fp32 and in bf16 has one fingerprint. Deltas are not part of it, nor is what a Head holds whole.
-    skip: paths of parameters to leave out besides.
+    So one base in fp32 and in bf16 has one fingerprint. Deltas are not part of it, nor is what they hold in the place
+    of the base's own: a Head's parameters, the rows of Rows. besides: more of what is held so, to be left out.
     """
-    skipped = set(skip or ())
-    for path, _, _, delta in deltas(model):
-        if isinstance(delta, Head):
-            skipped |= {join(path, n) for n in own_parameters(model.get_submodule(path))}
+    held = held_by(model, ((path, type(d), d.hparams()) for path, _, _, d in deltas(model))) | (besides or {})
     structure, samples = [], []
     with torch.no_grad():
         for path, module in modules(model):
             for name, p in module._parameters.items():
                 full = join(path, name)
-                if p is not None and full not in skipped:
+                if p is not None and held.get(id(p), ()) is not None:
                     structure.append(f"{full}{list(p.shape)}")
+                    if rows := held.get(id(p)):
+                        p = p.index_fill(0, torch.tensor(rows, device=p.device), 0)
                     step = max(1, p.numel() // SAMPLES) if p.is_floating_point() else 1
                     samples.append(p.reshape(-1)[: SAMPLES * step : step].to(torch.bfloat16).cpu())
     values = torch.cat(samples).view(torch.int16).numpy().tobytes() if samples else b""
@@ -119,12 +134,12 @@ def load(
     sites: list[tuple[str, nn.Module, DeltaModule]] = []
     shared: dict[Any, nn.Parameter] = {}
     skipped = unreachable(model)
-    check_base(model, path, about, here)
+    if unknown := [s["method"] for s in about["sites"] if s["method"] not in table]:
+        raise FormatError(f"{path}: unknown method {unknown[0]!r}; define it, or pass it in methods=")
+    check_base(model, path, about, here, table)
     check_name(model, name)
     for site in about["sites"]:
-        cls = table.get(site["method"])
-        if cls is None:
-            raise FormatError(f"{path}: unknown method {site['method']!r}; define it, or pass it in methods=")
+        cls = table[site["method"]]
         host = here[site["path"]]
         check_host(site["path"], host, skipped)
         try:
@@ -153,13 +168,14 @@ def load(
     return describe(model, sites)
 
 
-def check_base(model: nn.Module, path: Any, about: dict[str, Any], here: dict[str, nn.Module]) -> None:
+def check_base(
+    model: nn.Module, path: Any, about: dict[str, Any], here: dict[str, nn.Module], table: dict[str, type[DeltaModule]]
+) -> None:
     """Raise BaseMismatch, saying whether structure or values differ."""
     for site in about["sites"]:
         if site["path"] not in here:
             raise BaseMismatch(f"{path} changes {site['path']!r}, which this {type(model).__name__} does not have")
-    heads = [s["path"] for s in about["sites"] if s["method"] == "Head"]
-    own = fingerprint(model, {join(p, n) for p in heads for n in own_parameters(here[p])})
+    own = fingerprint(model, held_by(model, [(s["path"], table[s["method"]], s["hparams"]) for s in about["sites"]]))
     if own["structure"] != about["base"]["structure"]:
         raise BaseMismatch(
             f"{path} was made on a base with other parameters or shapes than this {type(model).__name__}"

@@ -81,8 +81,9 @@ def widest(dtype: torch.dtype) -> torch.dtype:
 def tied_delta(name: str, mine: list[tuple[str, DeltaModule, float]], shared: Counter[int], uses: int) -> bool:
     """Whether every delta that changes this parameter is one Δ that stands at all of its uses."""
     attribute = name.replace(".", "_")
-    changing = [d for _, d, _ in mine if d.site == "module" or attribute in d._parameters]
-    return all(d.site == "parameters" and shared[id(d._parameters[attribute])] == uses for d in changing)
+    changing = [d for _, d, _ in mine if d.site == "module" or not d.pairs or attribute in d._parameters]
+    paired = [d.site == "parameters" and d.pairs for d in changing]
+    return all(paired) and all(shared[id(d._parameters[attribute])] == uses for d in changing)
 
 
 def fold_host(

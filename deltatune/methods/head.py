@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,10 @@ class Head(DeltaModule):
         if not heads:
             raise NoMatch(f"{type(model).__name__} has no head beside a backbone; say where, Head.on('classifier')")
         return heads
+
+    @classmethod
+    def holds(cls, host: nn.Module, hparams: dict[str, Any]) -> dict[str, Sequence[int] | None]:
+        return dict.fromkeys(own_parameters(host))
 
     def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
         own = base()

@@ -27,6 +27,7 @@ class IA3(DeltaModule):
     """
 
     weight_decay = False
+    pairs = False
 
     def __init__(
         self,

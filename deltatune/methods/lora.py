@@ -32,6 +32,8 @@ class LoRA(DeltaModule):
     Usual sites: every linear layer and convolution of the blocks, nn.MultiheadAttention and fused experts.
     """
 
+    pairs = False
+
     def __init__(
         self,
         host: nn.Module,

@@ -320,6 +320,7 @@ def test_the_table_holds_every_method() -> None:
         "IA3",
         "Full",
         "Head",
+        "Rows",
     ]
     assert all(dt.METHODS[n] is getattr(dt, n) and issubclass(dt.METHODS[n], dt.DeltaModule) for n in dt.METHODS)
     decay = {n for n, m in dt.METHODS.items() if m.weight_decay}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import deltatune as dt
-from tests.support.hosts import Batch, Host
+from tests.support.hosts import Batch, Host, ids
 
 Rules = tuple[dt.Rule, ...]
 
@@ -47,6 +47,7 @@ def same(*rules: dt.Rule) -> Callable[[Host], Rules]:
     return lambda host: rules
 
 
+USED = tuple(sorted(set(ids(2, 6).flatten().tolist())))[:5]  # tokens that every batch holds
 PARALLEL = dt.Adapter.on(width=5, form="parallel", act="silu")
 CASES: tuple[Case, ...] = (
     Case("LoRA", same(dt.LoRA.on(rank=3)), foldable=True),
@@ -63,6 +64,7 @@ CASES: tuple[Case, ...] = (
     Case("IA3", same(dt.IA3.on()), foldable=True),
     Case("Full", same(dt.Full.on()), foldable=True, everywhere=True),
     Case("Head", same(dt.Head.on()), foldable=True, everywhere=True),
+    Case("Rows", same(dt.Rows.on(tokens=USED)), foldable=True, everywhere=True),
     Case("MAM", same(dt.Prefix.on(length=3), PARALLEL)),
 )
 
@@ -82,6 +84,8 @@ REFUSED: dict[tuple[str, str], tuple[type[dt.DeltaError], str]] = {
     ("Prompt-primed", "encoder-layer"): NO_IDS,
     ("Prompt", "vit"): NO_IDS,
     ("Prompt-primed", "vit"): NO_IDS,
+    ("Rows", "encoder-layer"): NO_IDS,
+    ("Rows", "vit"): NO_IDS,
     ("Head", "nano"): NO_HEAD,
     ("Head", "encoder-layer"): NO_HEAD,
     ("Head", "gpt2"): NO_HEAD,  # lm_head is the token embedding, tied
