@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deltatune.blocks import input_embedding
 from deltatune.core import DeltaError, DeltaModule, NoMatch
 from deltatune.hosts import delta_dtype, modules
 from deltatune.maps import plain
+from deltatune.token_tables import token_tables
 
 
 class Rows(DeltaModule):
@@ -47,10 +47,10 @@ class Rows(DeltaModule):
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        embedding = input_embedding(model)
-        if embedding is None:
+        tables = token_tables(model)
+        if not tables:
             raise NoMatch(f"{type(model).__name__} has no token embedding; say where its rows are")
-        table = embedding[1]._parameters["weight"]
+        table = tables[0][1]._parameters["weight"]
         return [(path, {}) for path, m in modules(model) if m._parameters.get("weight") is table]
 
     @classmethod
