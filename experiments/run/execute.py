@@ -80,7 +80,6 @@ def set_up(config: Config) -> torch.device:
     cuda = torch.cuda.is_available() if config.device is Device.auto else config.device is Device.cuda
     if cuda and not torch.cuda.is_available():
         raise ValueError("device=cuda: torch finds no CUDA device here; say device=cpu, or auto")
-    # `use_deterministic_algorithms` does the same, and imports torch's compiler, which takes a second.
-    torch.set_deterministic_debug_mode("default" if cuda else "error")
+    torch.use_deterministic_algorithms(not cuda)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device("cuda" if cuda else "cpu")

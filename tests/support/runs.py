@@ -28,7 +28,7 @@ def own_cache_and_torch_settings(tmp_path_factory, monkeypatch):
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     yield
     torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode("default")
+    torch.use_deterministic_algorithms(False)
     torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
