@@ -16,7 +16,9 @@ from torch.compiler import is_compiling
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from deltatune.attention import SDPA
+from deltatune.containers import inside
 from deltatune.core import DeltaError, DeltaModule, NotReached, Opaque, Stacked
+from deltatune.hidden import Hidden, given, returned
 from deltatune.host import Host, Live, deltas_of, live, to_run
 from deltatune.hosts import own_parameters, stacks
 from deltatune.maps import SWAP, Swap, frozen, linear_map, original
@@ -100,6 +102,8 @@ def run_inner(host: nn.Module, sites: dict[str, Live], args: Any, kwargs: Any) -
     """The host's own forward with its parameter deltas inside and its module deltas around it."""
     parameters, module = sites["parameters"], sites["module"]
     call = super(Host, host).forward  # type: ignore[arg-type]
+    if "_modules" in vars(type(host)):
+        call = functools.partial(walked, host, call)
     if not parameters and not module:
         return call(*args, **kwargs)
     together = deltas_of(host)._together
@@ -119,6 +123,12 @@ def run_inner(host: nn.Module, sites: dict[str, Live], args: Any, kwargs: Any) -
     lock = nullcontext() if is_compiling() else swapping  # dynamo cannot trace a lock
     with lock, replaced(host, changed_parameters(own_parameters(host), parameters)):
         return around_hidden(call, module, first, args, kwargs) if module else call(*args, **kwargs)
+
+
+def walked(host: nn.Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The forward of a host that looks through its children."""
+    with inside(host):
+        return call(*args, **kwargs)
 
 
 def changed_parameters(own: dict[str, Any], live: Live) -> dict[str, Any]:
@@ -150,27 +160,14 @@ def put(module: nn.Module, values: dict[str, Any]) -> None:
 
 
 def around_hidden(run: Callable[..., Any], live: Live, first: str, args: Any, kwargs: Any) -> Any:
-    """Deltas around a host whose first input and (first) output is the hidden state; the rest passes through."""
-    if args:
-        x, args = args[0], args[1:]
-    elif first in kwargs:
-        kwargs = dict(kwargs)
-        x = kwargs.pop(first)
-    else:
-        raise DeltaError(f"the host was called without its first input {first!r}; its deltas have nothing to read")
-    rest: list[tuple[Any, ...]] = []  # what the host returned beside the hidden state
+    """Deltas around the hidden state that a host of any kind is given and returns; the rest passes through."""
+    inputs = given(first, args, kwargs)
+    outputs: list[Hidden] = []
 
     def base(x: Tensor) -> Tensor:
-        out = run(x, *args, **kwargs)
-        if isinstance(out, tuple) and out and isinstance(out[0], Tensor):
-            rest.append(out[1:])
-            out = out[0]
-        if not isinstance(out, Tensor):
-            raise DeltaError(
-                f"the host returned {type(out).__name__}; a delta changes a tensor, or a tuple that starts with one: "
-                "choose a module inside it as the host"
-            )
-        return out
+        args, kwargs = inputs.put(x)
+        outputs.append(returned(run(*args, **kwargs)))
+        return outputs[0].x
 
-    h = around(Opaque(base), live)(x)
-    return (h, *rest[0]) if rest else h
+    h = around(Opaque(base), live)(inputs.x)
+    return outputs[0].put(h)

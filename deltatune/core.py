@@ -167,7 +167,7 @@ class DeltaModule(nn.Module):
         """The changed base(*args). args[0] is x, the base's first input; base is called exactly once."""
         h = base(*args, **kwargs)
         change = self.change(args[0], h)
-        return h + (change if strength == 1 else strength * change).to(h.dtype)
+        return added(h, (change if strength == 1 else strength * change).to(h.dtype))
 
     def fold(self, at: Frozen, strength: float = 1.0) -> Frozen:
         """The linear map `at` with this delta inside. Raises NotFoldable where there is no closed form."""
@@ -198,6 +198,17 @@ class DeltaModule(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{k}={v!r}" for k, v in self.hparams().items())
+
+
+def added(h: Tensor, change: Tensor) -> Tensor:
+    """h + change. Raises DeltaError where that has not the shape of h: the host gives other places than it takes."""
+    out = h + change
+    if out.shape != h.shape:
+        raise DeltaError(
+            f"the change has the shape {list(change.shape)}, but the host gives {list(h.shape)} for each input of its "
+            "own: choose a host that gives a vector for each it takes, or a form that reads its output"
+        )
+    return out
 
 
 @functools.cache

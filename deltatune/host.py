@@ -59,7 +59,7 @@ class Host(nn.Module):
 
 def deltas_of(host: nn.Module) -> Deltas:
     """What the swap added to this host."""
-    return host._modules[CHILD]  # type: ignore[return-value]
+    return vars(host)["_modules"][CHILD]
 
 
 def strengths_of(host: nn.Module) -> Strengths:

@@ -53,7 +53,7 @@ def extend(model: nn.Module) -> None:
 
 def stacks(module: nn.Module) -> dict[str, list[DeltaModule]]:
     """The deltas on a module by name, in the order of injection; none where it is no host."""
-    return cast("Any", module._modules[CHILD])._modules if hasattr(type(module), SWAP) else {}
+    return cast("Any", vars(module)["_modules"][CHILD])._modules if hasattr(type(module), SWAP) else {}
 
 
 def features(host: nn.Module) -> Features:

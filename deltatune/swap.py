@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from deltatune.call import run
+from deltatune.containers import unseen
 from deltatune.core import DeltaError, DeltaModule, NotReached
 from deltatune.host import Deltas, Host, deltas_of
 from deltatune.hosts import modules
@@ -41,7 +42,7 @@ def host_class(cls: type[nn.Module]) -> type[nn.Module]:
         return _remade, (make, args), *rest
 
     forward.__signature__ = signature  # type: ignore[attr-defined]
-    own = {"forward": forward, "__reduce_ex__": __reduce_ex__, SWAP: Swap(cls, first)}
+    own = {"forward": forward, "__reduce_ex__": __reduce_ex__, SWAP: Swap(cls, first)} | unseen(cls)
     return type(cls.__name__, (Host, cls), names | own)
 
 

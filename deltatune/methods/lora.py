@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deltatune.blocks import blocks
 from deltatune.convolution import Convolution
-from deltatune.core import DeltaError, DeltaModule, Frozen
+from deltatune.core import DeltaError, DeltaModule, Frozen, added
 from deltatune.functional import LoRALayer, like, lora_linear, lora_linears, low_rank, low_rank_rows, path
 from deltatune.hosts import axes, delta_dtype, device_of, features, maps, modules, unreachable
 from deltatune.maps import frozen, linear_map
@@ -119,7 +119,7 @@ class LoRA(DeltaModule):
             p = self.dropout if self.training else 0.0
             return lora_linear(x, base.weight, base.bias, self.A, self.B, strength * self.scale, p)
         h = base(*args, **kwargs)
-        return h + strength * self.update(x, *rest, **kwargs).to(h.dtype)
+        return added(h, strength * self.update(x, *rest, **kwargs).to(h.dtype))
 
     def changed(self, p: Tensor, strength: float) -> Tensor:
         """The host's parameter W as W + a s · B A."""

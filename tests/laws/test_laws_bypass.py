@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -230,11 +231,11 @@ def test_a_forward_patched_on_the_instance_is_refused(method: str) -> None:
 def test_a_host_without_a_hidden_state_says_so() -> None:
     class Pair(nn.Linear):
         def forward(self, x: Tensor) -> Any:  # type: ignore[override]
-            return {"h": super().forward(x)}
+            return SimpleNamespace(h=super().forward(x))
 
     model = nn.Sequential(Pair(2, 2))
     dt.inject(model, dt.IA3.on("0"))
-    with pytest.raises(dt.DeltaError, match="the host returned dict; a delta changes a tensor"):
+    with pytest.raises(dt.DeltaError, match="the host returned SimpleNamespace; a delta changes a tensor"):
         model(torch.ones(1, 2))
 
 
