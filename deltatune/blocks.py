@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import nn
 
 from deltatune.core import DeltaError
-from deltatune.hosts import features, is_linear, linears, modules
+from deltatune.hosts import features, is_linear, learned_heads, linears, modules
 from deltatune.maps import original
 
 QUERY = {"q_proj", "query", "q", "q_lin", "wq", "to_q", "query_proj"}
@@ -31,14 +31,15 @@ class Block(NamedTuple):
 
 
 def blocks(model: nn.Module) -> list[Block]:
-    """The repeated blocks: outermost lists of children of one class that hold linear layers; else the whole model."""
+    """The repeated blocks: outermost lists of children that all hold linear layers; else the whole model."""
     repeated: list[tuple[str, nn.Module]] = []
     for path, module in modules(model):
         if any(path == p or path.startswith(p + ".") for p, _ in repeated):
             continue
         children = list(module.named_children())
-        alike = isinstance(module, (nn.ModuleList, nn.Sequential)) and len({original(c) for _, c in children}) == 1
-        if alike and all(len(linears(c)) > 1 for _, c in children):
+        one_class = len({original(c) for _, c in children}) == 1
+        listed = isinstance(module, nn.ModuleList) or (isinstance(module, nn.Sequential) and one_class)
+        if children and listed and all(len(linears(c)) > 1 for _, c in children):
             repeated += [(f"{path}.{n}" if path else n, c) for n, c in children]
     return [_block(p, m) for p, m in repeated or [("", model)]]
 
@@ -155,7 +156,9 @@ def output_head(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def attention_shape(host: nn.Module) -> tuple[int, int]:
-    """(key/value heads, head size) of an attention module, read from its projections and its own attributes."""
+    """(key/value heads, head size) of an attention module, as a run showed them, else from its own attributes."""
+    if (seen := learned_heads.get(host)) is not None and seen.key_size == seen.value_size:
+        return seen.heads, seen.key_size
     projections = _projections(host)
     numbers = {n: v for n, v in vars(host).items() if isinstance(v, int) and not isinstance(v, bool)}
 

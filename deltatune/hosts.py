@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
@@ -42,6 +43,19 @@ class Features(NamedTuple):
     out: int
 
 
+class Heads(NamedTuple):
+    """Key/value heads of an attention, the size of its keys, and that of its values."""
+
+    heads: int
+    key_size: int
+    value_size: int
+
+
+# What a run showed of modules (`structure`), where their attributes do not say it, or say otherwise.
+learned: weakref.WeakKeyDictionary[nn.Module, Features] = weakref.WeakKeyDictionary()
+learned_heads: weakref.WeakKeyDictionary[nn.Module, Heads] = weakref.WeakKeyDictionary()
+
+
 EXTENSIONS = {"transformers": "deltatune.hf"}  # loaded when a model of that package is met, never before
 
 
@@ -76,6 +90,8 @@ def features(host: nn.Module) -> Features:
     shape = getattr(host, "normalized_shape", None)
     if isinstance(shape, tuple):
         return Features(shape[-1], shape[-1])
+    if (seen := learned.get(host)) is not None:
+        return seen
     inner = [m for _, m in maps(host)]
     if inner:
         return Features(features(inner[0]).into, features(inner[-1]).out)
@@ -180,6 +196,24 @@ def is_linear(module: nn.Module) -> bool:
     return all(isinstance(s, int) for s in sizes) and not children(module)
 
 
+def is_map(module: nn.Module) -> bool:
+    """A linear layer or a convolution: what multiplies its input by a weight."""
+    return is_linear(module) or isinstance(module, _ConvNd)
+
+
+def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
+    """(path prefix, model) inside what torch.compile and torch's parallel wrappers put around one."""
+    prefix = ""
+    while True:
+        if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            name = "module"
+        elif "_orig_mod" in model._modules:
+            name = "_orig_mod"
+        else:
+            return prefix, model
+        prefix, model = f"{prefix}{name}.", cast(nn.Module, model._modules[name])
+
+
 def linears(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     """The linear layers at and below a module that its forward calls."""
     skipped = {id(m.out_proj) for _, m in modules(module) if isinstance(m, nn.MultiheadAttention)}
@@ -190,7 +224,7 @@ def maps(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     """The linear layers and convolutions at and below a module that its forward calls."""
     skipped = {id(m.out_proj) for _, m in modules(module) if isinstance(m, nn.MultiheadAttention)}
     inside = modules(module, prefix)
-    return [(p, m) for p, m in inside if id(m) not in skipped and (is_linear(m) or isinstance(m, _ConvNd))]
+    return [(p, m) for p, m in inside if id(m) not in skipped and is_map(m)]
 
 
 def unreachable(model: nn.Module) -> dict[str, str]:

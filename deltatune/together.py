@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deltatune.blocks import blocks, readers
 from deltatune.host import Host, deltas_of, live
 from deltatune.maps import frozen
+from deltatune.sites import readers
 
 Draws = tuple[Tensor, Tensor | None]
 
@@ -135,9 +135,8 @@ def hooked(module: nn.Module) -> bool:
 
 def gather(model: nn.Module) -> None:
     """Let the model's hosts know which others read what they read."""
-    for block in blocks(model):
-        for group in readers(block):
-            hosts = [module for module in group if isinstance(module, Host)]
-            together = Together(hosts) if len(hosts) > 1 else None
-            for host in hosts:
-                deltas_of(host)._together = together
+    for group in readers(model):
+        hosts = [module for module in group if isinstance(module, Host)]
+        together = Together(hosts) if len(hosts) > 1 else None
+        for host in hosts:
+            deltas_of(host)._together = together

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from deltatune.blocks import blocks, feed_forward_module, sublayer_outs
 from deltatune.convolution import Convolution
-from deltatune.core import DeltaError, DeltaModule, NoMatch
+from deltatune.core import DeltaError, DeltaModule
 from deltatune.functional import like
 from deltatune.hosts import axes, delta_dtype, device_of, features
+from deltatune.sites import feed_forwards, sublayer_ends
 
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
@@ -60,19 +60,8 @@ class Adapter(DeltaModule):
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        hosts = []
-        for block in blocks(model):
-            if hparams.get("form", "serial") == "serial":
-                hosts += sublayer_outs(block)
-                continue
-            spanning = feed_forward_module(block)
-            if spanning is None:
-                raise NoMatch(
-                    f"{block.path or type(block.module).__name__}: no module spans the feed-forward part alone, so a "
-                    "parallel adapter has no place there; use form='serial', or say where"
-                )
-            hosts.append(spanning)
-        return [(path, {}) for path, _ in hosts]
+        serial = hparams.get("form", "serial") == "serial"
+        return [(path, {}) for path in (sublayer_ends(model) if serial else feed_forwards(model))]
 
     def change(self, x: Tensor, h: Tensor) -> Tensor:
         z = h.movedim(self.axes[1], -1) if self.form == "serial" else x.movedim(self.axes[0], -1)

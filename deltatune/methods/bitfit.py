@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deltatune.blocks import blocks, output_head
+from deltatune.blocks import output_head
 from deltatune.core import DeltaError, DeltaModule, Frozen
 from deltatune.functional import along, like
-from deltatune.hosts import axes, delta_dtype, device_of, features, linears, modules, own_parameters, paired
+from deltatune.hosts import axes, delta_dtype, device_of, features, modules, own_parameters, paired
+from deltatune.sites import linear_layers
 
 
 def biases(host: nn.Module) -> dict[str, nn.Parameter]:
@@ -55,10 +56,10 @@ class BitFit(DeltaModule):
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        missing = {id(m) for block in blocks(model) for _, m in linears(block.module)}
+        missing = set(linear_layers(model))
         inner = {id(m.out_proj) for _, m in modules(model) if isinstance(m, nn.MultiheadAttention)}
         inner |= {id(m) for _, m in output_head(model)}
-        found = [p for p, m in modules(model) if (biases(m) or id(m) in missing) and id(m) not in inner]
+        found = [p for p, m in modules(model) if (biases(m) or p in missing) and id(m) not in inner]
         return [(path, {}) for path in found]
 
     @classmethod

@@ -9,18 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deltatune.blocks import blocks, key_value
+from deltatune.blocks import blocks
 from deltatune.core import DeltaError, DeltaModule, Frozen
 from deltatune.functional import along, rescaled
 from deltatune.hosts import axes, delta_dtype, device_of, features, modules, own_parameters
 from deltatune.matrices import experts, layout
+from deltatune.sites import hidden_readers, keys_and_values
 
 
 class IA3(DeltaModule):
     """form "output": l ⊙ h (keys, values); form "input": W (l ⊙ x) (the feed-forward's hidden after activation).
 
     l starts at one (section 3.3), one for each channel. span (first, last): the outputs of a fused projection that l
-    covers, say its keys and values; None is all. At strength a, l becomes 1 + a (l − 1). No weight decay.
+    covers, say its keys and values; (first, last, period): those of every period, as where queries, keys and values lie
+    head by head; None is all. At strength a, l becomes 1 + a (l − 1). No weight decay.
     parameter: the name of a matrix that the host reads in its own forward; it becomes l ⊙ W by rows, with its bias, or
     by columns. A stack of E matrices (fused experts) has an l for each, or one for all with shared.
     Usual sites: key and value projections by their output, the feed-forward's last layer by its input, experts' too.
@@ -34,7 +36,7 @@ class IA3(DeltaModule):
         host: nn.Module,
         *,
         form: str = "output",
-        span: tuple[int, int] | None = None,
+        span: tuple[int, ...] | None = None,
         parameter: str | None = None,
         shared: bool = False,
     ):
@@ -52,12 +54,14 @@ class IA3(DeltaModule):
             (into, out), (first_axis, last_axis) = features(host), axes(host)
             self.axis = last_axis if form == "output" else first_axis
         width = out if form == "output" else into
-        first, last = (0, width) if span is None else span
-        if not 0 <= first < last <= width:
+        first, last, period = (*((0, width) if span is None else span), width)[:3]
+        if not 0 <= first < last <= period or width % period:
             raise DeltaError(f"IA3: span {span} does not lie in the host's {width} features")
-        self.form, self.span, self.width = form, None if span is None else (first, last), width
+        self.form, self.span, self.width = form, None if span is None else tuple(span), width
         size = [] if shared else stack
-        self.l = nn.Parameter(torch.ones(*size, last - first, dtype=delta_dtype(host), device=device_of(host)))
+        self.l = nn.Parameter(
+            torch.ones(*size, width // period * (last - first), dtype=delta_dtype(host), device=device_of(host))
+        )
 
     @classmethod
     def at(cls, parameter: str) -> dict[str, Any]:
@@ -69,11 +73,9 @@ class IA3(DeltaModule):
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        vectors: list[tuple[str, dict[str, Any]]] = []
+        vectors = [(p, {"form": "output"} | ({"span": s} if s else {})) for p, s in keys_and_values(model)]
+        vectors += [(p, {"form": "input"}) for p in hidden_readers(model)]
         for block in blocks(model):
-            vectors += [(p, {"form": "output"} | ({"span": s} if s else {})) for p, _, s in key_value(block)]
-            outs = [p for p, m in block.feed_forward if features(m).out == block.width]
-            vectors += [(p, {"form": "input"}) for p in outs[-1:]]
             for path, module in modules(block.module, block.path):
                 vectors += [(path, {"form": "input", "parameter": name}) for name in experts(module)[-1:]]
         return vectors
@@ -82,7 +84,8 @@ class IA3(DeltaModule):
         """a (l − 1), (width,)."""
         l = strength * (self.l - 1)
         if self.span is not None:
-            l = F.pad(l, (self.span[0], self.width - self.span[1]))
+            first, last, period = (*self.span, self.width)[:3]
+            l = F.pad(l.unflatten(-1, (-1, last - first)), (first, period - last)).flatten(-2)
         return l
 
     def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:

@@ -14,9 +14,10 @@ from deltatune.blocks import blocks
 from deltatune.convolution import Convolution
 from deltatune.core import DeltaError, DeltaModule, Frozen, added
 from deltatune.functional import LoRALayer, like, lora_linear, lora_linears, low_rank, low_rank_rows, path
-from deltatune.hosts import axes, delta_dtype, device_of, features, maps, modules, unreachable
+from deltatune.hosts import axes, delta_dtype, device_of, features, maps, modules
 from deltatune.maps import frozen, linear_map
 from deltatune.matrices import bare, experts, layout
+from deltatune.sites import left_out
 
 
 class LoRA(DeltaModule):
@@ -76,7 +77,7 @@ class LoRA(DeltaModule):
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        skipped, sites = unreachable(model), []
+        skipped, sites = left_out(model), []
         for block in blocks(model):
             called = {id(m) for _, m in maps(block.module)}
             for where, module in modules(block.module, block.path):

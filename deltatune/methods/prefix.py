@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from deltatune.attention import attend_gated, attend_prefixed
-from deltatune.blocks import attention_shape, blocks
+from deltatune.blocks import attention_shape
 from deltatune.core import DeltaError, DeltaModule, NotReached
 from deltatune.hosts import delta_dtype, device_of
+from deltatune.sites import attention_modules
 
 
 class Prefix(DeltaModule):
@@ -63,7 +64,7 @@ class Prefix(DeltaModule):
 
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        return [(path, {}) for block in blocks(model) for path, _ in block.attention]
+        return [(path, {}) for path in attention_modules(model)]
 
     def keys_values(self) -> tuple[Tensor, Tensor]:
         """k and v (H_kv, length, D_head), the MLP's part added: what an export without the MLP would hold."""
