@@ -43,6 +43,13 @@ class Features(NamedTuple):
     out: int
 
 
+class Axes(NamedTuple):
+    """Where the channels lie in what a host takes and gives; from the end where the number of axes varies."""
+
+    into: int
+    out: int
+
+
 class Heads(NamedTuple):
     """Key/value heads of an attention, the size of its keys, and that of its values."""
 
@@ -52,7 +59,7 @@ class Heads(NamedTuple):
 
 
 # What a run showed of modules (`structure`), where their attributes do not say it, or say otherwise.
-learned: weakref.WeakKeyDictionary[nn.Module, Features] = weakref.WeakKeyDictionary()
+learned: weakref.WeakKeyDictionary[nn.Module, tuple[Features, Axes]] = weakref.WeakKeyDictionary()
 learned_heads: weakref.WeakKeyDictionary[nn.Module, Heads] = weakref.WeakKeyDictionary()
 
 
@@ -91,7 +98,7 @@ def features(host: nn.Module) -> Features:
     if isinstance(shape, tuple):
         return Features(shape[-1], shape[-1])
     if (seen := learned.get(host)) is not None:
-        return seen
+        return seen[0]
     inner = [m for _, m in maps(host)]
     if inner:
         return Features(features(inner[0]).into, features(inner[-1]).out)
@@ -99,13 +106,6 @@ def features(host: nn.Module) -> Features:
     if weights and len({len(w) for w in weights}) == 1:  # norms of any library: one vector per channel
         return Features(len(weights[0]), len(weights[0]))
     raise DeltaError(f"{original(host).__name__} has no sizes to read; choose a linear layer or a norm as the host")
-
-
-class Axes(NamedTuple):
-    """Where the channels lie in what a host takes and gives; from the end where the number of axes varies."""
-
-    into: int
-    out: int
 
 
 def axes(host: nn.Module) -> Axes:
@@ -128,6 +128,8 @@ def axes(host: nn.Module) -> Axes:
     if weights and not children(host) and {p.shape for p in weights} == {weights[0].shape[:1]}:
         axis = probed_axis(host, weights[0])
         return Axes(axis, axis)
+    if (seen := learned.get(host)) is not None:
+        return seen[1]
     inner = [m for _, m in maps(host) if m is not host]
     return Axes(axes(inner[0]).into, axes(inner[-1]).out) if inner else Axes(-1, -1)
 

@@ -19,11 +19,23 @@ from torch.utils._pytree import tree_leaves
 
 from deltatune.examples import examples
 from deltatune.heads import Attention, attended, attentions, keys_and_values, spans
-from deltatune.hosts import Features, device_of, is_linear, learned, learned_heads, modules, unreachable, unwrapped
+from deltatune.hosts import (
+    Axes,
+    Features,
+    device_of,
+    features,
+    is_linear,
+    learned,
+    learned_heads,
+    maps,
+    modules,
+    unreachable,
+    unwrapped,
+)
 from deltatune.maps import children, original
 from deltatune.sublayers import Sublayers
 from deltatune.trace import Trace
-from deltatune.values import Attended
+from deltatune.values import Attended, Call
 
 SMALL = 200_000  # values in an example, up to which it is run with values; above, by shapes where that is enough
 
@@ -108,6 +120,8 @@ def learn(model: nn.Module, example: Mapping[str, Any] | None, values: bool) -> 
                     with warnings.catch_warnings(), torch.random.fork_rng(devices), torch.inference_mode(False):
                         warnings.simplefilter("ignore")
                         trace = Trace(inner, inputs if example is not None else moved(inputs, inner), meta, hollow)
+                        if hollow and trace.repeats and trace.places:
+                            continue  # which of a list runs may depend on the block
                         return summary(trace, inner, prefix, source), ""
                 except Exception as error:  # whatever a model raises, it is another way's or the guess's turn
                     why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
@@ -138,9 +152,9 @@ def summary(trace: Trace, model: nn.Module, prefix: str, source: str) -> Structu
     reads = {p: r for o, by in around.items() for p, r in copies.pairs(o, by)}
     called = copies.bare(c.path for c in trace.calls)
     for call in trace.calls:
-        if not call.is_map and 1 < len(call.into) < 4 and 1 < len(call.out) < 4:
+        if not call.is_map and (shown := channels_of(here[call.path], call)) is not None:
             for path in copies.bare([call.path]):
-                learned[here[path]] = Features(call.into[-1], call.out[-1])
+                learned[here[path]] = shown
     seen = attentions(subs, found)
     for each in seen:
         for path in copies.bare([each.path]):
@@ -149,7 +163,7 @@ def summary(trace: Trace, model: nn.Module, prefix: str, source: str) -> Structu
         source,
         frozenset(copies.of(c.path for c in trace.calls)),
         {prefix + p: (prefix + r).rstrip(".") for p, r in reads.items()},
-        frozenset(prefix + p for p in idle(here, {*called}, reads)),
+        frozenset(prefix + p for p in idle(here, {*called}, reads, trace.places)),
         frozenset(copies.of(silent(subs))),
         frozenset(copies.of(c.path for c in trace.calls if c.is_map and subs.chooses(c))),
         tuple(copies.of(c.path for s in subs.all for c in subs.ends(s))),
@@ -158,6 +172,23 @@ def summary(trace: Trace, model: nn.Module, prefix: str, source: str) -> Structu
         projections(subs, found, copies),
         tuple(group for group in shared_inputs(trace, copies)),
     )
+
+
+def channels_of(module: nn.Module, call: Call) -> tuple[Features, Axes] | None:
+    """The channels that a module took and gave: the last axis, or in feature maps the one as long as a map's inside."""
+    inner = [m for _, m in maps(module)]
+    if not call.into or not call.out:
+        return None
+    if not any(isinstance(m, nn.modules.conv._ConvNd) for m in inner):
+        return Features(call.into[-1], call.out[-1]), Axes(-1, -1)
+    sizes = Features(features(inner[0]).into, features(inner[-1]).out)
+    sides = []
+    for shape, size in ((call.into, sizes.into), (call.out, sizes.out)):
+        fitting = [axis for axis in (-1, 1 - len(shape)) if len(shape) > 1 and shape[axis] == size]
+        if len(set(fitting)) != 1:
+            return None
+        sides.append(fitting[0])
+    return sizes, Axes(*sides)
 
 
 def reader(owner: str, by: set[str], trace: Trace) -> str:
@@ -169,11 +200,13 @@ def reader(owner: str, by: set[str], trace: Trace) -> str:
     return common
 
 
-def idle(here: dict[str, nn.Module], called: set[str], reads: Mapping[str, str]) -> Iterator[str]:
-    """Layers that neither ran nor were read, right inside a module that ran."""
+def idle(here: dict[str, nn.Module], called: set[str], reads: Mapping[str, str], places: list[str]) -> Iterator[str]:
+    """Layers that neither ran nor were read, right inside a module that ran, or in a list that another was taken of."""
     for path, module in here.items():
         ran = not path or path in called or path in reads
-        if not ran and path.rpartition(".")[0] in called and not children(module) and module._parameters:
+        above = path.rpartition(".")[0]
+        held = above in called or any(above == p or above.startswith(f"{p}.") for p in places)
+        if not ran and held and not children(module) and module._parameters:
             yield path
 
 
@@ -234,16 +267,16 @@ class Copies:
 
     def __init__(self, repeats: Mapping[str, str], paths: list[str], prefix: str):
         self.order, self.prefix = {p: i for i, p in enumerate(paths)}, prefix
-        self.by_block: dict[str, list[str]] = {}
+        self.likes: dict[str, list[str]] = {}  # names beside that of a block that ran
         for block, ran in repeats.items():
-            self.by_block.setdefault(ran, []).append(block)
+            self.likes.setdefault(ran, []).append(block.rpartition(".")[2])
 
     def images(self, path: str) -> list[str]:
         """The path itself and its likes."""
-        heads = [""]
-        for part in path.split("."):
-            heads = [f"{h}.{part}" if h else part for h in heads]
-            heads += [other for h in heads for other in self.by_block.get(h, ())]
+        heads, known = [""], ""
+        for name in path.split("."):
+            known = f"{known}.{name}" if known else name
+            heads = [f"{h}.{n}" if h else n for n in (name, *self.likes.get(known, ())) for h in heads]
         return heads
 
     def bare(self, paths: Iterable[str]) -> list[str]:

@@ -61,6 +61,7 @@ class Trace:
     """One forward of the model's shadow on an example (keyword arguments), recorded. meta: by shapes alone."""
 
     def __init__(self, model: nn.Module, example: Mapping[str, Any], meta: bool = False, hollow: bool = True):
+        self.skips = hollow
         self.meta, self.shadow = meta, Shadow(model, meta, hollow)
         self.nodes: list[Node] = []
         self.calls: list[Call] = []
@@ -68,6 +69,7 @@ class Trace:
         self.products: dict[int, tuple[Tensor, ...]] = {}  # factors of a product that is no parameter's
         self.reads: dict[str, set[str]] = {}  # owner of parameters -> who read them while it did not run
         self.repeats: dict[str, str] = {}  # a block that did not run -> the one that ran for it
+        self.places: list[str] = []  # lists of which one block alone was called
         self.quiet = False
         self._stack: list[int] = []
         self._of: dict[Any, int] = {}  # the node of each view of a storage
@@ -114,10 +116,16 @@ class Trace:
             module.__dict__["forward"] = run
 
     def _presume(self) -> None:
-        """A block that was not called (an expert without a token) is like one of its list that was."""
-        called = {c.path for c in self.calls}
-        for blocks in self._lists.values():
+        """A block that was not called (an expert without a token) is like others of its list that were.
+
+        Where one alone was, it was taken for its place, and other blocks that hold such a list may take another.
+        """
+        called = {c.path for c in self.calls} | self.repeats.keys()
+        for path, blocks in self._lists.items():
             ran = [(i, p, m) for i, (p, m) in enumerate(blocks) if p in called]
+            if len(ran) == 1 and len(blocks) > 1:
+                self.places.append(path)
+                continue
             for i, (path, module) in enumerate(blocks):
                 if path not in called and path not in self.repeats:
                     same = (p for j, p, m in ran if alike(self._contents(module), self._contents(m), i - j))
@@ -132,7 +140,7 @@ class Trace:
         tensors = [t for t in tree_leaves((args, kw)) if isinstance(t, Tensor)]
         inputs = tuple(self.node(t) for t in tensors)
         entry: list[Any] | None = None
-        if block is not None:
+        if block is not None and self.skips:
             entry = self._entry(path, module, block, args, kw)
             if entry[2] != path:
                 self.repeats[path] = entry[2]
