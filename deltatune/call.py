@@ -113,7 +113,7 @@ def run_inner(host: nn.Module, sites: dict[str, Live], args: Any, kwargs: Any) -
             return h
     first = cast(Swap, getattr(type(host), SWAP)).first_input
     if not parameters or (linear_map(host) is not None and host._parameters.get("weight") is not None):
-        linear = frozen(host, changed_parameters(own_parameters(host), parameters))
+        linear = frozen(host, changed_parameters(host, parameters))
         if linear is None:
             return around_hidden(call, module, first, args, kwargs)
         if not args and first in kwargs:
@@ -121,7 +121,7 @@ def run_inner(host: nn.Module, sites: dict[str, Live], args: Any, kwargs: Any) -
             kwargs = {name: value for name, value in kwargs.items() if name != first}
         return around(linear, module)(*args, **kwargs)
     lock = nullcontext() if is_compiling() else swapping  # dynamo cannot trace a lock
-    with lock, replaced(host, changed_parameters(own_parameters(host), parameters)):
+    with lock, replaced(host, changed_parameters(host, parameters)):
         return around_hidden(call, module, first, args, kwargs) if module else call(*args, **kwargs)
 
 
@@ -131,11 +131,13 @@ def walked(host: nn.Module, call: Callable[..., Any], *args: Any, **kwargs: Any)
         return call(*args, **kwargs)
 
 
-def changed_parameters(own: dict[str, Any], live: Live) -> dict[str, Any]:
-    """A host's own parameters after its parameter deltas, innermost first."""
+def changed_parameters(host: nn.Module, live: Live, own: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A host's parameters after its parameter deltas, innermost first. own: their start, if another."""
+    changed: dict[str, Any] = {}
+    changed |= own_parameters(host, (name for delta, _ in live for name in delta.reads())) if own is None else own
     for delta, strength in live:
-        own = delta(functools.partial(dict, own), strength=strength)
-    return own
+        changed = delta(functools.partial(dict, changed), strength=strength)
+    return changed
 
 
 @contextmanager
@@ -144,7 +146,7 @@ def replaced(module: nn.Module, values: dict[str, Any]) -> Iterator[None]:
 
     Hold `swapping` where it is entered and where it is left.
     """
-    before = own_parameters(module)
+    before = own_parameters(module, values)
     try:
         put(module, values)
         yield

@@ -181,6 +181,10 @@ class DeltaModule(nn.Module):
     def prime(self, base: Callable[..., Any], real: Tensor | None, *args: Any, **kwargs: Any) -> None:
         """Start from data: called once with what inject's `example` brings to the base; real (B, T) marks tokens."""
 
+    def reads(self) -> tuple[str, ...]:
+        """The host's parameters that it changes besides those that are the host's own: names below a child of it."""
+        return ()
+
     def inactive(self, *args: Any) -> None:
         """Called with the host's arguments while this delta is switched off; may raise NotReached."""
 

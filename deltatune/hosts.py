@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
@@ -150,12 +150,15 @@ def probed_axis(host: nn.Module, weight: Tensor) -> int:
     return taken[0]
 
 
-def own_parameters(host: nn.Module) -> dict[str, nn.Parameter | None]:
-    """The parameters that the host's forward reads itself, by name; nn.MultiheadAttention reads its out_proj's."""
+def own_parameters(host: nn.Module, besides: Iterable[str] = ()) -> dict[str, nn.Parameter | None]:
+    """The parameters that the host's forward reads itself, by name; nn.MultiheadAttention reads its out_proj's.
+
+    besides: names of more, of modules inside it.
+    """
     own = dict(host._parameters)
     if isinstance(host, nn.MultiheadAttention):
         own |= {f"out_proj.{n}": p for n, p in host.out_proj._parameters.items()}
-    return own
+    return own | {n: host.get_parameter(n) for n in besides if n not in own}
 
 
 def paired(own: dict[str, Any], delta: nn.Module) -> list[tuple[str, Tensor, nn.Parameter]]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from deltatune.core import DeltaError
-from deltatune.hosts import maps, own_parameters
-from deltatune.maps import original, plain
+from deltatune.hosts import features, linears, maps, modules, own_parameters
+from deltatune.maps import children, original, plain
 
 
 class Layout(NamedTuple):
@@ -84,6 +84,15 @@ def bare(host: nn.Module) -> list[str]:
     if any(m is not host for _, m in maps(host)):
         return []
     return [n for n, p in own_parameters(host).items() if p is not None and plain(p) and p.dim() > 1]
+
+
+def routers(module: nn.Module) -> set[int]:
+    """Ids of the linear layers below a module that have an output for each expert of a stack beside them."""
+    found: set[int] = set()
+    for _, parent in modules(module):
+        counts = {layout(child, name).stack for child in children(parent) for name in experts(child)}
+        found |= {id(m) for _, m in linears(parent) if counts and features(m).out in counts}
+    return found
 
 
 def experts(host: nn.Module) -> list[str]:

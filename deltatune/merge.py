@@ -53,7 +53,7 @@ def folded(
             raise NotFoldable(f"{path}: a live delta that is not merged lies under one that is; merge it as well")
         if any(d.site == "attention" for _, d, _ in mine):
             raise NotFoldable(f"{path}: a prefix has no closed form as weights; keep it injected")
-        own = own_parameters(host)
+        own = own_parameters(host, (n for _, d, _ in mine for n in d.reads()))
         wide = {n: None if p is None else p.detach().to(widest(p.dtype)) for n, p in own.items()}
         with torch.no_grad():
             new = fold_host(path, host, wide, mine)
@@ -90,7 +90,7 @@ def fold_host(
     path: str, host: Host, wide: dict[str, Any], mine: list[tuple[str, DeltaModule, float]]
 ) -> dict[str, Any]:
     """One host's parameters with its deltas inside: parameter deltas first, then the stack around the linear map."""
-    own = changed_parameters(wide, [(d, s) for _, d, s in mine if d.site == "parameters"])
+    own = changed_parameters(host, [(d, s) for _, d, s in mine if d.site == "parameters"], wide)
     around = [(d, s) for _, d, s in mine if d.site == "module"]
     if not around:
         return own
@@ -157,7 +157,7 @@ class Merged:
         """Fold, and let the weights be those."""
         result = folded(self.model, self.chosen, self.wanted)
         said = {host: {n: s for n, s in w.items() if n in self.chosen and s != 0} for host, w in self.wanted.items()}
-        self.before = {host: own_parameters(host) for host, _ in result}
+        self.before = {host: own_parameters(host, new) for host, new in result}
         with moving(self.wanted):
             for host in self.wanted:
                 own = deltas_of(host)
@@ -169,7 +169,7 @@ class Merged:
         """The weights as they were before, in the dtype and on the device that they were moved to meanwhile."""
         with moving(self.wanted):
             for host, before in self.before.items():
-                here = own_parameters(host)
+                here = own_parameters(host, before)
                 for name, p in before.items():
                     now = here.get(name)
                     if p is not None and now is not None and (now.dtype, now.device) != (p.dtype, p.device):

@@ -80,6 +80,9 @@ class IA3(DeltaModule):
                 vectors += [(path, {"form": "input", "parameter": name}) for name in experts(module)[-1:]]
         return vectors
 
+    def reads(self) -> tuple[str, ...]:
+        return () if self.parameter is None else (self.parameter,)
+
     def less_one(self, strength: float) -> Tensor:
         """a (l − 1), (width,)."""
         l = strength * (self.l - 1)

@@ -16,7 +16,7 @@ from deltatune.core import DeltaError, DeltaModule, Frozen, added
 from deltatune.functional import LoRALayer, like, lora_linear, lora_linears, low_rank, low_rank_rows, path
 from deltatune.hosts import axes, delta_dtype, device_of, features, maps, modules
 from deltatune.maps import frozen, linear_map
-from deltatune.matrices import bare, experts, layout
+from deltatune.matrices import bare, experts, layout, routers
 from deltatune.sites import left_out
 
 
@@ -30,7 +30,8 @@ class LoRA(DeltaModule):
     (fused experts) has A (E, R, K) and B (E, N, R), or one pair for all with shared. What such a forward multiplies is
     not seen from outside, so there dropout is on the K columns of A: one mask for all tokens of a call, for each
     expert its own. Without `parameter`, a host that is no linear map gets a delta for each matrix that it reads.
-    Usual sites: every linear layer and convolution of the blocks, nn.MultiheadAttention and fused experts.
+    Usual sites: every linear layer and convolution of the blocks, nn.MultiheadAttention and fused experts; not what
+    routes to these.
     """
 
     pairs = False
@@ -79,7 +80,7 @@ class LoRA(DeltaModule):
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         skipped, sites = left_out(model), []
         for block in blocks(model):
-            called = {id(m) for _, m in maps(block.module)}
+            called = {id(m) for _, m in maps(block.module)} - routers(block.module)
             for where, module in modules(block.module, block.path):
                 own = bare(module) if isinstance(module, nn.MultiheadAttention) else experts(module)
                 sites += [(where, {"parameter": name}) for name in own]
@@ -95,6 +96,9 @@ class LoRA(DeltaModule):
     @classmethod
     def at(cls, parameter: str) -> dict[str, Any]:
         return {"parameter": parameter}
+
+    def reads(self) -> tuple[str, ...]:
+        return () if self.parameter is None else (self.parameter,)
 
     @property
     def scale(self) -> float:

@@ -17,7 +17,6 @@ import deltatune as dt
 from deltatune.call import changed_parameters
 from deltatune.core import Stacked
 from deltatune.host import live, names
-from deltatune.hosts import own_parameters
 from deltatune.hosts import stacks as stacks_on
 from deltatune.maps import frozen
 from tests.support.cases import shaken
@@ -169,7 +168,7 @@ def test_gradients_of_the_call_are_those_of_the_fold(stack: Stack) -> None:
     host = model[0]  # type: ignore[index]
     ours = dict(dt.parameters(model))
     called = model(x)
-    term = frozen(host, changed_parameters(own_parameters(host), live(host)["parameters"]))
+    term = frozen(host, changed_parameters(host, live(host)["parameters"]))
     for delta, strength in live(host)["module"]:
         term = Stacked(delta, term, strength)  # type: ignore[arg-type]
     assert term is not None
