@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import nn
 
 from deltatune.core import DeltaError
-from deltatune.hosts import features, is_linear, learned_heads, linears, modules
+from deltatune.hosts import Heads, features, is_linear, learned_heads, linears, modules
 from deltatune.maps import original
 
 QUERY = {"q_proj", "query", "q", "q_lin", "wq", "to_q", "query_proj"}
@@ -155,10 +155,13 @@ def output_head(model: nn.Module) -> list[tuple[str, nn.Module]]:
     ]
 
 
-def attention_shape(host: nn.Module) -> tuple[int, int]:
-    """(key/value heads, head size) of an attention module, as a run showed them, else from its own attributes."""
-    if (seen := learned_heads.get(host)) is not None and seen.key_size == seen.value_size:
-        return seen.heads, seen.key_size
+def attention_shape(host: nn.Module) -> Heads:
+    """(key/value heads, size of keys, size of values) of an attention module, as a run showed them, else from its own
+    attributes."""
+    if (seen := learned_heads.get(host)) is not None:
+        return seen
+    if isinstance(host, nn.MultiheadAttention):
+        return Heads(host.num_heads, host.head_dim, host.head_dim)
     projections = _projections(host)
     numbers = {n: v for n, v in vars(host).items() if isinstance(v, int) and not isinstance(v, bool)}
 
@@ -173,8 +176,8 @@ def attention_shape(host: nn.Module) -> tuple[int, int]:
         query = projections.get("query")
         size = size or (features(query).out if query is not None else features(any_key).into) // (heads or 1)
         if query is not None:
-            return features(any_key).out // size, size
-        return (features(any_key).out - features(any_key).into) // (2 * size), size
+            return Heads(features(any_key).out // size, size, size)
+        return Heads((features(any_key).out - features(any_key).into) // (2 * size), size, size)
     raise DeltaError(
         f"{original(host).__name__} does not show its key/value heads and head size; give heads= and head_dim="
     )

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import threading
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
@@ -22,23 +24,55 @@ from deltatune.hidden import Hidden, given, returned
 from deltatune.host import Host, Live, deltas_of, live, to_run
 from deltatune.hosts import own_parameters, stacks
 from deltatune.maps import SWAP, Swap, frozen, linear_map, original
+from deltatune.products import Step, plain_layout
+from deltatune.written import Watch, summed, written_of
 
 swapping = threading.RLock()  # held while parameters stand replaced: every thread runs the one module that holds them
 
 
+# torch's own function asks whether somebody looks in, and hides itself from who does; a copy that does not ask is open.
+OPEN_ATTENTION = types.FunctionType(
+    F.multi_head_attention_forward.__code__,
+    {**vars(F), "has_torch_function": lambda tensors: False},
+    argdefs=F.multi_head_attention_forward.__defaults__,
+)
+
+
 class Intercept(TorchFunctionMode):
-    """Hands the host's scaled_dot_product_attention to its attention deltas; held during the host's forward only."""
+    """Hands the host's attention to its attention deltas, torch's own or written out; held during its forward only."""
 
     def __init__(self, host: nn.Module):
         super().__init__()
         self.host, self.reached = host, False
+        self.watch: Watch | None = Watch()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            with self:
+                return OPEN_ATTENTION(*args, **kwargs)
+        if is_compiling():  # a graph cannot hold what a watch keeps
+            term = around(func, live(self.host)["attention"]) if func is SDPA else func
+            return term(*args, **kwargs)
         if func is SDPA:
-            if not is_compiling():
-                self.reached = True
-            func = attended(self.host, func)
-        return func(*args, **(kwargs or {}))
+            self.reached = True
+            return around(func, live(self.host)["attention"])(*args, **kwargs)
+        if self.watch is None:
+            return func(*args, **kwargs)
+        begun = self.watch.begins(func, args)
+        if begun is not None:
+            self.reached = True
+            return written_out(self.host, func, args, kwargs, *begun)
+        out = func(*args, **kwargs)
+        self.watch.note(func, args, kwargs, out)
+        return out
+
+
+def written_out(host: nn.Module, func: Any, args: Any, kwargs: Any, path: tuple[Step, ...], at: int) -> Tensor:
+    """The sum of values, args by func, of an attention that the host writes out, its attention deltas around it."""
+    term = around(lambda *_, written, **__: written, live(host)["attention"])
+    heads = max((getattr(delta, "heads", 1) for delta, _ in live(host)["attention"]), default=1)
+    return summed(term(*plain_layout(path, args, at, heads), written=written_of(path)), func, args, kwargs, at)
 
 
 def attended(host: nn.Module, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,7 +80,7 @@ def attended(host: nn.Module, call: Callable[..., Any]) -> Callable[..., Any]:
     if not is_compiling():  # `hf.eager` calls this without any function of torch's
         for mode in _get_current_function_mode_stack():
             if isinstance(mode, Intercept) and mode.host is host:
-                mode.reached = True
+                mode.reached, mode.watch = True, None  # what it writes out in there is no attention of its own
     return around(call, live(host)["attention"])
 
 
@@ -92,8 +126,8 @@ def run_live(host: nn.Module, args: Any, kwargs: Any) -> Any:
         out = run_inner(host, sites, args, kwargs)
     if not is_compiling() and not held.reached:
         raise NotReached(
-            f"{original(host).__name__} attended without scaled_dot_product_attention, so its attention "
-            "deltas had no effect; choose the module that calls it, or load with attn_implementation='sdpa'"
+            f"{original(host).__name__} computed no attention of queries, keys and values, so its attention deltas had "
+            "no effect; choose the module that does, or load with attn_implementation='sdpa'"
         )
     return out
 

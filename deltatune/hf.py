@@ -16,13 +16,12 @@ from transformers.masking_utils import eager_mask
 from transformers.pytorch_utils import Conv1D
 
 from deltatune.call import attended
-from deltatune.core import NotReached
 from deltatune.host import Host, deltas
 from deltatune.hosts import modules
 from deltatune.inject import CLOSERS, OPENERS
 from deltatune.maps import FORWARD, MAPS, Map, linear_of, transposed
 
-EAGER = "deltatune_eager"
+OURS = "deltatune_"  # in front of the name of the attention that ours stands for
 
 MAPS[Conv1D] = Map(FORWARD, transposed, linear_of)
 
@@ -40,15 +39,15 @@ def eager(
     """transformers' eager attention, with the module's attention deltas around it.
 
     query (B, H, T, D), key and value (B, H_kv, S, D) -> output (B, T, H, D) and weights (B, H, T, S), the prefix's
-    columns first.
+    columns first where it knows neither softcap nor sinks.
     """
-    for special in ("softcap", "s_aux"):
-        if kwargs.get(special) is not None:
-            raise NotReached(f"{type(module).__name__}: attention with {special} has no prefix form here")
     weights: Tensor | None = None
     bias = kwargs.get("position_bias")
     if bias is not None:
         attention_mask = bias if attention_mask is None else bias + attention_mask
+    cap, sinks, rate = kwargs.get("softcap"), kwargs.get("s_aux"), dropout if module.training else 0.0
+    if cap is not None or sinks is not None:
+        return written_out(query, key, value, attention_mask, scaling, rate, cap, sinks)
 
     def attend(
         q: Tensor,
@@ -69,14 +68,36 @@ def eager(
         weights = shares
         return F.dropout(shares, dropout_p, dropout_p > 0) @ v
 
-    rate = dropout if module.training else 0.0
     term = attended(module, attend) if isinstance(module, Host) else attend
     out = term(query, key, value, attn_mask=attention_mask, dropout_p=rate, scale=scaling)
     return out.transpose(1, 2).contiguous(), weights
 
 
-AttentionInterface.register(EAGER, eager)
-AttentionMaskInterface.register(EAGER, eager_mask)
+def written_out(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float | None,
+    rate: float,
+    cap: float | None,
+    sinks: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Attention with capped scores, cap · tanh(s / cap), and a sink (H,) that takes a share of each row and gives
+    nothing; the host's attention deltas find their way in as they do into a module's own softmax."""
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    scores = torch.matmul(q, k.transpose(-1, -2)) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if cap is not None:
+        scores = torch.tanh(scores / cap) * cap
+    if mask is not None:
+        scores = scores + mask
+    if sinks is not None:
+        column = sinks.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, column], -1)
+    shares = F.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
+    shares = F.dropout(shares[..., : k.shape[-2]], rate, rate > 0)
+    return torch.matmul(shares, v).transpose(1, 2).contiguous(), shares
 
 
 def configs(model: nn.Module) -> list[Any]:
@@ -90,27 +111,24 @@ def configs(model: nn.Module) -> list[Any]:
 
 
 def open_attention(model: nn.Module, host: nn.Module) -> None:
-    """Let attention deltas in: sdpa is intercepted as it is, eager is switched to ours, others are refused."""
+    """Let attention deltas in: sdpa is intercepted as it is; eager, flash, flex and others are switched to ours."""
     config = vars(host).get("config")
     kind = None if config is None else config._attn_implementation
-    if kind in (None, "sdpa", EAGER):
+    if kind in (None, "sdpa") or kind.startswith(OURS):
         return
-    if kind != "eager":
-        raise NotReached(
-            f"{type(host).__name__} attends with {kind!r}, which no prefix can enter; load the model with "
-            "attn_implementation='sdpa'"
-        )
+    AttentionInterface.register(OURS + kind, eager)
+    AttentionMaskInterface.register(OURS + kind, eager_mask)
     for each in configs(model):
-        if each._attn_implementation == "eager":
-            each._attn_implementation = EAGER
+        if each._attn_implementation == kind:
+            each._attn_implementation = OURS + kind
 
 
 def close_attention(model: nn.Module) -> None:
-    """Back to eager when the last attention delta is out."""
+    """Each config's own attention again when the last attention delta is out."""
     if not any(delta.site == "attention" for *_, delta in deltas(model)):
         for each in configs(model):
-            if each._attn_implementation == EAGER:
-                each._attn_implementation = "eager"
+            if (each._attn_implementation or "").startswith(OURS):
+                each._attn_implementation = each._attn_implementation.removeprefix(OURS)
 
 
 OPENERS.append(open_attention)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -53,7 +53,7 @@ def normalised(model: nn.Module, path: str) -> bool:
     """
     parent, _, name = path.rpartition(".")
     parts = list(model.get_submodule(parent).named_children())
-    width = model.get_submodule(path).weight.shape[1]
+    width = cast(nn.Embedding, model.get_submodule(path)).weight.shape[1]
     behind = parts[[n for n, _ in parts].index(name) + 1 :] if name else []
     shapes = next(([p.shape for p in m.parameters()] for _, m in behind if any(True for _ in m.parameters())), [])
     return bool(shapes) and all(shape == (width,) for shape in shapes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,8 @@ class Prompt(DeltaModule):
     def forward(self, base: Callable[..., Any], x: Tensor, *args: Any, strength: float = 1.0, **kwargs: Any) -> Tensor:
         mine = self.mine(x)
         h = base(torch.where(mine, 0, x), *args, **kwargs)
-        P = strength * self.P if self.centre is None else torch.lerp(self.centre.expand_as(self.P), self.P, strength)
+        centre = cast("Tensor | None", self.centre)
+        P = strength * self.P if centre is None else torch.lerp(centre.expand_as(self.P), self.P, strength)
         return torch.where(mine[..., None], P[(x - self.first).clamp(0, self.length - 1)].to(h.dtype), h)
 
 

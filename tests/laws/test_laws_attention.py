@@ -49,15 +49,6 @@ def test_eager_and_sdpa_agree() -> None:
     assert_close(outs[1], outs[0], LLAMA.reduction)
 
 
-def test_attention_that_no_prefix_can_enter_is_refused() -> None:
-    model = LLAMA.model()
-    model.config._attn_implementation = "flex_attention"  # type: ignore[union-attr]
-    before = image(model)
-    with pytest.raises(dt.NotReached, match=r"attends with 'flex_attention'.* attn_implementation='sdpa'"):
-        dt.inject(model, dt.Prefix.on(length=2))
-    assert image(model) == before
-
-
 @pytest.mark.parametrize("host", [pytest.param(h, id=h.name) for h in HOSTS if h.pads and h.takes_ids])
 @pytest.mark.parametrize("rule", [dt.Prefix.on(length=3), dt.Prompt.on(length=3)], ids=["Prefix", "Prompt"])
 def test_an_example_starts_deltas_from_its_real_tokens_alone(host: Host, rule: dt.Rule) -> None:

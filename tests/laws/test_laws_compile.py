@@ -27,7 +27,9 @@ MIXTURE = Case(
         dt.Full.on(lambda path, module: "norm" in type(module).__name__.lower()),
     ),
 )
-MATRIX = [(c, h) for c in CASES for h in HOSTS if (c.name, h.name) not in REFUSED]
+# torch.compile cannot trace a function mode inside torch's own multi-head attention, where it breaks the graph.
+BROKEN = {(f"Prefix-{kind}", "encoder-layer") for kind in ("gated", "primed", "reparam")}
+MATRIX = [(c, h) for c in CASES for h in HOSTS if (c.name, h.name) not in REFUSED.keys() | BROKEN]
 
 
 def named(pairs: list[tuple[Case, Host]]) -> list[object]:

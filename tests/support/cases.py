@@ -69,17 +69,13 @@ CASES: tuple[Case, ...] = (
 )
 
 NO_SPAN = (dt.NoMatch, "no module spans the feed-forward part alone")
-HIDDEN = (dt.NotReached, "nn.MultiheadAttention hides scaled_dot_product_attention")
 NO_IDS = (dt.NoMatch, "has no token embedding")
 NO_HEAD = (dt.NoMatch, "has no head beside a backbone")
 REFUSED: dict[tuple[str, str], tuple[type[dt.DeltaError], str]] = {
     ("Adapter-parallel", "bert"): NO_SPAN,
     ("Adapter-parallel", "encoder-layer"): NO_SPAN,
     ("MAM", "bert"): NO_SPAN,
-    ("MAM", "encoder-layer"): HIDDEN,
-    ("Prefix-gated", "encoder-layer"): HIDDEN,
-    ("Prefix-primed", "encoder-layer"): HIDDEN,
-    ("Prefix-reparam", "encoder-layer"): HIDDEN,
+    ("MAM", "encoder-layer"): NO_SPAN,
     ("Prompt", "encoder-layer"): NO_IDS,
     ("Prompt-primed", "encoder-layer"): NO_IDS,
     ("Prompt", "vit"): NO_IDS,
