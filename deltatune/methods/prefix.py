@@ -19,11 +19,12 @@ from deltatune.written import Written
 class Prefix(DeltaModule):
     """Attention over [P; K]: trainable keys and values, k and v (H_kv, length, D_head), seen by every query.
 
-    They enter scaled_dot_product_attention itself, or the softmax that a module writes out (`written`): after position encoding, which they bypass (tokens keep their
-    positions, from 0), after the KV cache, with the key/value heads of grouped-query models, and with the mask
-    extended. No finite prefix is a no-op, so there are two starts. Given inject's `example`, k and v are those of its
-    first real tokens, ungated. Without one they are gated per head, attn(K) + g · λ · (attn(P) − attn(K)), g (H_kv,)
-    from zero, λ the prefix's softmax mass (He et al. 2022, eq. 7). Strength scales the gate.
+    They enter scaled_dot_product_attention itself, or the softmax that a module writes out (`written`): after position
+    encoding, which they bypass (tokens keep their positions, from 0), after the KV cache, with the key/value heads of
+    grouped-query models, and with the mask extended. No finite prefix is a no-op, so there are two starts. Given
+    inject's `example`, k and v are those of its first real tokens, ungated. Without one they are gated per head,
+    attn(K) + g · λ · (attn(P) − attn(K)), g (H_kv,) from zero, λ the prefix's softmax mass (He et al. 2022, eq. 7).
+    Strength scales the gate.
     reparam: width of an MLP that is added to k and v, MLP(E) = W₂ tanh(W₁ E + b₁) + b₂, E (length, reparam), W₂ = 0
     at the start; one a site (the paper shares one between layers). heads, head_dim, value_dim: of the host's keys, and
     of its values where they differ (latent attention), read from the host where None.
@@ -84,9 +85,7 @@ class Prefix(DeltaModule):
                 raise DeltaError(
                     f"Prefix: the example has {len(rows)} real tokens, fewer than the prefix's {self.length}"
                 )
-            if (
-                rows.shape[1] > self.heads and rows.shape[1] % self.heads == 0
-            ):  # a caller that repeats the heads before it attends
+            if rows.shape[1] > self.heads and rows.shape[1] % self.heads == 0:
                 rows = rows[:, :: rows.shape[1] // self.heads]
             if rows.shape[1:] != (self.heads, size):
                 raise DeltaError(
