@@ -27,6 +27,7 @@ from experiments.report import compact_tables, gather, write
 from experiments.store.result import Complete, Result
 from experiments.store.tables import ending, terminal
 from experiments.support.files import write_json
+from experiments.support.output import lasting_output
 from experiments.sweep.arm import Arm
 from experiments.sweep.pool import carry_out
 
@@ -112,8 +113,13 @@ def planned(given: argparse.Namespace, folder: Path, console: Console, began: fl
     asked = {name: value for name, value in vars(given).items() if name != "out"}
     asked = json.loads(json.dumps(asked))  # the types that it is read with again
     file = folder / "demo.json"
-    if file.is_file() and (stored := json.loads(file.read_text(encoding="utf-8")))["asked"] == asked:
-        return Plan(**stored["plan"])
+    if file.is_file():
+        try:
+            stored = json.loads(file.read_text(encoding="utf-8"))
+            if stored["asked"] == asked:
+                return Plan(**stored["plan"])
+        except (ValueError, KeyError, TypeError) as error:
+            console.print(f"{file}: not a readable plan ({error}); it is made again", markup=False)
     plan = new_plan(given, folder, console, began)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, {"asked": asked, "plan": asdict(plan)})
@@ -214,4 +220,5 @@ def late(given: argparse.Namespace, plan: Plan, began: float) -> list[str]:
 
 
 if __name__ == "__main__":
+    lasting_output()
     raise SystemExit(ending(main))

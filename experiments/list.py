@@ -19,6 +19,7 @@ from rich.table import Table as Lines
 from experiments.config import plugins
 from experiments.config.table import TABLES, Origin, PluginError
 from experiments.store.tables import ending, terminal
+from experiments.support.output import lasting_output
 
 ROOMS = {  # the module of each kind's tables, in the order of the list
     "method": "experiments.config.methods",
@@ -76,4 +77,5 @@ def show(listed: Sequence[tuple[str, str, str, str]], console: Console) -> None:
 
 
 if __name__ == "__main__":
+    lasting_output()
     raise SystemExit(ending(main))

@@ -26,6 +26,7 @@ from experiments.store.files import find, read
 from experiments.store.result import Complete, Result
 from experiments.store.schema import flat
 from experiments.store.tables import SWITCHED_OFF, ending, terminal
+from experiments.support.output import lasting_output
 
 
 class Condition(NamedTuple):
@@ -152,4 +153,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    lasting_output()
     raise SystemExit(ending(main))

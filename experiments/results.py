@@ -3,8 +3,10 @@
 import sys
 
 from experiments.store.__main__ import main
+from experiments.support.output import lasting_output
 
 if __name__ == "__main__":
+    lasting_output()
     if sys.argv[1:2] == ["rebuild"]:
         places = " ".join(sys.argv[2:]) or "runs"
         raise SystemExit(

@@ -34,6 +34,7 @@ from experiments.store.result import Complete, Failed
 from experiments.store.schema import flat
 from experiments.store.tables import ending
 from experiments.support.files import write_json
+from experiments.support.output import lasting_output
 from experiments.sweep.arm import Arm
 from experiments.sweep.pool import carry_out
 
@@ -154,4 +155,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    lasting_output()
     raise SystemExit(ending(lambda: main(sys.argv[1:]) or 0))

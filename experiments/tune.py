@@ -30,6 +30,7 @@ from rich.table import Table
 
 from experiments.store.result import Complete
 from experiments.support.files import write_json
+from experiments.support.output import lasting_output
 from experiments.sweep.arm import Arm
 from experiments.sweep.pool import carry_out
 
@@ -214,4 +215,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    lasting_output()
     raise SystemExit(main())

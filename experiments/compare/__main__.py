@@ -25,6 +25,7 @@ from experiments import ROOT
 from experiments.compare.config import CompareConfig, register
 from experiments.compare.study import Study
 from experiments.store.tables import terminal
+from experiments.support.output import lasting_output
 
 
 def composed(overrides: Sequence[str]) -> CompareConfig:
@@ -56,4 +57,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    lasting_output()
     raise SystemExit(main())

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
+from experiments.config.family import Family
 from experiments.config.schema import MethodConfig, ModelConfig, Trains
-from experiments.models.table import ENCODERS, MODELS
 
 
 def has_task_head(model: ModelConfig) -> bool:
-    """Whether the model ends in a head for the task; read from its files, without torch where they are local."""
-    if model.name in MODELS:
-        place = Path(MODELS[model.name].whereabouts(model)[0]) / "config.json"
-        if place.is_file():
-            return json.loads(place.read_text(encoding="utf-8")).get("model_type") in ENCODERS
-    from experiments.models.load import has_task_head as described  # torch and transformers, which take seconds
+    """Whether the model ends in a head for the task."""
+    from experiments.models.load import family  # torch and transformers, which take seconds
 
-    return described(model)
+    return family(model) is Family.encoder
 
 
 def head_alone(method: MethodConfig) -> bool:

@@ -10,15 +10,18 @@ from typing import Any
 
 from experiments.config.compose import task_config
 from experiments.config.plugins import source_sha256
-from experiments.config.schema import Config, plain
+from experiments.config.schema import Config, ModelConfig, plain
 from experiments.config.sources import sources_sha256
 from experiments.config.tasks import FilesConfig
+
+HERE = "here"  # stands for a path whose contents are in the key: a file is one run, however its path is spelled
+FOLDERS = ("path", "databases")  # keys of a task that may name a directory
 
 
 def key(config: Config) -> str:
     """A hash of everything that can change the outcome, the contents of local files and the sources included.
 
-    A model by its id on a hub counts as its id: pin what must not move.
+    A model by its id on a hub counts as its id: pin what must not move, by model.revision or task.revision.
     """
     return _hash({"settings": settings(config), "sources": sources_sha256(config)})
 
@@ -41,22 +44,30 @@ def settings(config: Config) -> dict[str, Any]:
         values["plugins"] = list(dict.fromkeys(source_sha256(name) for name in config.plugins))
     else:
         del values["plugins"]
+    for name in [name for name in ("revision", "today") if values["model"][name] == getattr(ModelConfig(), name)]:
+        del values["model"][name]  # what is not given leaves a run the run that it was before there was the key
     if isinstance(config.task, FilesConfig):
         values["files"] = _contents(config.task)
+        if values["task"].get("revision", ...) is None:
+            del values["task"]["revision"]
+        for name, value in values["task"].items():
+            values["task"][name] = _spelled(name, value)
     if config.model.path and Path(config.model.path).is_dir():
         folder = Path(config.model.path)
         values["model_files"] = [[str(file.relative_to(folder)), _digest(file)] for file in _under(folder)]
+        values["model"]["path"] = HERE
     others = [
         *config.forgetting.texts,
         *config.forgetting.tasks,
         *(config.data.replay_from if config.data.replay else []),
     ]
-    if contents := {entry: _contents_of(entry) for entry in others if "=" in entry}:  # other names have no files
+    if contents := {_plain(entry): _contents_of(entry) for entry in others if "=" in entry}:  # others have no files
         values["files_of_others"] = contents
     if config.start_from:
         values["start_from"] = _sha256(Path(config.start_from))
     for name in ("texts", "tasks"):
-        values["forgetting"][name] = [_sha256(Path(entry)) or entry for entry in values["forgetting"][name]]
+        values["forgetting"][name] = [_sha256(Path(entry)) or _plain(entry) for entry in values["forgetting"][name]]
+    values["data"]["replay_from"] = [HERE if Path(e).is_file() else _plain(e) for e in config.data.replay_from]
     if config.data.replay:
         values["replay"] = [_sha256(Path(entry)) for entry in config.data.replay_from]  # None of a task
     else:
@@ -72,6 +83,22 @@ def run_name(config: Config) -> str:
     return f"{config.model.name}-{config.task.name}-{config.method.name}-s{config.seed}-{key(config)}"
 
 
+def _spelled(name: str, value: Any) -> Any:
+    """A task's value, but for the name of a file or of a directory, of which the contents count."""
+    here = (
+        isinstance(value, str)
+        and name != "name"
+        and (Path(value).is_file() or (name in FOLDERS and Path(value).is_dir()))
+    )
+    return HERE if here else value
+
+
+def _plain(entry: str) -> str:
+    """An entry that is a task, without the names of the files that it reads."""
+    words = (word.partition("=") for word in entry.split())
+    return " ".join(f"{key}{sign}{_spelled(key.rpartition('.')[2], value)}" for key, sign, value in words)
+
+
 def _contents_of(entry: str) -> list[str | None]:
     task = task_config(entry)
     return _contents(task) if isinstance(task, FilesConfig) else []
@@ -81,7 +108,7 @@ def _contents(task: FilesConfig) -> list[str | None]:
     """The hashes of a task's own files, and of those under its directories."""
     named = [getattr(task, each.name) for each in fields(task) if each.name != "name"]
     paths = [Path(name) for name in named if isinstance(name, str)]
-    folders = [Path(name) for key in ("path", "databases") if (name := getattr(task, key, None))]
+    folders = [Path(name) for key in FOLDERS if (name := getattr(task, key, None))]
     return [
         *(_sha256(path) for path in paths if path not in folders),
         *(_digest(file) for folder in folders if folder.is_dir() for file in _under(folder)),

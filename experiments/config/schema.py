@@ -46,6 +46,7 @@ class Pooling(Enum):
     mean = "mean"
 
 
+TODAY = "2026-01-01"  # the date that a chat template is told, whenever it is rendered: one configuration, one result
 FILES = {Trains.deltas: "delta.safetensors", Trains.everything: "model.safetensors"}  # the file of what was trained
 
 
@@ -55,6 +56,8 @@ class ModelConfig:
     path: str | None = None  # a local directory or a hub id, where model=hf
     dtype: Dtype = Dtype.bf16
     pooling: Pooling = Pooling.own  # what a task head reads of an encoder
+    revision: str | None = None  # a commit, tag or branch of a hub id; the commit that it was is in the result
+    today: str = TODAY  # the date that a chat template which asks for one is told
 
 
 @dataclass
@@ -235,6 +238,10 @@ def check(config: Config) -> None:
             f"optim.warmup_steps={optim.warmup_steps}: from 0 to optim.steps={optim.steps}; in more the rate would "
             "never be reached"
         )
+    drawn = {f"seeds.{name}": getattr(config.seeds, name) for name in STREAMS}
+    for name, value in {"seed": config.seed, "task.seed": config.task.seed, **drawn}.items():
+        if value is not None and value < 0:
+            raise ValueError(f"{name}={value}: a seed must not be below 0")
     points = {"eval.points": config.eval.points, "eval.point_examples": config.eval.point_examples}
     for name, value in {**points, "method.shots": config.method.shots}.items():
         if value < 0:

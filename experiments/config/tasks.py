@@ -126,6 +126,7 @@ class PublicConfig(FilesConfig):
     train: str | None = None  # such a file for one part alone
     val: str | None = None  # the same
     test: str | None = None  # the same
+    revision: str | None = None  # a commit or tag on the hub; None: the table's own, or the newest
     databases: str | None = None  # the directory of Spider's databases; None: database/ in task.path
 
 

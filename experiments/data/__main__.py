@@ -33,17 +33,21 @@ from experiments.config.table import PluginError
 from experiments.config.tasks import JsonlConfig
 from experiments.data.encode import Encoder
 from experiments.data.findings import KINDS, Findings
-from experiments.data.gate import PARTS, QUANTILES, check
+from experiments.data.gate import PARTS, check
+from experiments.data.lengths import QUANTILES
 from experiments.data.near_duplicates import SIZE, THRESHOLD
 from experiments.data.record_files import Records, name_and_part
-from experiments.models.load import has_task_head, whereabouts
+from experiments.data.template import ModelFault
+from experiments.models.load import Described, described, pinned
 from experiments.models.table import ModelError
 from experiments.models.wheel import FetchError
 from experiments.objectives import objective_class
+from experiments.support.output import lasting_output
 from experiments.tasks import load_task
 from experiments.tasks.base import TaskData, TaskError
 from experiments.tasks.forms import Named
 
+CANNOT = (TaskError, ModelError, ModelFault, PluginError, FetchError, HydraException, OmegaConfBaseException)
 N_LABELS = 12  # the report's most frequent ones
 
 
@@ -59,7 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         looked_at = checked(given.what)
-    except (TaskError, PluginError, FetchError, HydraException, OmegaConfBaseException) as error:
+    except (
+        TaskError,
+        ModelError,
+        ModelFault,
+        PluginError,
+        FetchError,
+        HydraException,
+        OmegaConfBaseException,
+    ) as error:
         print(f"experiments.data.__main__: {error}", file=sys.stderr)
         return 2
     if given.json:
@@ -81,26 +93,27 @@ class Look:
         near = self.config.data.near_duplicates
         if not self.tokens:
             return check(data, near_duplicates=near)
-        tokenizer, task_head = self.tokenizer
+        tokenizer, known = self.tokenizer
         try:
-            chosen = objective_class(data.kind, task_head, self.config.objective)
+            chosen = objective_class(data.kind, known.family, self.config.objective)
         except ValueError as error:
             raise TaskError(f"model={self.config.model.name}, task={data.name}: {error}") from None
-        objective = chosen(Encoder(tokenizer, self.config.optim.max_length), data.labels, self.config.loss_on)
+        encoder = Encoder(tokenizer, self.config.optim.max_length, today=self.config.model.today)
+        objective = chosen(encoder, data.labels, self.config.loss_on)
         return check(data, objective, near, self.config.eval.max_new_tokens)
 
     @cached_property
-    def tokenizer(self) -> tuple[Any, bool]:
-        """The tokenizer, and whether the model ends in a task head."""
+    def tokenizer(self) -> tuple[Any, Described]:
+        """The model's tokenizer, and the model without its weights."""
         from transformers import AutoTokenizer
 
+        known = described(self.config.model)
         try:
-            place, _ = whereabouts(self.config.model)
-            return AutoTokenizer.from_pretrained(place), has_task_head(self.config.model)
-        except ModelError as error:
-            raise TaskError(str(error)) from None
+            return AutoTokenizer.from_pretrained(known.place, **pinned(self.config.model, known.commit)), known
         except (OSError, ValueError) as error:
-            raise TaskError(f"model={self.config.model.name} at {place!r} has no usable tokenizer: {error}") from error
+            raise ModelError(
+                f"model={self.config.model.name} at {known.place!r} has no usable tokenizer: {error}"
+            ) from error
 
 
 def checked(what: Sequence[str]) -> list[Findings]:
@@ -208,4 +221,5 @@ def label_table(findings: Findings) -> Table:
 
 
 if __name__ == "__main__":
+    lasting_output()
     sys.exit(main())

@@ -25,8 +25,8 @@ class Batch:
 
     @property
     def n_tokens(self) -> int:
-        """Real tokens, padding left out."""
-        return int(self.inputs["attention_mask"].sum())
+        """Real tokens, padding left out; of an encoder-decoder those of both."""
+        return sum(int(mask.sum()) for name, mask in self.inputs.items() if name.endswith("attention_mask"))
 
 
 def inputs_of(rows: Sequence[Encoded], pad: int, device: torch.device) -> dict[str, Tensor]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property
 from typing import Any
 
+from experiments.config.schema import TODAY
+from experiments.data.control_words import ControlWords, Refused
+from experiments.data.shorten import Cut, shortened
+from experiments.data.template import Chat, Ending, ModelFault, Template, eos, name_of, strings
 from experiments.tasks.base import Example
-
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])(?![。！？」』”])\s*|\n+")
-WORD_END = re.compile(r"\s+")
+from experiments.tasks.forms import MEANING
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,6 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What a prompt lost to optim.max_length: whole turns, whole sentences of what is left, and the tokens of both."""
-
-    turns: int = 0
-    sentences: int = 0
-    tokens: int = 0
-
-
-@dataclass(frozen=True)
 class Encoded:
     """One encoded example: ids of the prompt and, after them, of the response; of a task head a class or number."""
 
@@ -43,51 +36,99 @@ class Encoded:
     label: float | None = None  # a class, as an int, or the number to be told
     options: tuple[Option, ...] = ()  # what the answer is chosen from; none: it is generated
     learned: tuple[range, ...] = ()  # places in the prompt that are learned too: earlier turns of the assistant
-    cut: Cut = Cut()
+    cut: Cut = field(default_factory=Cut)
+    ending: Ending | None = None  # what ends a response that is written; None: the tokenizer's eos alone
 
     @property
     def n_tokens(self) -> int:
         return len(self.prompt) + len(self.response)
 
 
+@contextmanager
+def placed(example: Example) -> Iterator[None]:
+    """What is refused in the block is a ValueError that names the example."""
+    try:
+        yield
+    except Refused as error:
+        raise ValueError(f"{example.place or 'an example'}: {error}") from error
+
+
 @dataclass(frozen=True)
 class Encoder:
-    """Turns texts into ids.
+    """Turns texts into ids; what a template or a tokenizer has against them is Refused, without their place: `placed`.
 
-    front: reserved ids of a trained prompt, put before every row. max_length: tokens of a row, front included.
+    front: reserved ids of a trained prompt, put before every row. max_length: tokens of a row, front included. today:
+    the date that a chat template is told. decoder_start: what the decoder of an encoder-decoder starts from.
     """
 
     tokenizer: Any
     max_length: int
     front: tuple[int, ...] = ()
+    today: str = TODAY
+    decoder_start: int | None = None
+
+    @cached_property
+    def control(self) -> ControlWords:
+        return ControlWords(self.tokenizer)
+
+    @cached_property
+    def template(self) -> Template:
+        return Template(self.tokenizer, self.today)
+
+    @cached_property
+    def around(self) -> tuple[list[int], list[int]]:
+        """The special tokens that the tokenizer puts before a text, and those that it puts after one."""
+        bare, whole = self.ids("a"), list(self.tokenizer("a")["input_ids"])
+        start = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+        return whole[:start], whole[start + len(bare) :]
 
     def ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        """The ids of a text of the data alone: what in it looks like a special token is text."""
+        return self.control.ids(text)
 
-    @property
-    def end(self) -> int:
-        if self.tokenizer.eos_token_id is None:
-            raise ValueError(
-                "the tokenizer has no eos_token, so no response could end; set one in the model's directory"
-            )
-        return self.tokenizer.eos_token_id
+    def text_ids(self, text: str) -> list[int]:
+        """The ids of a text that goes on: with what the tokenizer puts before it, and nothing after."""
+        return [*self.around[0], *self.ids(text)]
 
     @property
     def pad(self) -> int:
+        """The id that fills rows up. Raises ModelFault where there is none."""
         tokenizer = self.tokenizer
-        return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        return eos(tokenizer) if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+    @property
+    def start(self) -> int:
+        if self.decoder_start is None:
+            raise ModelFault(
+                f"the model at {name_of(self.tokenizer)} names no token that its decoder starts from; give it a "
+                "decoder_start_token_id in its generation_config.json"
+            )
+        return self.decoder_start
+
+    def ending(self, example: Example) -> Ending:
+        """What ends the example's answer: of a chat what the template writes, else the tokenizer's eos."""
+        return self.template.ending if example.messages else Ending("", eos(self.tokenizer))
+
+    def answer(self, example: Example, text: str) -> list[int]:
+        """The ids of an answer to the example, what ends it included."""
+        if example.messages:
+            return self.template.answer(text)
+        return [*self.ids(text), *self.ending(example).tokens]
+
+    def begun(self, example: Example, text: str) -> list[int]:
+        """The ids of an answer to the example, without an end."""
+        return self.template.begun(text) if example.messages else self.ids(text)
 
     def prompt(self, example: Example) -> list[int]:
         """The ids a response is asked for after: chat turns by the template, plain text up to a line's end, or to where
-        the answer goes on."""
+        the answer goes on. Raises Refused."""
         if example.messages:
-            return self.tokenizer.apply_chat_template(
-                list(example.messages), add_generation_prompt=True, return_dict=True
-            )["input_ids"]
-        if example.continues:
-            return self.tokenizer(example.text)["input_ids"]
-        text = example.prompt_text
-        return self.tokenizer(text if text[-1:].isspace() else text + "\n")["input_ids"]
+            return self.chat(example).ids
+        text = example.text if example.continues else example.prompt_text
+        return self.text_ids(text if example.continues or text[-1:].isspace() else text + "\n")
+
+    def chat(self, example: Example, spans: bool = False) -> Chat:
+        return self.template.read(example.messages, example.context, spans)
 
     def fitted(self, example: Example, room: int) -> tuple[Example, Cut]:
         """The example with a prompt of at most `room` tokens, and what it lost.
@@ -111,98 +152,54 @@ class Encoder:
         version = make()
         return version, replace(cut, tokens=whole - len(self.prompt(version)))
 
-    def rendered(self, turns: Sequence[dict[str, str]]) -> str:
-        """The text that the chat template makes of turns, up to where the assistant is to speak."""
-        return self.tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, tokenize=False)
-
     def assistant_turns(self, example: Example) -> tuple[range, ...]:
-        """The places, in the prompt's ids, of what the assistant says in earlier turns, the end of each turn included.
+        """The places, in the prompt's ids, of what the assistant says in earlier turns, the end of each turn included;
+        turns of weight 0 are left out.
 
         Raises ValueError where the template writes earlier turns otherwise than it wrote them as the last one.
         """
         turns = example.messages
-        spoken = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+        spoken = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight", 1)]
         if not spoken:
             return ()
         if not self.tokenizer.is_fast:
-            raise ValueError("loss_on=all needs a fast tokenizer, which tells where its tokens stand; use loss_on=last")
-        whole = self.rendered(turns)
-        encoded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-        offsets, places = encoded["offset_mapping"], []
+            raise ModelFault("loss_on=all needs a fast tokenizer, which tells where its tokens stand: use loss_on=last")
+        chat, ending, place = self.chat(example, spans=True), self.template.ending, example.place or "an example"
+        word = "" if ending.token is None else self.tokenizer.convert_ids_to_tokens(ending.token)
+        closings = [one for one in (f"{ending.text}{word}".strip(), ending.text.strip()) if one]
+        places = []
         for i in spoken:
-            before, content = self.rendered(turns[:i]) if i else "", turns[i]["content"].strip()
-            start = whole.find(content, len(before))
-            if not whole.startswith(before) or start < 0 or whole[len(before) : start].strip():
+            before = self.template.rendered(turns[:i], True, example.context) if i else ""
+            content = turns[i]["content"].strip()
+            start = chat.text.find(content, len(before))
+            if not chat.text.startswith(before) or start < 0 or chat.text[len(before) : start].strip():
                 raise ValueError(
-                    f"{example.place or 'an example'}: the chat template does not keep turn {i + 1} as it was asked "
-                    "for, so loss_on=all cannot find what to learn there; use loss_on=last"
+                    f"{place}: the chat template does not keep turn {i + 1} as it was asked for, so loss_on=all cannot "
+                    "find what to learn there; use loss_on=last"
                 )
-            stop = start + len(content)
-            first = next(k for k, (_, b) in enumerate(offsets) if b > len(before))
             # There may be space before the turn's end, the answer's own or the template's.
-            end = next((k for k, (a, b) in enumerate(offsets) if a >= stop and whole[a:b].strip()), None)
-            if end is None or encoded["input_ids"][end] != self.end:
+            rest = chat.text[start + len(content) :]
+            closing = next((one for one in closings if rest.lstrip().startswith(one)), "")
+            if not closing:
                 raise ValueError(
-                    f"{example.place or 'an example'}: the chat template does not end turn {i + 1} with the "
-                    "tokenizer's eos_token, so loss_on=all cannot teach where it ends; use loss_on=last"
+                    f"{place}: the chat template ends turn {i + 1} otherwise than by {closings[0]!r}, as the last, "
+                    "so loss_on=all cannot teach where it ends; use loss_on=last"
                 )
-            places.append(range(first, end + 1))
+            stop = len(chat.text) - len(rest.lstrip()) + len(closing)
+            inside = [k for k, (a, b) in enumerate(chat.spans) if b > len(before) and a < stop]
+            places.append(range(inside[0], inside[-1] + 1))
         return tuple(places)
 
+    def faults(self, example: Example) -> Iterator[tuple[str, str, bool]]:
+        """What of the example does not reach the model as it stands: kind, message, and whether it means something.
 
-def shortened(example: Example) -> list[tuple[Callable[[], Example], Cut]]:
-    """Ever shorter versions of an example's prompt: fewer turns, then fewer sentences, then fewer words.
-
-    A version is made when it is asked for: a long text has as many as it has words.
-    """
-    versions: list[tuple[Callable[[], Example], Cut]] = []
-    n_turns = 0
-    if example.messages:
-        n_system = next((i for i, turn in enumerate(example.messages) if turn["role"] != "system"), 0)
-        system, others = example.messages[:n_system], example.messages[n_system:]
-        # A template may insist that the user begins.
-        for start in (i for i in range(1, len(others)) if others[i]["role"] == "user"):
-            example, n_turns = replace(example, messages=(*system, *others[start:])), start
-            versions.append((partial(replace, example), Cut(turns=n_turns)))
-    shortest: Callable[[], Example] = partial(replace, example)
-    n_sentences = 0
-    for place in places(example):
-        before, n_before = shortest, n_sentences
-        for start, n in endings(text_at(example, place)):
-            shortest, n_sentences = partial(without_beginning, before, place, start), n_before + n
-            versions.append((shortest, Cut(n_turns, n_sentences)))
-    return versions
-
-
-def places(example: Example) -> list[int | str]:
-    """Where a prompt may lose its beginning, in this order: its texts; of a chat the turn that opens it, after the
-    system's, and then the last one, before which others may stand, as a tool's answer is."""
-    if not example.messages:
-        return ["text"] if example.text_pair is None else ["text", "text_pair"]
-    last = len(example.messages) - 1
-    first = next((i for i, turn in enumerate(example.messages) if turn["role"] != "system"), last)
-    return list(dict.fromkeys([first, last]))
-
-
-def text_at(example: Example, place: int | str) -> str:
-    return getattr(example, place) if isinstance(place, str) else example.messages[place]["content"]
-
-
-def without_beginning(make: Callable[[], Example], place: int | str, start: int) -> Example:
-    """The example that is made, without what stands before this character of the text at the place."""
-    example = make()
-    rest = text_at(example, place)[start:]
-    if isinstance(place, str):
-        return replace(example, **{place: rest})
-    turns = list(example.messages)
-    turns[place] = {**turns[place], "content": rest}
-    return replace(example, messages=tuple(turns))
-
-
-def endings(text: str) -> list[tuple[int, int]]:
-    """Where the text begins without its first sentences, and how many these are; then without the last one's words."""
-    length = len(text.rstrip())
-    starts = [match.end() for match in SENTENCE_END.finditer(text) if match.end() < length]
-    last = starts[-1] if starts else 0
-    words = [match.end() for match in WORD_END.finditer(text, last) if last < match.end() < length]
-    return [(start, n) for n, start in enumerate(starts, 1)] + [(start, len(starts)) for start in words]
+        Control words are taken as text; a field of a turn, or of the record, may not be shown by the template.
+        """
+        if not example.messages:
+            words = self.control.within([example.text, example.text_pair or "", example.completion])
+        else:
+            words = self.template.control.within([*strings([*example.messages, example.context]), example.completion])
+            for name, where in self.template.unshown(example.messages, example.context):
+                yield "field_not_shown", f"the chat template does not show {name!r} {where}", name in MEANING
+        if words:
+            yield "control_word", f"taken as text: {', '.join(map(repr, words))}", False

@@ -12,31 +12,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, ClassVar, Protocol
-from unicodedata import normalize
+from dataclasses import replace
 
-import numpy as np
-
-from experiments.data.encode import Encoded
+from experiments.data.entry import Entry
 from experiments.data.findings import KINDS, SHOWN, Finding, Findings, excerpt
+from experiments.data.lengths import Encodes, lengths, quantiles, tokens
 from experiments.data.near_duplicates import near_duplicates as closest
 from experiments.data.text_faults import faults
-from experiments.tasks.base import TRAITS, Example, TaskData, Traits
+from experiments.tasks.base import TRAITS, TaskData
+from experiments.tasks.forms import CALLS
 
 PARTS = ("train", "val", "test")
+SMALL = 4  # times as many examples to test as to train on
 IMBALANCE = 10  # times as many examples of the most frequent label as of the rarest
-QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
-
-
-class Encodes(Protocol):
-    """What the gate asks of a run's objective (experiments/objectives/base.py)."""
-
-    writes: ClassVar[bool]
-
-    def encode(self, example: Example) -> Encoded: ...
-    def scorable(self, example: Example) -> bool: ...
 
 
 def check(
@@ -60,6 +48,9 @@ def check(
     if traits.labelled:
         findings.labels = {p: dict(Counter(e.completion for e in getattr(data, p)).most_common()) for p in PARTS}
         findings.found += label_faults(entries, findings.labels)
+    if 0 < SMALL * sizes["train"] < sizes["test"]:
+        message = f"{sizes['train']} examples to train on, {sizes['test']} to test"
+        findings.found.append(Finding("small_training", "warning", "train", message))
     findings.lengths = lengths(entries)
     if traits.number:
         for part in findings.lengths:
@@ -75,65 +66,15 @@ def check(
         "near_duplicate": not near_duplicates,
         "near_leak": not near_duplicates,
         "truncated": objective is None,
+        "field_not_shown": objective is None,
+        "control_word": objective is None,
         "does_not_fit": objective is None,
         "answer_too_long": not writes or max_new_tokens is None,
         "answer_not_a_choice": not traits.choices,
         "repeated_choice": not traits.choices,
-    } | dict.fromkeys(("unknown_label", "missing_label", "imbalance"), not traits.labelled)
+    } | dict.fromkeys(("unknown_label", "missing_label", "imbalance", "one_class"), not traits.labelled)
     findings.looked_for = tuple(kind for kind in KINDS if not left_out.get(kind))
     return findings
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An example with its part and index, and its texts as they are compared."""
-
-    part: str
-    index: int
-    example: Example
-    kind: str
-
-    @property
-    def traits(self) -> Traits:
-        return TRAITS[self.kind]
-
-    @property
-    def place(self) -> str:
-        return self.example.place or f"{self.part}#{self.index}"
-
-    @cached_property
-    def question(self) -> tuple[str, ...]:
-        e = self.example
-        turns = [text for turn in e.messages for text in (turn["role"], turn["content"])]
-        return tuple(map(plain, (*turns, e.text, *([] if e.text_pair is None else [e.text_pair]), *sorted(e.choices))))
-
-    @cached_property
-    def answer(self) -> str:
-        return plain(self.example.completion)
-
-    def accepts(self, other: Entry) -> bool:
-        """Whether the other's answer is among those that this example's references name."""
-        return other.answer in map(plain, self.example.references)
-
-    @property
-    def texts(self) -> list[str]:
-        """All that is written in the example, as it is."""
-        e = self.example
-        pair = [] if e.text_pair is None else [e.text_pair]
-        return [*(turn["content"] for turn in e.messages), e.text, *pair, *e.choices, e.completion, *e.references]
-
-    @property
-    def last_turn(self) -> str:
-        e = self.example
-        return e.messages[-1]["content"] if e.messages else e.text
-
-    def finding(self, kind: str, message: str, other: Entry | None = None, severity: Any = None) -> Finding:
-        second = other.place if other else None
-        return Finding(kind, severity or KINDS[kind][0], self.place, message, second, excerpt(self.last_turn))
-
-
-def plain(text: str) -> str:
-    return " ".join(text.split()) if text.isascii() else " ".join(normalize("NFC", text).split())
 
 
 def apart(a: str, b: str, before: int = 40, after: int = 50) -> tuple[str, str]:
@@ -148,8 +89,8 @@ def apart(a: str, b: str, before: int = 40, after: int = 50) -> tuple[str, str]:
 def own_faults(entry: Entry) -> Iterator[Finding]:
     """What is wrong with one example in itself."""
     e = entry.example
-    asked = [turn["content"] for turn in e.messages] or [e.text]
-    if not all(text.strip() for text in asked):
+    spoken = [turn["content"] for turn in e.messages if not any(call in turn for call in CALLS)]
+    if not all(text.strip() for text in (spoken if e.messages else [e.text])):
         yield entry.finding("empty", "the prompt is empty" if entry.traits.prompted else "the text is empty")
     if entry.traits.prompted and not e.completion.strip():
         yield entry.finding("empty", "the answer is empty")
@@ -232,56 +173,10 @@ def label_faults(entries: Sequence[Entry], labels: dict[str, dict[str, int]]) ->
         yield Finding(
             "missing_label", "warning", "test", f"{len(untested)} of {len(train)} labels do not occur: {names}"
         )
+    if len(train) == 1 and sum(train.values()) > 1:
+        (label,) = train
+        yield Finding("one_class", "warning", "train", f"every example has the label {label!r}")
     if train and max(train.values()) >= IMBALANCE * min(train.values()):
         most, least = max(train, key=train.__getitem__), min(train, key=train.__getitem__)
         message = f"{train[most]} examples of {most!r}, {train[least]} of {least!r}"
         yield Finding("imbalance", "warning", "train", message)
-
-
-def lengths(entries: Sequence[Entry]) -> dict[str, dict[str, dict[str, float]]]:
-    """Characters of the prompts and of the answers."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for part in PARTS:
-        of_part = [entry.example for entry in entries if entry.part == part]
-        if of_part:
-            found[part] = {"prompt characters": quantiles([len(written(e)) for e in of_part])}
-            if any(e.completion for e in of_part):
-                found[part]["answer characters"] = quantiles([len(e.completion) for e in of_part])
-    return found
-
-
-def written(e: Example) -> str:
-    return "\n".join([*(turn["content"] for turn in e.messages), *filter(None, (e.text, e.text_pair))])
-
-
-def tokens(
-    entries: Sequence[Entry], objective: Encodes, longest: int | None
-) -> tuple[dict[str, list[int]], list[Finding]]:
-    """Tokens of the examples of each part before any cut, and the examples that are cut or do not fit at all.
-
-    longest: what is written of an answer, its end included.
-    """
-    counted: dict[str, list[int]] = defaultdict(list)
-    found = []
-    for entry in entries:
-        if not objective.scorable(entry.example):
-            continue  # label_faults reports it
-        try:
-            row = objective.encode(entry.example)
-        except ValueError as error:
-            found.append(entry.finding("does_not_fit", str(error).removeprefix(f"{entry.example.place}: ")))
-            continue
-        counted[entry.part].append(row.n_tokens + row.cut.tokens)
-        if row.cut.tokens:
-            found.append(
-                entry.finding("truncated", f"{row.cut.tokens} of {row.n_tokens + row.cut.tokens} tokens are cut off")
-            )
-        if longest is not None and entry.part != "train" and len(row.response) > longest:
-            message = f"its answer has {len(row.response)} tokens, eval.max_new_tokens={longest}"
-            found.append(entry.finding("answer_too_long", message))
-    return counted, found
-
-
-def quantiles(numbers: Sequence[float]) -> dict[str, float]:
-    values = np.quantile(numbers, list(QUANTILES.values()))
-    return {"mean": float(np.mean(numbers)), **dict(zip(QUANTILES, map(float, values)))}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from experiments.config.family import Family
 from experiments.data.encode import Encoder
 
 
@@ -22,3 +23,11 @@ class Reader:
     def writes(self) -> bool:
         """Whether the model predicts tokens; one that ends in a task head does not."""
         return self.model.get_output_embeddings() is not None  # type: ignore[operator]
+
+    @property
+    def family(self) -> Family:
+        """What the model reads and writes."""
+        if not self.writes:
+            return Family.encoder
+        both = getattr(self.model.config, "is_encoder_decoder", False)
+        return Family.encoder_decoder if both else Family.decoder

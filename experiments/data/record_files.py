@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from experiments.data.findings import Finding, excerpt
 from experiments.data.gate import PARTS
 from experiments.tasks.base import TRAITS, Example, TaskData, TaskError, content_sha256
 from experiments.tasks.forms import KINDS, Named, example_of, form_of, mixed
+from experiments.tasks.json_lines import LineError, contents, lines, value
 from experiments.tasks.metrics import exact_match
 
 OTHER_NAMES = {"valid": "val", "validation": "val", "dev": "val", "eval": "val"}  # other names of the parts
@@ -30,26 +30,18 @@ class Records:
 
     def read(self, path: Path, part: str) -> None:
         """Add a file's records to a part. Raises TaskError where the file cannot be read or is empty."""
-        try:
-            contents = path.read_bytes()
-        except OSError as error:
-            raise TaskError(f"{path}: cannot be read: {error.strerror}") from None
-        if not contents.strip():
-            raise TaskError(f"{path}: the file is empty")
-        self.sources[str(path)] = hashlib.sha256(contents).hexdigest()
-        for number, line in enumerate(contents.rstrip().split(b"\n"), 1):
-            place = f"{path}:{number}"
+        raw = contents(path)
+        self.sources[str(path)] = hashlib.sha256(raw).hexdigest()
+        for place, line in lines(path, raw):
             try:
-                record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                record = value(line, place)
                 form = form_of(record, place)
                 self.good.append((part, form, example_of(record, form, place, self.named)))
-            except UnicodeDecodeError as error:
-                self.reject("not_utf8", place, f"not UTF-8 at byte {error.start} of the line", line)
+            except LineError as error:
+                self.reject(error.kind, place, error.reason, line)
             except TaskError as error:
                 message = str(error).removeprefix(f"{place}: ")
                 self.reject("empty" if message.endswith("is empty") else "broken_line", place, message, line)
-            except (ValueError, RecursionError) as error:
-                self.reject("broken_line", place, f"not a JSON value: {error}", line)
 
     def reject(self, kind: str, place: str, message: str, line: bytes) -> None:
         text = line.decode("utf-8", errors="backslashreplace")

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from experiments.config.compose import task_config
 from experiments.config.schema import DataConfig
 from experiments.data.batch import indices
-from experiments.data.gate import Entry
+from experiments.data.entry import Entry
 from experiments.data.record_files import Records
 from experiments.data.sources import file_of
 from experiments.tasks import load_task

@@ -19,7 +19,9 @@ def mean_loss(objective: Objective, reader: Reader, rows: Sequence[Encoded], bat
     reader.model.eval()
     batches = [objective.collate([rows[i] for i in part], reader.device) for part in parts(rows, batch_size)]
     total = sum(objective.loss_sum(reader.model, batch).item() for batch in batches)
-    return total / sum(objective.n_units(batch) for batch in batches)
+    if not (n_units := sum(objective.n_units(batch) for batch in batches)):
+        raise ValueError(f"{len(rows)} examples have nothing to learn: no token of theirs has a label")
+    return total / n_units
 
 
 @torch.no_grad()

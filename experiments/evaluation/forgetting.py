@@ -20,8 +20,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from experiments.config.family import Family
 from experiments.config.schema import Check, Config
-from experiments.data.gate import Entry
+from experiments.data.entry import Entry
 from experiments.data.reader import Reader
 from experiments.data.replay import Source
 from experiments.data.sources import check_apart
@@ -118,12 +119,13 @@ def _asked(example: Example) -> tuple[Any, Any]:
 def corpus_of_base(config: Config, kept: Kept, reader: Reader, name: str, examples: Sequence[Example]) -> Corpus:
     """A corpus with the base's figures. Raises TaskError where none of its texts has two tokens."""
     wanted = config.forgetting
-    ids = [reader.encoder.tokenizer(example.text)["input_ids"][:TEXT_TOKENS] for example in examples]
+    read = reader.encoder.text_ids if goes_on(reader) else lambda text: reader.encoder.tokenizer(text)["input_ids"]
+    ids = [read(example.text)[:TEXT_TOKENS] for example in examples]
     ids = [text for text in ids if len(text) > 1]  # a single token has nothing to be foreseen from
     if not ids:
         raise TaskError(f"forgetting.texts={name}: no text of two tokens or more; give longer ones")
     corpus = Corpus(name, content_sha256(examples), ids[: wanted.n_text])
-    if reader.writes:
+    if goes_on(reader):
         corpus.nll = kept.numbers("text", corpus.texts, lambda: probes.text_nll(reader, corpus.texts))
         starts = ids[: wanted.n_kl]
         corpus.written = kept("written", starts, lambda file: keep_written(file, reader, starts))
@@ -135,7 +137,7 @@ def corpus_of_base(config: Config, kept: Kept, reader: Reader, name: str, exampl
 def scored_by_base(config: Config, kept: Kept, reader: Reader, data: TaskData) -> list[float]:
     """The base's score of each of another task's examples."""
     how = [config.optim.max_length, config.eval.batch_size, config.eval.max_new_tokens]
-    what = [data.sha256, data.metric, config.forgetting.n_examples, *how]
+    what = [config.model.today, data.sha256, data.metric, config.forgetting.n_examples, *how]
     return kept.numbers(f"task-{data.name}", what, lambda: scored(config, reader, data))
 
 
@@ -143,7 +145,7 @@ def scored(config: Config, reader: Reader, data: TaskData) -> list[float]:
     """The score of each of the first test examples of another task."""
     examples = data.test[: config.forgetting.n_examples]
     hopeless = data.hopeless if config.eval.stop_hopeless else None
-    objective = objective_class(data.kind, task_head=False)(reader.encoder, data.labels, hopeless=hopeless)
+    objective = objective_class(data.kind, reader.family)(reader.encoder, data.labels, hopeless=hopeless)
     predictions = answers(objective, reader, objective.rows(examples), config.eval, config.log_every)
     return data.score(examples, predictions).each
 
@@ -235,9 +237,16 @@ def together(base: Base, measured: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def goes_on(reader: Reader) -> bool:
+    """Whether the model goes on with any text, as a language model does."""
+    return reader.family is Family.decoder
+
+
 def reason(reader: Reader) -> str | None:
-    if reader.writes:
+    if goes_on(reader):
         return None
+    if reader.writes:
+        return "an encoder-decoder answers a text and does not go on with it: the drift of its encoder's features"
     return "an encoder writes no text and has one head a task: the drift of its features is measured, no forgetting"
 
 

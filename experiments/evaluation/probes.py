@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from experiments.config.family import Family
 from experiments.data.encode import Encoded
 from experiments.data.reader import Reader
 from experiments.objectives.generation import written
@@ -70,7 +71,8 @@ def kl_sum(base: Tensor, tuned: Tensor) -> float:
 def features(reader: Reader, texts: Sequence[list[int]]) -> Tensor:
     """The last hidden states' means over each text's tokens, (texts, D) in fp32."""
     reader.model.eval()
-    base: Any = reader.model.base_model
+    model: Any = reader.model
+    base = model.get_encoder() if reader.family is Family.encoder_decoder else model.base_model
     means = []
     for text in texts:
         ids = torch.tensor([[*reader.encoder.front, *text]], device=reader.device)

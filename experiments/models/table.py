@@ -13,8 +13,6 @@ from experiments.config.table import Table, first_line
 from experiments.models import minilm, smollm2, tiny
 
 Directory = Callable[[], Path]
-# The kinds of model, by transformers' names, that write no text: they end in a head for the task.
-ENCODERS = {"albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta"}
 
 
 class ModelError(ValueError):
@@ -34,7 +32,7 @@ class Checkpoint:
 
 
 class AnyCheckpoint:
-    """Any causal language model or encoder of transformers: model.path is its directory, or its id on the hub."""
+    """Any model of text of transformers: model.path is its directory, or its id on the hub."""
 
     def whereabouts(self, config: ModelConfig) -> tuple[str, str]:
         if not config.path:

@@ -6,17 +6,20 @@ Legend: B rows, T tokens, M labelled positions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from experiments.config.family import Family
 from experiments.config.schema import LossOn
 from experiments.data.batch import Batch, inputs_of
-from experiments.data.encode import Cut, Encoded, Encoder
+from experiments.data.encode import Encoded, Encoder, placed
 from experiments.data.reader import Reader
+from experiments.data.shorten import Cut
 from experiments.tasks.base import TRAITS, Example, Hopeless, TaskData, TaskError
+from experiments.tasks.forms import MEANING
 
 
 class Objective(ABC):
@@ -26,12 +29,12 @@ class Objective(ABC):
     assistant is learned or all of them. hopeless: an answer that is generated ends where it says so, and "…" stands
     for the rest.
 
-    kinds: kinds of task (TaskData.kind) whose objective this is unless `objective=` names another. task_head: whether
-    the model ends in a head of its own for the task. writes: whether an answer is generated token by token.
+    kinds: kinds of task (TaskData.kind) whose objective this is unless `objective=` names another. family: the models
+    that it is for. writes: whether an answer is generated token by token.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
-    task_head: ClassVar[bool] = False
+    family: ClassVar[Family] = Family.decoder
     writes: ClassVar[bool] = False
 
     def __init__(
@@ -75,6 +78,10 @@ class Objective(ABC):
         """Whether the example can be encoded with its answer; one whose label training never saw has no class."""
         return True
 
+    def faults(self, example: Example) -> Iterator[tuple[str, str, bool]]:
+        """What of the example does not reach the model as it stands: kind, message, and whether it means something."""
+        return self.encoder.faults(example)
+
     @classmethod
     def learns(cls, kind: str) -> bool:
         """Whether it can be named for a task of this kind: where an answer is written, any that has answers will do."""
@@ -92,20 +99,23 @@ class Objective(ABC):
 class TaskHead(Objective):
     """What the objectives of models with a task head share: a text is read, and the head says one thing of it."""
 
-    task_head = True
+    family = Family.encoder
 
     def encode(self, example: Example) -> Encoded:
         """The text, or the last turn of a chat, with its class or number; one that is too long loses its end."""
         encoder = self.encoder
         text = example.text or example.messages[-1]["content"]
-        whole = encoder.tokenizer(text, example.text_pair)["input_ids"]
+        with placed(example):  # half of a character is refused, as where texts are read in pieces
+            words = encoder.control.checked([text, example.text_pair or ""])
+        literal = {"split_special_tokens": True} if words else {}
+        whole = encoder.tokenizer(text, example.text_pair, **literal)["input_ids"]
         room = encoder.max_length - len(encoder.front)
         if room < len(encoder.tokenizer("", None if example.text_pair is None else "")["input_ids"]) + 1:
             raise ValueError(
                 f"{example.place or 'an example'}: optim.max_length={encoder.max_length} leaves no room for a text; "
                 "raise it"
             )
-        encoded = encoder.tokenizer(text, example.text_pair, truncation=True, max_length=room)
+        encoded = encoder.tokenizer(text, example.text_pair, truncation=True, max_length=room, **literal)
         segments = encoded.get("token_type_ids")
         return Encoded(
             [*encoder.front, *encoded["input_ids"]],
@@ -113,6 +123,15 @@ class TaskHead(Objective):
             label=self.label(example),
             cut=Cut(tokens=len(whole) - len(encoded["input_ids"])),
         )
+
+    def faults(self, example: Example) -> Iterator[tuple[str, str, bool]]:
+        """Of a chat the last turn alone is read, and no template writes it."""
+        read = example.messages[-1:]
+        fields = [*example.context, *(name for turn in read for name in turn if name in MEANING)]
+        yield from (("field_not_shown", f"an encoder reads no {name!r}", True) for name in fields)
+        texts = [example.text, example.text_pair or "", *(turn["content"] for turn in read)]
+        if words := self.encoder.control.within(texts):
+            yield "control_word", f"taken as text: {', '.join(map(repr, words))}", False
 
     @abstractmethod
     def label(self, example: Example) -> float:

@@ -53,13 +53,15 @@ class LabelText(LanguageModelling):
     kinds = ("classify",)
 
     def options(self, example: Example) -> tuple[Option, ...]:
-        return self.label_options
+        """The labels, each whole with its end, so that none is another's beginning."""
+        if (form := bool(example.messages)) not in self.by_form:
+            self.by_form[form] = tuple(Option(label, self.encoder.answer(example, label)) for label in self.labels)
+        return self.by_form[form]
 
     @cached_property
-    def label_options(self) -> tuple[Option, ...]:
-        """The labels, each whole with its end, so that none is another's beginning."""
-        encoder = self.encoder
-        return tuple(Option(label, [*encoder.ids(label), encoder.end]) for label in self.labels)
+    def by_form(self) -> dict[bool, tuple[Option, ...]]:
+        """The options of chats and of texts, which end otherwise."""
+        return {}
 
     def answers(self, reader: Reader, rows: Sequence[Encoded], max_new_tokens: int) -> list[str]:
-        return likeliest_label(reader, self.label_options, rows)
+        return likeliest_label(reader, rows[0].options, rows)

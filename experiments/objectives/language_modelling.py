@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from experiments.config.schema import LossOn
 from experiments.data.batch import IGNORED, Batch, inputs_of, padded, token_labels
-from experiments.data.encode import Encoded, Option
+from experiments.data.encode import Encoded, Option, placed
 from experiments.objectives.base import Objective
 from experiments.objectives.token_loss import token_loss_sum
 from experiments.tasks.base import Example
@@ -20,8 +20,12 @@ class LanguageModelling(Objective):
 
     def encode(self, example: Example) -> Encoded:
         """A prompt and its answer; a prompt that is too long loses its oldest turns or sentences (Encoder.fitted)."""
+        with placed(example):
+            return self.encoded(example)
+
+    def encoded(self, example: Example) -> Encoded:
         encoder, options = self.encoder, self.options(example)
-        response = [*encoder.ids(example.completion), encoder.end]
+        response = encoder.answer(example, example.completion)
         longest, what = max([(len(response), "completion"), *((len(o.ids), f"option {o.text!r}") for o in options)])
         room = encoder.max_length - len(encoder.front) - longest
         if room < 1:
@@ -38,6 +42,7 @@ class LanguageModelling(Objective):
             options=options,
             learned=tuple(range(places.start + n_front, places.stop + n_front) for places in spoken),
             cut=cut,
+            ending=encoder.ending(example),
         )
 
     def options(self, example: Example) -> tuple[Option, ...]:

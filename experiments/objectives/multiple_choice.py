@@ -17,7 +17,7 @@ class MultipleChoice(LanguageModelling):
     kinds = ("choose",)
 
     def options(self, example: Example) -> tuple[Option, ...]:
-        return tuple(Option(text, self.encoder.ids(text), len(text.encode())) for text in example.choices)
+        return tuple(Option(text, self.encoder.begun(example, text), len(text.encode())) for text in example.choices)
 
     def answers(self, reader: Reader, rows: Sequence[Encoded], max_new_tokens: int) -> list[str]:
         return likeliest_choice(reader, rows)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.data.encode import Cut, Encoded
+from experiments.data.encode import Encoded, placed
 from experiments.data.reader import Reader
+from experiments.data.shorten import Cut
 from experiments.objectives.language_modelling import LanguageModelling
 from experiments.objectives.likelihood import text_likelihoods
 from experiments.tasks.base import Example
@@ -19,7 +20,8 @@ class PlainText(LanguageModelling):
     def encode(self, example: Example) -> Encoded:
         """The text's tokens; a text that is too long loses its end. Raises ValueError for one of a single token."""
         encoder = self.encoder
-        ids = [*encoder.front, *encoder.tokenizer(example.text)["input_ids"]]
+        with placed(example):
+            ids = [*encoder.front, *encoder.text_ids(example.text)]
         start = max(1, len(encoder.front))
         if len(ids) <= start:
             raise ValueError(f"{example.place or 'an example'}: a text of one token, so none to predict; drop it")

@@ -11,6 +11,7 @@ from experiments.report.content import gather
 from experiments.report.lines import compact_tables
 from experiments.report.page import write
 from experiments.store.tables import ending, terminal
+from experiments.support.output import lasting_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,4 +39,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    lasting_output()
     raise SystemExit(ending(main))

@@ -23,6 +23,7 @@ from experiments.config.compose import CONF, complete, register
 from experiments.config.identity import run_name
 from experiments.config.schema import Config
 from experiments.config.table import PluginError
+from experiments.support.output import lasting_output
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -42,6 +43,7 @@ def main(composed: DictConfig) -> None:
 register()
 
 if __name__ == "__main__":
+    lasting_output()
     try:
         plugins.load_for(sys.argv[1:])
     except PluginError as error:

@@ -71,7 +71,7 @@ def curve(subject: Subject) -> Curve:
 
 def forgotten(subject: Subject) -> dict[str, Any]:
     """What the model has forgotten by now, where forgetting.along asks for it: of an encoder nothing is known."""
-    if subject.base is None or not subject.config.forgetting.along or not subject.reader.writes:
+    if subject.base is None or not subject.config.forgetting.along or not forgetting.goes_on(subject.reader):
         return {}
     with subject.clock("forgetting"):
         return {"kl": tuple(forgetting.kl_of_texts(subject.base, subject.reader))}

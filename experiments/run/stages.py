@@ -11,20 +11,23 @@ import msgspec
 import torch
 from torch import nn
 
+from experiments.config.family import Family
 from experiments.config.identity import key
 from experiments.config.schema import Check, Config, Dtype, Part, Trains
-from experiments.data import demonstrations, gate, replay
+from experiments.data import demonstrations, replay
 from experiments.data.encode import Encoder
 from experiments.data.reader import Reader
 from experiments.evaluation import cost, forgetting
 from experiments.evaluation.spectra import spectra
 from experiments.evaluation.tfidf import predictor
-from experiments.models.load import has_task_head, load_model
+from experiments.models.load import decoder_start, load_model
+from experiments.models.load import described as described_model
 from experiments.models.weights import file_of, save
 from experiments.objectives import objective_class, replayed_objective
-from experiments.objectives.base import Objective
+from experiments.run.checks import check_splits, checked, usable
 from experiments.run.prepare import checkpoint_activations, prepare
 from experiments.run.quality import curve, evaluated
+from experiments.run.sizes import check_sizes
 from experiments.run.subject import Sizes, Subject
 from experiments.store.result import (
     Bytes,
@@ -47,6 +50,7 @@ from experiments.support.memory import Memory, release, resident_bytes
 from experiments.support.phase_clock import PhaseClock
 from experiments.tasks import load_task
 from experiments.tasks.base import TRAITS, Example, TaskData, TaskError
+from experiments.tasks.json_lines import skipping
 from experiments.training import seeds
 from experiments.training.checkpoint import Checkpoints, State, seed_everything
 from experiments.training.loop import Record, train
@@ -70,23 +74,25 @@ def measured(config: Config, directory: Path, device: torch.device, clock: Phase
 
 def prepared(config: Config, directory: Path, device: torch.device, clock: PhaseClock) -> Subject:
     """The data, the model, the base's figures, and the method's parameters put in."""
-    with clock("data"):
+    with clock("data"), skipping(config.data.check is Check.warn) as skipped:
         data = load_task(config.task, seed=config.task.seed, draw=seeds.stream(config, "data"))
         if data.kind not in TRAITS:
             raise TaskError(f"task={data.name}: there is no kind of task {data.kind!r}; there are: {', '.join(TRAITS)}")
-        splits = {"train": data.train, "val": data.val, "test": data.test}
-        if empty := [split for split, examples in splits.items() if not examples]:
-            raise ValueError(f"task={data.name} has no examples in {', '.join(empty)}; give it some, or raise task.n_*")
+        check_splits(data)
     with clock("load"):
-        chosen = objective_class(data.kind, has_task_head(config.model), config.objective)
+        chosen = objective_class(data.kind, described_model(config.model).family, config.objective)
         dtype, outputs = DTYPES[config.model.dtype], chosen.outputs(data)
         loaded = load_model(config.model, dtype=dtype, device=device, outputs=outputs)
         sizes = frozen_sizes(loaded.model)
     with clock("data"):
-        encoder = Encoder(loaded.tokenizer, config.optim.max_length)
+        start = decoder_start(loaded.model) if loaded.family is Family.encoder_decoder else None
+        encoder = Encoder(loaded.tokenizer, config.optim.max_length, today=config.model.today, decoder_start=start)
         hopeless = data.hopeless if config.eval.stop_hopeless else None
         objective = chosen(encoder, data.labels, config.loss_on, hopeless)
-        findings = checked(config, data, objective)
+        findings = checked(config, data, objective, skipped)
+        data, left_out = usable(config, data, objective)
+        rows = {split: objective.rows(examples) for split, examples in asked(config, data).items()}
+        check_sizes(config, Reader(loaded.model, encoder, device), objective, rows)
         answering = predictor(config.method.predictor, data) if config.method.predictor else None
         replayed = replay.load(config.data, data, objective)
     base = None
@@ -96,12 +102,14 @@ def prepared(config: Config, directory: Path, device: torch.device, clock: Phase
             base = forgetting.before(config, reader, data.train, replayed.sources)
     with clock("inject"):
         objective = prepare(config, loaded, data, objective, device)
-    with clock("data"):
-        rows = {split: objective.rows(examples) for split, examples in asked(config, data).items()}
     reader = Reader(loaded.model, objective.encoder, device)
+    if objective.encoder.front:
+        with clock("data"):
+            rows = {split: objective.rows(examples) for split, examples in asked(config, data).items()}
+            check_sizes(config, reader, objective, rows)
     return Subject(
         *(config, directory, clock, data, reader, objective, rows, replayed, answering),
-        *(findings, base, loaded.source, sizes),
+        *(findings, base, loaded.source, sizes, left_out + len(skipped), loaded.commit),
     )
 
 
@@ -121,15 +129,6 @@ def frozen_sizes(model: nn.Module) -> Sizes:
         p.sum()
     counts = [(p.numel(), p.numel() * p.element_size()) for p in model.parameters()]
     return Sizes(sum(n for n, _ in counts), sum(n_bytes for _, n_bytes in counts), resident_bytes())
-
-
-def checked(config: Config, data: TaskData, objective: Objective) -> gate.Findings | None:
-    """What is wrong with the data; raises findings.DataError where that makes the numbers wrong, unless told not to."""
-    if config.data.check is Check.off:
-        return None
-    findings = gate.check(data, objective, config.data.near_duplicates, config.eval.max_new_tokens)
-    findings.enforce(config.data.check)
-    return findings
 
 
 def trained(subject: Subject, memory: Memory, trackers: Trackers) -> State:
@@ -219,6 +218,7 @@ def result(subject: Subject, state: State, memory: Memory) -> Measured:
         spectra=msgspec.convert(changed, Spectra | None),
         data=described(subject),
         base=subject.source,
+        base_commit=subject.commit,
         seconds=Seconds(**clock.seconds()),
     )
 
@@ -246,6 +246,7 @@ def described(subject: Subject) -> Data:
         n_pool=subject.data.pool,
         n_val=len(rows["val"]),
         n_test=len(rows["test"]),
+        n_left_out=subject.n_left_out if config.data.check is Check.warn else None,
         n_truncated=sum(cut.tokens > 0 for cut in cuts),
         n_turns_cut=sum(cut.turns for cut in cuts),
         n_sentences_cut=sum(cut.sentences for cut in cuts),

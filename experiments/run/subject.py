@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from experiments.config.schema import Config
-from experiments.data import gate
 from experiments.data.encode import Encoded
+from experiments.data.findings import Findings
 from experiments.data.reader import Reader
 from experiments.data.replay import Replay
 from experiments.evaluation import forgetting
@@ -41,10 +41,12 @@ class Subject:
     rows: dict[str, list[Encoded]]  # train, val and test, and what is reported apart
     replay: Replay
     predictor: TfIdf | None  # what answers in the model's place
-    findings: gate.Findings | None  # None: nobody looked
+    findings: Findings | None  # None: nobody looked
     base: forgetting.Base | None
     source: str  # where the model's weights come from
     sizes: Sizes
+    n_left_out: int  # records that data.check=warn has gone on without
+    commit: str | None  # where on the hub the model was read
 
     @property
     def trained(self) -> list[nn.Parameter]:

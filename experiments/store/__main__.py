@@ -24,6 +24,7 @@ from experiments.store.files import ReportError
 from experiments.store.query import ask, write_parquet
 from experiments.store.records import Problem
 from experiments.support.files import write_text
+from experiments.support.output import lasting_output
 
 PLACES = (Path("runs"),)
 OVERVIEW = """
@@ -105,4 +106,5 @@ def write(places: Sequence[Path], sql: str, form: str, out: Path | None) -> list
 
 
 if __name__ == "__main__":
+    lasting_output()
     raise SystemExit(main())

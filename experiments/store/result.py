@@ -272,6 +272,10 @@ class Data:
     ] = None
     n_val: Annotated[int, about("validation examples")]
     n_test: Annotated[int, about("test examples of the data, scored or not", "n_test_in_data")]
+    n_left_out: Annotated[
+        int | None,
+        about("records that cannot be used, which data.check=warn went on without; absent where a run stops for one"),
+    ] = None
     n_truncated: Annotated[int, about("examples of which a part did not fit")]
     n_turns_cut: Annotated[int | None, about("turns of chats that did not fit; absent in older files")] = None
     n_sentences_cut: Annotated[int | None, about("sentences that did not fit; absent in older files")] = None
@@ -381,6 +385,9 @@ class Measured:
         Spectra | None, about("what training did to the weights; absent unless it was asked for (`eval.spectra`)")
     ] = None
     base: Annotated[str, about("where the model's weights came from")]
+    base_commit: Annotated[
+        str | None, about("the commit of the hub that they were read at; absent where they lie in files")
+    ] = None
     seconds: Annotated[Seconds, about("wall time by phase")]
 
     def __post_init__(self) -> None:

@@ -56,7 +56,7 @@ class Example:
     A prompt is chat turns or plain text; of the kind "text" there is no prompt, and `text` is what is learned.
     """
 
-    messages: tuple[dict[str, str], ...] = ()  # the chat turns up to the user's last one; (): `text` is the prompt
+    messages: tuple[dict[str, Any], ...] = ()  # the chat turns up to the user's last one; (): `text` is the prompt
     completion: str = ""  # the gold answer, for classification the label
     group: str = ""  # a template or an entity: no group stands in two parts of a split
     text: str = ""
@@ -65,6 +65,7 @@ class Example:
     choices: tuple[str, ...] = ()  # what a multiple choice offers; the completion is one of them
     continues: bool = False  # the answer goes on where the text ends, without a line's end between
     part: str = ""  # a language, a category …: quality is also reported by it
+    context: dict[str, Any] = field(default_factory=dict)  # what else a chat template is told: tools, documents
     place: str = ""  # "file:line" of a record out of a file
 
     @property
@@ -149,7 +150,7 @@ def content_sha256(*parts: Sequence[Example]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-LATER = ("references", "choices", "continues", "part")  # fields that older hashes know nothing of
+LATER = ("references", "choices", "continues", "part", "context")  # fields that older hashes know nothing of
 
 
 def _contents(example: Example) -> dict[str, Any]:

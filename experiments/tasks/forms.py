@@ -10,11 +10,14 @@
     {"prompt", "choices", "answer"}         a multiple choice; the answer is the index of a choice, from 0
     {"text"}                                plain text, all of it to be learned
 
-Other fields are left alone, but for those that a task names as the group and the part.
+A record of turns may have "tools", "documents" and "chat_template_kwargs", which the chat template is told with all
+that its turns have: tool_calls, reasoning_content, name, … A turn of "weight" 0 is not learned. Other fields of a
+record are left alone, but for those that a task names as the group and the part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -38,6 +41,24 @@ KINDS: dict[str, Kind] = {
     "plain text": "text",
 }  # the others: generate
 
+CONTEXT = ("tools", "documents", "chat_template_kwargs")  # fields beside the turns that a chat template is told
+# Fields of a turn that change what it says: a template that does not show one would teach something else.
+MEANING = (
+    *("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "name", "refusal"),
+    *("tools", "documents", "images", "audio", "videos"),
+)
+CALLS = ("tool_calls", "function_call")
+# Fields that say how a record is learned, and that records of no form have here.
+REFUSED = {"weight": "leave records of weight 0 out, and repeat those that are to weigh more"}
+# Other names of fields, by which a record of none of the forms can be told what to rename.
+USUAL = {
+    **dict.fromkeys(("question", "query", "source"), "prompt"),
+    **dict.fromkeys(("response", "target", "solution"), "completion"),
+    **dict.fromkeys(("conversations", "conversation", "dialog", "dialogue", "chat"), "messages"),
+    **dict.fromkeys(("sentence", "review", "document", "content"), "text"),
+    **dict.fromkeys(("class", "category", "sentiment", "intent"), "label"),
+}
+
 
 @dataclass(frozen=True)
 class Named:
@@ -47,24 +68,42 @@ class Named:
     part: str | None = None
 
 
-def form_of(record: Any, place: str) -> str:
-    """The form whose fields are all there; of several the one with the most. Raises TaskError."""
+def form_of(record: Any, place: str, mapped: Collection[str] = ()) -> str:
+    """The form whose fields are all there; of several the one with the most fields that were mapped, and then with the
+    most fields. Raises TaskError."""
     if not isinstance(record, dict):
         raise TaskError(f"{place}: a record is a JSON object, not {type(record).__name__}")
     whole = [form for form, fields in FORMS.items() if all(f in record for f in fields)]
     if whole:
-        form = max(whole, key=lambda form: len(FORMS[form]))
+        form = max(whole, key=lambda form: (sum(f in mapped for f in FORMS[form]), len(FORMS[form])))
         return "text/number" if form == "text/label" and isinstance(record["label"], float) else form
-    form = max(FORMS, key=lambda form: sum(f in record for f in FORMS[form]))
+    form = max(FORMS, key=lambda form: sum(f in record for f in FORMS[form]) / len(FORMS[form]))
     missing = [f for f in FORMS[form] if f not in record]
-    if len(missing) == len(FORMS[form]):
-        raise TaskError(f"{place}: no known record form; there are: {', '.join(FORMS)}")
+    if 2 * len(missing) > len(FORMS[form]) or renamed(record):
+        raise TaskError(
+            f"{place}: no known record form in the fields {', '.join(map(repr, record)) or '(none)'}{renamed(record)}; "
+            f"there are: {', '.join(FORMS)}"
+        )
     raise TaskError(f"{place}: field {missing[0]!r} is missing for a {form} record")
+
+
+def renamed(record: dict[str, Any]) -> str:
+    """What to call fields of other names; "" where that would make no form."""
+    names = {field: USUAL[field] for field in record if field in USUAL and USUAL[field] not in record}
+    if "answer" in record and "choices" not in record:
+        names["answer"] = "completion"
+    others = {names.get(field, field) for field in record}
+    if not names or not any(others.issuperset(fields) for fields in FORMS.values()):
+        return ""
+    return f": call {', '.join(f'{own!r} {usual!r}' for own, usual in names.items())}"
 
 
 def example_of(record: dict[str, Any], form: str, place: str, named: Named | None = None) -> Example:
     """The example of a record of that form. Raises TaskError naming place and field."""
     named = named or Named()
+    for field, hint in REFUSED.items():
+        if record.get(field) not in (None, 1):
+            raise TaskError(f"{place}: field {field!r}, {record[field]!r}: a record has none; {hint}")
     example = READERS[form](record, place)
     group = named_of(record, named.group, place, "task.group")
     return replace(example, group=group, part=named_of(record, named.part, place, "task.part"), place=place)
@@ -113,7 +152,7 @@ def preferred(record: dict[str, Any], place: str) -> Example:
     # The order must not tell which is right.
     choices = tuple(sorted((chosen, rejected)))
     if record.get("messages") is not None:
-        return Example(turns_of(record, place, least=1), chosen, choices=choices)
+        return Example(turns_of(record, place, least=1), chosen, choices=choices, context=context_of(record, place))
     return Example(completion=chosen, text=text_of(record, "prompt", place), choices=choices)
 
 
@@ -128,9 +167,17 @@ def multiple_choice(record: dict[str, Any], place: str) -> Example:
 
 def chat(record: dict[str, Any], place: str) -> Example:
     turns = turns_of(record, place, least=2)
-    if turns[-1]["role"] != "assistant":
-        raise TaskError(f"{place}: the last turn of 'messages' must be the assistant's, not {turns[-1]['role']!r}")
-    return Example(turns[:-1], turns[-1]["content"])
+    *earlier, last = turns
+    if last["role"] != "assistant":
+        raise TaskError(f"{place}: the last turn of 'messages' must be the assistant's, not {last['role']!r}")
+    if odd := [field for field in last if field in MEANING]:
+        raise TaskError(
+            f"{place}: {odd[0]!r} of the last turn cannot be learned, only its content is: write it into the content "
+            "as the model is to write it, or end the record at another turn"
+        )
+    if last.get("weight", 1) == 0:
+        raise TaskError(f"{place}: the last turn has weight 0, so nothing is to be learned; end it at another turn")
+    return Example(tuple(earlier), last["content"], context=context_of(record, place))
 
 
 def plain(record: dict[str, Any], place: str) -> Example:
@@ -173,16 +220,35 @@ def texts_of(record: dict[str, Any], field: str, place: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def turns_of(record: dict[str, Any], place: str, least: int) -> tuple[dict[str, str], ...]:
+def turns_of(record: dict[str, Any], place: str, least: int) -> tuple[dict[str, Any], ...]:
+    """The turns with all fields that have a value; one that calls a tool may say nothing."""
     turns = record["messages"]
     if not isinstance(turns, list) or len(turns) < least or not all(isinstance(t, dict) for t in turns):
         raise TaskError(f"{place}: field 'messages' must be a list of {least} turns or more")
-    for turn in turns:
+    read = []
+    for number, given in enumerate(turns, 1):
+        turn = {name: value for name, value in given.items() if value not in (None, "", [], {})}
+        calls = any(field in turn for field in CALLS)
         for field in ("role", "content"):
-            if field not in turn:
+            if field not in given and not (calls and field == "content"):
                 raise TaskError(f"{place}: a turn of 'messages' has no {field!r}")
-            text_of(turn, field, place)
-    return tuple({"role": t["role"], "content": t["content"]} for t in turns)
+            if not (calls and given.get(field) in (None, "")):
+                text_of(given, field, place)
+        if (weight := turn.get("weight", 1)) not in (0, 1):
+            raise TaskError(f"{place}: 'weight' of turn {number} must be 0 or 1, not {weight!r}")
+        read.append({"role": turn["role"], "content": turn.pop("content", ""), **turn})
+    return tuple(read)
+
+
+def context_of(record: dict[str, Any], place: str) -> dict[str, Any]:
+    """What a chat template is told beside the turns."""
+    context = {field: record[field] for field in CONTEXT if record.get(field)}
+    for field, value in context.items():
+        objects = isinstance(value, list) and all(isinstance(each, dict) for each in value)
+        if not (isinstance(value, dict) if field == "chat_template_kwargs" else objects):
+            what = "an object" if field == "chat_template_kwargs" else "a list of objects"
+            raise TaskError(f"{place}: field {field!r} must be {what}")
+    return context
 
 
 def named_of(record: dict[str, Any], field: str | None, place: str, setting: str) -> str:

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiments.tasks.base import TRAITS, Example, Kind, TaskData, TaskError, content_sha256
 from experiments.tasks.forms import KINDS, Named, example_of, form_of, mixed
+from experiments.tasks.json_lines import LineError, contents, lines, refuse, value
 from experiments.tasks.metrics import METRICS, Metric, json_match, no_json_object
-
-Parts = dict[str, list[Example]]
-
-SPLIT_OFF = {"val": 100, "test": 200}  # records, where neither a file nor a number is given
+from experiments.tasks.split import Parts, sized
 
 
 def load(config: Any, seed: int = 0) -> TaskData:
-    """The parts from their files; without val or test, the records of train with the smallest hashes.
+    """The parts from their files; without val or test, a part of the records of train (`split`).
 
     config: see JsonlConfig. Equal prompts, and records of one group, stay in one part, so that it may get a few more.
     """
@@ -32,19 +30,17 @@ def load(config: Any, seed: int = 0) -> TaskData:
     forms = {form for form, _ in read.values()}
     if len(forms) > 1:
         raise TaskError(f"the files have different record forms: {', '.join(sorted(forms))}")
-    parts = sized({part: rows for part, (_, rows) in read.items()}, config, seed)
+    (form,) = forms
+    labelled = TRAITS[KINDS.get(form, "generate")].labelled
+    parts = sized({part: rows for part, (_, rows) in read.items()}, config, seed, labelled)
     sources = {path: file_sha256(path) for path in files.values() if path}
-    return assembled("jsonl", forms.pop(), parts, config, sources)
+    return assembled("jsonl", form, parts, config, sources)
 
 
 def assembled(name: str, form: str, parts: Parts, config: Any, sources: dict[str, str]) -> TaskData:
     """The task of parts of that form, with the metric that the configuration names. Raises TaskError."""
     kind = KINDS.get(form, "generate")
     labels = tuple(sorted({e.completion for e in parts["train"]})) if TRAITS[kind].labelled else ()
-    for part in ("val", "test"):
-        for e in parts[part]:
-            if TRAITS[kind].labelled and e.completion not in labels:
-                raise TaskError(f"{e.place}: label {e.completion!r} does not occur in the training part")
     metric = scoring(kind, config)
     sources = sources | {path: file_sha256(path) for path in (config.schema, config.database) if path}
     train, val, test = (parts[part] for part in ("train", "val", "test"))
@@ -88,74 +84,37 @@ def json_schema(path: Path) -> dict[str, Any]:
     return schema
 
 
-def sized(read: Parts, config: Any, seed: int) -> Parts:
-    """The parts in the sizes that task.n_train, n_val and n_test ask for (None: all there are, or SPLIT_OFF)."""
-    parts = dict(read)
-    for part in ("test", "val"):
-        n = getattr(config, f"n_{part}")
-        if part in read:
-            parts[part] = read[part] if n is None else taken(part, read[part], n, seed)[0]
-            continue
-        n = SPLIT_OFF[part] if n is None else n
-        parts[part], parts["train"] = taken(part, parts["train"], n, seed)
-        if not parts["train"]:
-            n_read, split_off = len(read["train"]), [f"task.n_{p}" for p in ("val", "test") if p not in read]
-            raise TaskError(
-                f"{config.train}: {n_read} records leave none to train on; lower {' or '.join(split_off)} or give files"
-            )
-    if config.n_train is not None:
-        parts["train"], _ = taken("train", parts["train"], config.n_train, seed)
-    return parts
-
-
-def taken(part: str, rows: list[Example], n: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """The n records with the smallest hashes, and the others, both in their order."""
-    if n > len(rows):
-        raise TaskError(f"task.n_{part}={n}: there are only {len(rows)} records to take them from")
-    ranks = [rank(row, seed) for row in rows]
-    chosen = set(sorted(ranks)[:n])
-    return [r for r, own in zip(rows, ranks) if own in chosen], [r for r, own in zip(rows, ranks) if own not in chosen]
-
-
-def rank(example: Example, seed: int) -> str:
-    """A hash of the group, or else of the prompt: the split does not depend on the order of the lines."""
-    prompt = [example.messages, example.text, example.text_pair]
-    content = json.dumps(example.group or prompt, sort_keys=True)
-    return hashlib.sha256(f"{seed}/{content}".encode()).hexdigest()
-
-
 def records(path: Path, named: Named | None = None) -> tuple[str, list[Example]]:
     """The record form of a file, and its examples. Raises TaskError naming file and line."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise TaskError(f"{path}: cannot be read: {error.strerror}") from None
-    if not raw.strip():
-        raise TaskError(f"{path}: the file is empty")
-    return examples(parsed(path, raw), named)
+    form, found = examples(parsed(path, contents(path)), named)
+    if not found:
+        raise TaskError(f"{path}: no line of it can be used")
+    return form, found
 
 
-def parsed(path: Path, raw: bytes) -> Iterable[tuple[str, Any]]:
+def parsed(path: Path, raw: bytes) -> Iterator[tuple[str, Any]]:
     """The place and the JSON value of every line."""
-    for number, line in enumerate(raw.rstrip().split(b"\n"), 1):
-        place = f"{path}:{number}"
+    for place, line in lines(path, raw):
         try:
-            yield place, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except UnicodeDecodeError as error:
-            raise TaskError(f"{place}: not UTF-8 at byte {error.start} of the line; save the file as UTF-8") from None
-        except (ValueError, RecursionError) as error:
-            raise TaskError(f"{place}: not a JSON value: {error}") from None
+            yield place, value(line, place)
+        except LineError as error:
+            refuse(error)
 
 
-def examples(values: Iterable[tuple[str, Any]], named: Named | None = None) -> tuple[str, list[Example]]:
-    """The one form of all records, and their examples."""
+def examples(
+    values: Iterable[tuple[str, Any]], named: Named | None = None, mapped: Collection[str] = ()
+) -> tuple[str, list[Example]]:
+    """The one form of all records, and their examples. mapped: fields that columns were mapped to."""
     form, found = "", []
     for place, record in values:
-        own = form_of(record, place)
-        if form and own != form:
-            raise TaskError(f"{place}: {mixed(own, form)}")
-        form = own
-        found.append(example_of(record, form, place, named))
+        try:
+            own = form_of(record, place, mapped)
+            if form and own != form:
+                raise TaskError(f"{place}: {mixed(own, form)}")
+            found.append(example_of(record, own, place, named))
+            form = own
+        except TaskError as error:
+            refuse(LineError(place, str(error).removeprefix(f"{place}: ")))
     return form, found
 
 

@@ -157,6 +157,11 @@ def accumulate(
         micro_batches = [objective.collate(group, reader.device) for group in groups]
         n_units = sum(objective.n_units(batch) for batch in micro_batches)
         n_tokens = sum(batch.n_tokens for batch in micro_batches)
+    if not n_units:
+        raise ValueError(
+            f"a batch of {len(rows)} examples has nothing to learn: no token of it has a label; look at what the "
+            f"objective {type(objective).__name__} makes of them, or raise optim.batch_size"
+        )
     loss = 0.0
     with fast_attention():  # every method's step, and full fine-tuning's, is computed with it
         for batch in micro_batches:

@@ -55,8 +55,8 @@ class Characters:
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         return {"input_ids": [ord(c) for c in text]}
 
-    def batch_decode(self, ids: torch.Tensor, skip_special_tokens: bool) -> list[str]:
-        return [" ".join(str(i) for i in row if i not in (PAD, END)) for row in ids.tolist()]
+    def batch_decode(self, ids: list[list[int]], skip_special_tokens: bool) -> list[str]:
+        return [" ".join(str(i) for i in row if i not in (PAD, END)) for row in ids]
 
 
 ENCODER = Encoder(Characters(), 64)

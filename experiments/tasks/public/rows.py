@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tasks.base import TaskError
-from experiments.tasks.hub import library
+from experiments.tasks.hub import library, version_of
 from experiments.tasks.jsonl import file_sha256, parsed
 
 ENDINGS = ("jsonl", "json", "parquet", "csv", "tsv")
@@ -98,7 +98,7 @@ def rows_of(source: Source, path: str | None, most: int | None, seed: int) -> tu
         )
         return (
             source.name,
-            f"{source.revision or 'newest'}, datasets {datasets.__version__}",
+            f"{version_of(rows, source.revision)}, datasets {datasets.__version__}",
             _listed(rows, source.name, most, seed),
         )
     where = Path(path)

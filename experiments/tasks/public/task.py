@@ -13,12 +13,12 @@ from typing import Any
 
 from experiments.config.tasks import PublicConfig
 from experiments.tasks.base import TRAITS, Example, Scores, TaskData, TaskError, content_sha256, mean
-from experiments.tasks.jsonl import Parts, sized, taken
 from experiments.tasks.metrics import METRICS, Metric, accuracy
 from experiments.tasks.public.choices import adapted
 from experiments.tasks.public.rows import NoFile, Row, Source, rows_of
 from experiments.tasks.public.spider import MAIN, Databases
 from experiments.tasks.public.table import PUBLIC, Public, Reader
+from experiments.tasks.split import Parts, sized, taken
 from experiments.tasks.training_draw import apart, prompt
 
 PARTS = ("train", "val", "test")
@@ -56,7 +56,8 @@ def parts_of(
         examples: list[Example] = []
         for i, source in enumerate(sources):
             try:
-                where, version, rows = rows_for(part, source, own or config.path, public.most, seed)
+                pinned = replace(source, revision=config.revision or source.revision)
+                where, version, rows = rows_for(part, pinned, own or config.path, public.most, seed)
             except NoFile:
                 if part != "val":
                     raise
@@ -106,7 +107,7 @@ def folder_of(config: PublicConfig) -> str:
 def separated(read: Parts, config: PublicConfig, seed: int, sources: dict[str, str]) -> tuple[Parts, dict[str, str]]:
     """The parts in their sizes, none of train's prompts or groups held, none with two answers."""
     sizes = replace(config, n_train=None, train=config.train or config.name)
-    parts = sized(read, sizes, seed)
+    parts = sized(read, sizes, seed, TRAITS[PUBLIC[config.name].kind].labelled)
     one_answer = TRAITS[PUBLIC[config.name].kind].one_answer
     n_val, n_test = len(parts["val"]), len(parts["test"])
     if one_answer:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from experiments.config.schema import LossOn
 from experiments.data.batch import IGNORED
 from experiments.data.demonstrations import shown
-from experiments.data.encode import Cut, Encoder, endings
+from experiments.data.encode import Encoder
+from experiments.data.shorten import Cut, endings
 from experiments.models.tokenizer import CHATML, byte_tokenizer
 from experiments.objectives.classification import LabelText
 from experiments.objectives.responses import Responses
@@ -164,11 +165,10 @@ def test_an_empty_turn_teaches_its_end() -> None:
     assert learned_text(row, objective).replace("~", "") == "<|im_end|>yes<|im_end|>"
 
 
-def test_a_template_that_ends_turns_otherwise_is_refused_for_all_turns() -> None:
-    template = CHATML.replace("<|im_end|>", "</s>")
-    objective = Responses(Encoder(tokenizer(template), 500), loss_on=LossOn.all)
-    with pytest.raises(ValueError, match="does not end turn 2 with the tokenizer's eos_token"):
-        objective.encode(chat("Sure?", "Yes", "And?"))
+def test_turns_end_as_the_template_ends_them() -> None:
+    objective = Responses(Encoder(tokenizer(CHATML.replace("<|im_end|>", "</s>")), 500), loss_on=LossOn.all)
+    row = objective.encode(chat("Sure?", "Yes", "And?"))
+    assert learned_text(row, objective).replace("~", "") == "Yes</s>yes</s><|im_end|>"  # </s> is no token of its own
 
 
 def test_turns_that_were_cut_are_not_learned() -> None:

@@ -17,8 +17,8 @@ from experiments.config.schema import EvalConfig
 from experiments.data.encode import Encoded
 from experiments.evaluation.answers import answers, mean_loss
 from experiments.objectives.classification import Classification
-from experiments.objectives.hopeless import EVERY
 from experiments.objectives.responses import Responses
+from experiments.objectives.stopping import EVERY
 from experiments.support.files import write_json, write_text
 from tests.support.small import ENCODER, END, PAD, RESPONSES, VOCABULARY, llama, reader, some_rows
 from tests.support.tolerance import bound, reduction

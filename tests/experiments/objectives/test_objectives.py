@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, T5Config, T5ForConditionalGeneration
 
+from experiments.config.family import Family
 from experiments.config.identity import key
 from experiments.config.schema import LossOn
 from experiments.data.encode import Encoder
@@ -21,19 +22,31 @@ from experiments.objectives.plain_text import PlainText
 from experiments.objectives.rating import Rating, WrittenNumber
 from experiments.objectives.response_likelihood import ResponseLikelihood
 from experiments.objectives.responses import Responses
+from experiments.objectives.sequence_to_sequence import (
+    AnsweredChoice,
+    AnsweredLabel,
+    AnsweredNumber,
+    AnswerLikelihood,
+    Answers,
+)
 from experiments.tasks.base import TRAITS, Example
 from tests.support.runs import config, overrides, own_cache_and_torch_settings, run  # noqa: F401
 from tests.support.small import CPU, END, PAD, llama
 
 CHOSEN = [
-    ("generate", False, Responses),
-    ("text", False, PlainText),
-    ("classify", True, Classification),
-    ("classify", False, LabelText),
-    ("rate", True, Rating),
-    ("rate", False, WrittenNumber),
-    ("choose", False, MultipleChoice),
-    ("respond", False, ResponseLikelihood),
+    ("generate", Family.decoder, Responses),
+    ("text", Family.decoder, PlainText),
+    ("classify", Family.encoder, Classification),
+    ("classify", Family.decoder, LabelText),
+    ("rate", Family.encoder, Rating),
+    ("rate", Family.decoder, WrittenNumber),
+    ("choose", Family.decoder, MultipleChoice),
+    ("respond", Family.decoder, ResponseLikelihood),
+    ("generate", Family.encoder_decoder, Answers),
+    ("classify", Family.encoder_decoder, AnsweredLabel),
+    ("rate", Family.encoder_decoder, AnsweredNumber),
+    ("choose", Family.encoder_decoder, AnsweredChoice),
+    ("respond", Family.encoder_decoder, AnswerLikelihood),
 ]
 EXAMPLES = {
     "generate": [Example(text="add 1", completion="2"), Example(text="add 12", completion="13")],
@@ -53,11 +66,14 @@ class Letters:
 
     eos_token_id, pad_token_id = END, PAD
 
-    def __call__(self, text: str, pair: str | None = None, **_: Any) -> dict[str, list[int]]:
+    def __call__(
+        self, text: str = "", pair: str | None = None, text_target: str = "", **_: Any
+    ) -> dict[str, list[int]]:
+        text = text or text_target
         return {"input_ids": [2 + ord(letter) % 38 for letter in text + (pair or "")]}
 
-    def batch_decode(self, ids: torch.Tensor, skip_special_tokens: bool) -> list[str]:
-        return ["".join(chr(i) for i in row) for row in ids.tolist()]
+    def batch_decode(self, ids: list[list[int]], skip_special_tokens: bool) -> list[str]:
+        return ["".join(chr(i) for i in row) for row in ids]
 
     def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
         return "x" * len(ids)
@@ -69,20 +85,30 @@ def bert(n_outputs: int) -> BertForSequenceClassification:
     return BertForSequenceClassification(BertConfig(**sizes, num_attention_heads=2, num_labels=n_outputs))
 
 
-@pytest.mark.parametrize(("kind", "task_head", "chosen"), CHOSEN)
-def test_every_kind_of_task_has_its_objective(kind: str, task_head: bool, chosen: type[Objective]) -> None:
-    assert objective_class(kind, task_head) is chosen
+def t5() -> T5ForConditionalGeneration:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_heads": 2}
+    return T5ForConditionalGeneration(T5Config(**sizes, dropout_rate=0.0, eos_token_id=END, pad_token_id=PAD))
+
+
+@pytest.mark.parametrize(("kind", "family", "chosen"), CHOSEN)
+def test_every_kind_of_task_has_its_objective(kind: str, family: Family, chosen: type[Objective]) -> None:
+    assert objective_class(kind, family) is chosen
     assert set(OBJECTIVES.values()) == {objective for _, _, objective in CHOSEN}
     assert {kind for kind, _, _ in CHOSEN} == set(TRAITS)
 
 
-@pytest.mark.parametrize(("kind", "task_head", "chosen"), CHOSEN)
-def test_every_objective_learns_and_answers(kind: str, task_head: bool, chosen: type[Objective]) -> None:
+@pytest.mark.parametrize(("kind", "family", "chosen"), CHOSEN)
+def test_every_objective_learns_and_answers(kind: str, family: Family, chosen: type[Objective]) -> None:
     """Its loss is a sum over units, gives gradients, falls in a few steps; and it answers each row."""
     examples = EXAMPLES[kind]
     labels = ("cold", "hot") if TRAITS[kind].labelled else ()
-    objective = chosen(Encoder(Letters(), 32), labels)
-    model = bert(len(labels) or 1) if task_head else llama()
+    objective = chosen(Encoder(Letters(), 32, decoder_start=PAD), labels)
+    model = {
+        Family.decoder: llama,
+        Family.encoder: lambda: bert(len(labels) or 1),
+        Family.encoder_decoder: t5,
+    }[family]()
     rows = objective.rows(examples)
     batch = objective.collate(rows, CPU)
     alone = [objective.collate([row], CPU) for row in rows]
@@ -113,15 +139,15 @@ def test_another_encoder_is_the_same_objective() -> None:
 
 def test_what_cannot_be_is_said() -> None:
     with pytest.raises(ValueError, match="an encoder generates no text"):
-        objective_class("generate", task_head=True)
+        objective_class("generate", Family.encoder)
     with pytest.raises(ValueError, match=r"objective=ppo: there is no such objective; there are: .*responses.*rating"):
-        objective_class("generate", False, "ppo")
+        objective_class("generate", Family.decoder, "ppo")
     with pytest.raises(ValueError, match="objective=rating needs an encoder with a task head"):
-        objective_class("rate", False, "rating")
+        objective_class("rate", Family.decoder, "rating")
     with pytest.raises(ValueError, match="objective=responses needs a language model"):
-        objective_class("classify", True, "responses")
+        objective_class("classify", Family.encoder, "responses")
     with pytest.raises(ValueError, match="no objective learns a task of the kind 'dance'"):
-        objective_class("dance", task_head=False)
+        objective_class("dance", Family.decoder)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +155,9 @@ def test_what_cannot_be_is_said() -> None:
 )
 def test_an_objective_of_another_kind_is_refused(kind: str, name: str) -> None:
     with pytest.raises(ValueError, match=f"objective={name} learns tasks of the kind .* is of the kind '{kind}'"):
-        objective_class(kind, False, name)
+        objective_class(kind, Family.decoder, name)
     with pytest.raises(ValueError, match="objective=rating learns tasks of the kind rate"):
-        objective_class("classify", True, "rating")
+        objective_class("classify", Family.encoder, "rating")
 
 
 def test_what_is_replayed_is_learned_as_the_tasks_chats_are() -> None:

@@ -104,7 +104,7 @@ def test_every_column_of_a_result_is_filled(runs: Path) -> None:
     assert answer.headers == ["run", "file", *(column.name for column in columns())]
     missing = {name for name, value in zip(answer.headers, answer.rows[0]) if value is None}
     assert missing == {
-        *("failure", "failure_kind", "device_peak_bytes", "feature_drift"),
+        *("failure", "failure_kind", "device_peak_bytes", "feature_drift", "n_left_out", "base_commit"),
         *("forgetting_text", "forgetting_reason", "spectra_reason", "replay_share", "replay_n_task"),
     }  # no column is forgotten when rows go in
 

@@ -184,8 +184,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_label_that_training_never_saw(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", {"text": "a", "label": "yes"}, {"text": "b", "label": "no"})
     test = write(tmp_path / "test.jsonl", {"text": "c", "label": "yes"}, {"text": "d", "label": "maybe"})
-    with pytest.raises(TaskError, match=r"test\.jsonl:2: label 'maybe'"):
-        load_task(task(train, train, test))
+    assert load_task(task(train, train, test)).labels == ("no", "yes")  # the data gate names it
 
 
 def test_files_of_different_forms(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHead
 import deltatune as dt
 from experiments.config.schema import Decay
 from experiments.data.batch import IGNORED, by_length, indices, padded
-from experiments.data.encode import Cut, Encoded, Encoder, Option
+from experiments.data.encode import Encoded, Encoder, Option
+from experiments.data.shorten import Cut
+from experiments.data.template import Ending
 from experiments.evaluation.answers import mean_loss
 from experiments.objectives.classification import LabelText
 from experiments.objectives.multiple_choice import MultipleChoice
@@ -98,7 +100,8 @@ def test_only_the_response_and_its_end_are_labelled():
 def test_encoding_of_plain_text():
     objective = Responses(Encoder(Characters(), max_length=10, front=(100, 101)))
     row = objective.encode(Example((), "yes", text="go"))
-    assert row == Encoded([100, 101, *map(ord, "go\n")], [*map(ord, "yes"), END])
+    expected = Encoded([100, 101, *map(ord, "go\n")], [*map(ord, "yes"), END], ending=Ending("", END))
+    assert row == expected
     assert objective.encode(Example((), "yes", text="go ")).prompt == [100, 101, *map(ord, "go ")]
     assert objective.encode(Example((), "yes", text="a", text_pair="b")).prompt == [100, 101, *map(ord, "a\nb\n")]
     cut = objective.encode(Example((), "yes", text="a long way to go"))
