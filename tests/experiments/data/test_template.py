@@ -106,6 +106,7 @@ def test_an_answer_ends_as_its_template_ends_it(name: str, known: bool, special:
     row = Responses(Encoder(made, 4000)).encode(asked("Two and two?"))
     end = ends[not known]
     assert made.decode(row.response).lstrip() == f"four{end}"
+    assert row.ending is not None
     assert (row.ending.token, row.response[-1]) == (
         made.convert_tokens_to_ids("</s>" if "</s>" in end else end.strip()),
     ) * 2
@@ -245,7 +246,8 @@ def test_what_a_template_refuses_names_the_record() -> None:
 
 @pytest.mark.parametrize("field", ["text", "completion"])
 def test_half_of_a_character_names_the_record(field: str) -> None:
-    example = Example(**{"text": "Hi", "completion": "x", field: "a\ud83d"}, place="a.jsonl:7")
+    fields: dict[str, Any] = {"text": "Hi", "completion": "x", field: "a\ud83d"}
+    example = Example(**fields, place="a.jsonl:7")
     for objective in (Responses, PlainText):
         if objective is PlainText and field == "completion":
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -44,13 +44,18 @@ class Says(nn.Module):
 
 def model(n: int, **more: Any) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     return LlamaForCausalLM(LlamaConfig(vocab_size=n, **sizes, pad_token_id=0, **more)).eval()
 
 
 def answered(made: Any, said: str, stops: Any = None) -> str:
     """What is scored of a model that says this text to a chat."""
-    one, objective = model(len(made)), Responses(Encoder(made, 200))
+    objective, one = Responses(Encoder(made, 200)), cast(Any, model(len(made)))
     one.generation_config.eos_token_id = stops
     row = objective.encode(ASKED)
     one.lm_head = Says(made(said, add_special_tokens=False)["input_ids"], len(row.prompt), len(made))
@@ -92,7 +97,14 @@ def test_a_checkpoints_way_to_generate_changes_nothing(setting: str, seq2seq: bo
     made = tokenizer("<|im_end|>")
     torch.manual_seed(0)
     if seq2seq:
-        sizes = {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_heads": 2, "pad_token_id": 0}
+        sizes: dict[str, Any] = {
+            "d_model": 16,
+            "d_ff": 16,
+            "d_kv": 8,
+            "num_layers": 1,
+            "num_heads": 2,
+            "pad_token_id": 0,
+        }
         one: Any = T5ForConditionalGeneration(T5Config(vocab_size=len(made), **sizes)).eval()
         objective: Any = Answers(Encoder(made, 200, decoder_start=0))
     else:

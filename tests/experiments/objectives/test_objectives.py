@@ -81,13 +81,13 @@ class Letters:
 
 def bert(n_outputs: int) -> BertForSequenceClassification:
     torch.manual_seed(0)
-    sizes = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    return BertForSequenceClassification(BertConfig(**sizes, num_attention_heads=2, num_labels=n_outputs))
+    sizes: dict[str, Any] = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    return BertForSequenceClassification(BertConfig(**{**sizes, "num_attention_heads": 2, "num_labels": n_outputs}))
 
 
 def t5() -> T5ForConditionalGeneration:
     torch.manual_seed(0)
-    sizes = {"vocab_size": 40, "d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_heads": 2}
+    sizes: dict[str, Any] = {"vocab_size": 40, "d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_heads": 2}
     return T5ForConditionalGeneration(T5Config(**sizes, dropout_rate=0.0, eos_token_id=END, pad_token_id=PAD))
 
 
