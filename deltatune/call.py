@@ -113,6 +113,31 @@ def run(host: nn.Module, args: Any, kwargs: Any) -> Any:
 
 def run_live(host: nn.Module, args: Any, kwargs: Any) -> Any:
     """The host's forward with its live deltas."""
+    own = deltas_of(host)
+    if own._reads or own._reader:
+        with nullcontext() if is_compiling() else swapping:
+            return run_placed(host, own._reads, args, kwargs)
+    return run_sites(host, args, kwargs)
+
+
+def run_placed(host: nn.Module, reads: tuple[nn.Module, ...], args: Any, kwargs: Any) -> Any:
+    """The host's forward while what it reads of other hosts, which do not run then, stands changed in its place."""
+    if not reads:
+        return run_sites(host, args, kwargs)
+    other, *rest = reads
+    own, changes = deltas_of(other), live(other)["parameters"]
+    if own._placed or not changes:
+        return run_placed(host, tuple(rest), args, kwargs)
+    with replaced(other, changed_parameters(own_parameters(other), changes)):
+        own._placed = True
+        try:
+            return run_placed(host, tuple(rest), args, kwargs)
+        finally:
+            own._placed = False
+
+
+def run_sites(host: nn.Module, args: Any, kwargs: Any) -> Any:
+    """The host's forward with the deltas on the host itself."""
     strengths = to_run(host)
     if 0 in strengths.values():
         for name, stack in stacks(host).items():
@@ -134,7 +159,7 @@ def run_live(host: nn.Module, args: Any, kwargs: Any) -> Any:
 
 def run_inner(host: nn.Module, sites: dict[str, Live], args: Any, kwargs: Any) -> Any:
     """The host's own forward with its parameter deltas inside and its module deltas around it."""
-    parameters, module = sites["parameters"], sites["module"]
+    parameters, module = [] if deltas_of(host)._placed else sites["parameters"], sites["module"]
     call = super(Host, host).forward  # type: ignore[arg-type]
     if "_modules" in vars(type(host)):
         call = functools.partial(walked, host, call)

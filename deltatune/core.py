@@ -111,6 +111,7 @@ class DeltaModule(nn.Module):
     site: what `base` is. "module": the host's forward, x -> h. "attention": scaled_dot_product_attention as the host
     calls it, after position encoding and after the cache. "parameters": the host's own parameters, a dict by name.
     identity_at_init: the injected model computes exactly what it did before.
+    everywhere: whether its usual sites are meant to be all linear maps, so that a plan says which are left out.
     primes: whether `prime` starts it from data, so that inject's `example` means something to it.
     weight_decay: whether decoupled weight decay makes sense for these parameters.
     pairs: at site "parameters", whether its parameters bear the names of those of the host that they change.
@@ -119,6 +120,7 @@ class DeltaModule(nn.Module):
     site: Literal["module", "attention", "parameters"] = "module"
     identity_at_init: bool = True
     primes: ClassVar[bool] = False
+    everywhere: ClassVar[bool] = False
     weight_decay: ClassVar[bool] = True
     pairs: ClassVar[bool] = True
     registry: ClassVar[dict[str, type[DeltaModule]]] = {}

@@ -20,7 +20,8 @@ class Deltas(nn.ModuleDict):
 
     _strengths: by name, where no block says otherwise (`strengths`); 0 is switched off. _merges: of each open
     `merge.merged`, the strengths at which deltas are in the host's weights; _swaps counts their comings and goings.
-    _together: the `together.Together` of the hosts that read one tensor.
+    _together: the `together.Together` of the hosts that read one tensor. _reads: hosts whose parameters this one reads
+    while they do not run, so that those stand changed while it runs (_placed); _reader: the other way round.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,9 @@ class Deltas(nn.ModuleDict):
         self._merges: tuple[Strengths, ...] = ()
         self._swaps = 0
         self._together: Any = None
+        self._reads: tuple[nn.Module, ...] = ()
+        self._reader: tuple[nn.Module, ...] = ()
+        self._placed = False
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has the strengths of who copies as its defaults; what is in the weights is no delta of it any more."""

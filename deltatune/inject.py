@@ -15,8 +15,10 @@ from deltatune.host import Deltas, deltas, deltas_of, hosts, merged_strengths, n
 from deltatune.hosts import extend, own_parameters, unreachable
 from deltatune.plan import Plan, describe
 from deltatune.select import sites
+from deltatune.sites import notes
 from deltatune.strengths import enter, forget, leave
-from deltatune.swap import attach, check_host, close_fast_path, detach
+from deltatune.structure import Structure, structure
+from deltatune.swap import attach, check_host, close_fast_path, detach, lend
 from deltatune.together import gather
 
 # Whoever knows a package registers pairs of these: an opener is called with (model, host) for every attention site, a
@@ -25,7 +27,9 @@ OPENERS: list[Callable[[nn.Module, nn.Module], None]] = []
 CLOSERS: list[Callable[[nn.Module], None]] = []
 
 
-def build(model: nn.Module, rules: tuple[Rule, ...], name: str) -> list[tuple[str, nn.Module, DeltaModule]]:
+def build(
+    model: nn.Module, rules: tuple[Rule, ...], name: str, example: Mapping[str, Any] | None = None
+) -> list[tuple[str, nn.Module, DeltaModule]]:
     """The deltas of all rules, made but not attached: either every one of them can be, or this raises."""
     if not rules:
         raise NoMatch("no rule given; say for example deltatune.LoRA.on(rank=8)")
@@ -33,7 +37,7 @@ def build(model: nn.Module, rules: tuple[Rule, ...], name: str) -> list[tuple[st
     extend(model)
     built: list[tuple[str, nn.Module, DeltaModule]] = []
     shared: dict[Any, nn.Parameter] = {}
-    skipped = unreachable(model)
+    skipped, known = unreachable(model), structure(model, example)
     for rule in rules:
         for path, host, hparams in sites(model, rule):
             check_host(path, host, skipped)
@@ -41,9 +45,20 @@ def build(model: nn.Module, rules: tuple[Rule, ...], name: str) -> list[tuple[st
                 delta = rule.method(host, **hparams)  # type: ignore[arg-type]
             except DeltaError as error:
                 raise type(error)(f"{path}: {error}") from None
+            check_called(path, delta, known)
             share_tied(host, delta, shared)
             built.append((path, host, delta))
     return built
+
+
+def check_called(path: str, delta: DeltaModule, known: Structure | None) -> None:
+    """Raise where a delta stands around a forward that is never called, because others read the weights themselves."""
+    never = {} if known is None else known.unreachable()
+    if delta.site == "module" and path in never:
+        raise NotReached(
+            f"{path}: {never[path]}, so a {type(delta).__name__} around its forward would have no effect; choose a "
+            f"method that changes parameters, Full.on({path!r}) or LoRA.on({path + '.weight'!r}), or another host"
+        )
 
 
 def check_name(model: nn.Module, name: str) -> None:
@@ -71,11 +86,12 @@ def share_tied(host: nn.Module, delta: DeltaModule, shared: dict[Any, nn.Paramet
                 delta._tied_weights_keys = getattr(delta, "_tied_weights_keys", {}) | {attribute: attribute}  # type: ignore
 
 
-def plan(model: nn.Module, *rules: Rule) -> Plan:
+def plan(model: nn.Module, *rules: Rule, example: Mapping[str, Any] | None = None) -> Plan:
     """What `inject` would do: sites, shapes, parameters, bytes. Changes nothing, the random state included; raises as
-    `inject` does."""
+    `inject` does. example: keyword arguments of one forward, from which usual sites are learned."""
     with torch.random.fork_rng(), torch.no_grad():
-        return describe(model, build(model, rules, "planned"))
+        built = build(model, rules, "planned", example)
+        return describe(model, built, notes(model, rules, {path for path, _, _ in built}))
 
 
 def inject(
@@ -87,20 +103,22 @@ def inject(
 ) -> Plan:
     """Put the rules' deltas into the model, in place, and switch them on. All of them or, with an error, none.
 
-    freeze: everything but deltas stops requiring gradients. example: keyword arguments of one forward, for methods
-    that start from data (Prefix, Prompt). Raises NoMatch, NotReached, or DeltaError naming the site.
+    freeze: everything but deltas stops requiring gradients. example: keyword arguments of one forward, from which
+    usual sites are learned, and methods that start from data (Prefix, Prompt) start. Raises NoMatch, NotReached, or
+    DeltaError naming the site.
     """
-    built = build(model, rules, name)
+    built = build(model, rules, name, example)
+    remarks = notes(model, rules, {path for path, _, _ in built})
     put_in(model, built, name)
     try:
-        if example is not None:
+        if example is not None and any(delta.primes for _, _, delta in built):
             prime(model, name, example)
     except Exception:
         eject(model, name)
         raise
     if freeze:
         freeze_base(model)
-    return describe(model, built)
+    return describe(model, built, remarks)
 
 
 def put_in(model: nn.Module, built: list[tuple[str, nn.Module, DeltaModule]], name: str) -> None:
@@ -110,6 +128,7 @@ def put_in(model: nn.Module, built: list[tuple[str, nn.Module, DeltaModule]], na
             for opener in OPENERS:
                 opener(model, host)
         attach(path, host, name, delta)
+    lend(model)
     forget([deltas_of(host) for _, host, _ in built], name)
     gather(model)
     close_fast_path(model)
@@ -119,8 +138,6 @@ def put_in(model: nn.Module, built: list[tuple[str, nn.Module, DeltaModule]], na
 def prime(model: nn.Module, name: str, example: Mapping[str, Any]) -> None:
     """One forward of the example through the base, from which the deltas of this name start."""
     waiting = {d for _, _, _, d in deltas(model, name) if d.primes}
-    if not waiting:
-        raise DeltaError(f"no method of {name!r} starts from an example; leave example out")
     mask = example.get("attention_mask")
     real = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
     reached = set(waiting)

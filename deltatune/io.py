@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from deltatune.core import BaseMismatch, DeltaError, DeltaModule, FormatError
 from deltatune.deltafile import FORMAT, read, write
 from deltatune.host import deltas
 from deltatune.hosts import extend, modules, own_parameters, unreachable
-from deltatune.inject import check_name, freeze_base, known, put_in, share_tied
+from deltatune.inject import check_called, check_name, freeze_base, known, put_in, share_tied
 from deltatune.methods import METHODS
 from deltatune.plan import Plan, describe
+from deltatune.structure import structure
 from deltatune.swap import check_host
 
 SAMPLES = 16  # values of each parameter that enter the fingerprint
@@ -120,10 +121,12 @@ def load(
     name: str = "default",
     methods: dict[str, type[DeltaModule]] | None = None,
     freeze: bool = True,
+    example: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Inject the delta of a file under this name. The model is changed only if everything fits.
 
-    methods: class by name, by default the library's and every DeltaModule that this process defined.
+    methods: class by name, by default the library's and every DeltaModule that this process defined. example: keyword
+    arguments of one forward, from which the model's structure is learned, as in `inject`.
     Raises OSError (the file cannot be read), FormatError (its keys, shapes, dtypes, an unknown method), BaseMismatch
     (made on another base), DeltaError (the name is taken, or is no name).
     """
@@ -133,7 +136,7 @@ def load(
     here = dict(modules(model))
     sites: list[tuple[str, nn.Module, DeltaModule]] = []
     shared: dict[Any, nn.Parameter] = {}
-    skipped = unreachable(model)
+    skipped, known_structure = unreachable(model), structure(model, example)
     if unknown := [s["method"] for s in about["sites"] if s["method"] not in table]:
         raise FormatError(f"{path}: unknown method {unknown[0]!r}; define it, or pass it in methods=")
     check_base(model, path, about, here, table)
@@ -146,6 +149,7 @@ def load(
             delta = cls(host, **{k: tuple(v) if isinstance(v, list) else v for k, v in site["hparams"].items()})  # type: ignore[arg-type]
         except (TypeError, DeltaError) as error:
             raise FormatError(f"{path}: {site['path']}: {site['method']}: {error}") from None
+        check_called(site["path"], delta, known_structure)
         share_tied(host, delta, shared)
         sites.append((site["path"], host, delta))
     wanted, tied = tensors_of([(p, d) for p, _, d in sites])

@@ -31,6 +31,7 @@ class Plan:
 
     rows: tuple[PlannedSite, ...]
     base_parameters: int
+    notes: tuple[str, ...] = ()  # what usual sites leave out or guess, and why
 
     @property
     def parameters(self) -> int:
@@ -54,10 +55,10 @@ class Plan:
         ]
         share = self.parameters / max(1, self.base_parameters)
         total = f"{self.parameters:,} parameters ({share:.3%} of {self.base_parameters:,}), {self.delta_bytes:,} bytes"
-        return "\n".join([*lines, total])
+        return "\n".join([*lines, total, *self.notes])
 
 
-def describe(model: nn.Module, built: list[tuple[str, nn.Module, DeltaModule]]) -> Plan:
+def describe(model: nn.Module, built: list[tuple[str, nn.Module, DeltaModule]], notes: tuple[str, ...] = ()) -> Plan:
     """The plan's table; a shared parameter is counted where it stands first."""
     rows, seen = [], set()
     for path, _, delta in built:
@@ -68,4 +69,4 @@ def describe(model: nn.Module, built: list[tuple[str, nn.Module, DeltaModule]]) 
         shapes = {n: tuple(p.shape) for n, p in new.items()}
         rows.append(PlannedSite(path, type(delta).__name__, delta.hparams(), shapes, size, stored, delta.note()))
     ours = {id(p) for _, _, _, d in deltas(model) for p in d.parameters()}
-    return Plan(tuple(rows), sum(p.numel() for p in model.parameters() if id(p) not in ours))
+    return Plan(tuple(rows), sum(p.numel() for p in model.parameters() if id(p) not in ours), notes)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import nn
 
 import deltatune.blocks as guess
-from deltatune.core import NoMatch
-from deltatune.hosts import features, linears, modules, unreachable
+from deltatune.core import NoMatch, Rule
+from deltatune.hosts import features, is_map, linears, modules, unreachable
 from deltatune.maps import original
-from deltatune.structure import structure
+from deltatune.matrices import experts
+from deltatune.structure import structure, why_not
 
 
 def left_out(model: nn.Module) -> dict[str, str]:
@@ -113,3 +116,34 @@ def readers(model: nn.Module) -> list[list[nn.Module]]:
 def in_order(model: nn.Module, paths: list[Any]) -> list[Any]:
     order = {p: i for i, (p, _) in enumerate(modules(model))}
     return sorted(dict.fromkeys(paths), key=order.__getitem__)
+
+
+def notes(model: nn.Module, rules: Sequence[Rule], reached: Collection[str]) -> tuple[str, ...]:
+    """What the usual sites of rules leave out, or guess, and why."""
+    usual = [rule for rule in rules if rule.where is None]
+    if not usual:
+        return ()
+    known = structure(model)
+    if known is None:
+        guessed = f"usual sites are guessed from names and types ({why_not(model)})"
+        return (f"{guessed}; give example=, keyword arguments of one forward, to learn them from a run",)
+    if not any(rule.method.everywhere for rule in usual):
+        return ()
+    every = [p for p, m in modules(model) if is_map(m) or experts(m)]
+    missing = [p for p in every if p not in reached]
+    reasons = left_out(model)
+    groups: dict[str, list[str]] = {}
+    for path in missing:
+        groups.setdefault(folded(reasons.get(path, "outside the blocks")), []).append(path)
+    lines = [
+        f"left out: {', '.join(dict.fromkeys(map(folded, paths)))} ({len(paths)}): {reason}"
+        for reason, paths in groups.items()
+        if reason != "outside the blocks" or len(missing) > 0.05 * len(every)
+    ]
+    share = f"reaches {len(every) - len(missing)} of {len(every)} linear maps and convolutions"
+    return (*lines, share) if lines else ()
+
+
+def folded(path: str) -> str:
+    """A path with the numbers of blocks as stars."""
+    return re.sub(r"(?<=\.)\d+(?=\.|\s|$)", "*", path)

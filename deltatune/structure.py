@@ -100,6 +100,11 @@ def structure(model: nn.Module, example: Mapping[str, Any] | None = None, values
     return found
 
 
+def why_not(model: nn.Module) -> str:
+    """Why a model's structure is not known."""
+    return kept[model].why
+
+
 def key(model: nn.Module) -> Any:
     return tuple(
         (id(m), original(m), "forward" in m.__dict__, *map(id, m._parameters.values())) for _, m in modules(model)

@@ -20,8 +20,9 @@ from deltatune.call import run
 from deltatune.containers import unseen
 from deltatune.core import DeltaError, DeltaModule, NotReached
 from deltatune.host import Deltas, Host, deltas_of
-from deltatune.hosts import modules
+from deltatune.hosts import modules, stacks
 from deltatune.maps import CHILD, SWAP, Swap, original
+from deltatune.structure import structure
 
 
 @functools.cache
@@ -75,12 +76,29 @@ def check_host(path: str, host: nn.Module, skipped: dict[str, str]) -> None:
         raise DeltaError(f"{path}: {original(host).__name__} has __slots__, so its class cannot be swapped")
 
 
-def attach(path: str, host: nn.Module, name: str, delta: DeltaModule) -> None:
-    """Swap the host's class, if need be, and put the delta on top of its stack under this name."""
+def swapped(host: nn.Module) -> Deltas:
+    """What a host carries, its class swapped if it was none before."""
     if not isinstance(host, Host):
         host.__class__ = host_class(type(host))
         host._modules[CHILD] = Deltas().train(host.training)
-    own = deltas_of(host)
+    return deltas_of(host)
+
+
+def lend(model: nn.Module) -> None:
+    """Let those who read a host's parameters while it does not run (`structure`) read them with its deltas in them."""
+    known = structure(model)
+    here = dict(modules(model)) if known is not None and known.reads else {}
+    for path, reader in known.reads.items() if known is not None else ():
+        host = here[path]
+        if any(d.site == "parameters" for stack in stacks(host).values() for d in stack):
+            own, others = deltas_of(host), swapped(here[reader])
+            own._reader = (here[reader],)
+            others._reads = (*(m for m in others._reads if m is not host), host)
+
+
+def attach(path: str, host: nn.Module, name: str, delta: DeltaModule) -> None:
+    """Swap the host's class, if need be, and put the delta on top of its stack under this name."""
+    own = swapped(host)
     if name not in own:
         own[name] = nn.ModuleList().train(host.training)
         own._strengths[name] = 1.0
@@ -96,6 +114,17 @@ def detach(host: nn.Module, name: str | None = None) -> None:
             del own[n]
             del own._strengths[n]
     if not len(own):
+        for reader in own._reader:
+            others = deltas_of(reader)
+            others._reads = tuple(m for m in others._reads if m is not host)
+            unswap(reader)
+        own._reader = ()
+        unswap(host)
+
+
+def unswap(host: nn.Module) -> None:
+    """Give a host its class back, if it carries nothing any more."""
+    if CHILD in host._modules and not len(deltas_of(host)) and not deltas_of(host)._reads:
         del host._modules[CHILD]
         host.__class__ = original(host)
 

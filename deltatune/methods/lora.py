@@ -36,6 +36,8 @@ class LoRA(DeltaModule):
 
     pairs = False
 
+    everywhere = True
+
     def __init__(
         self,
         host: nn.Module,

@@ -149,12 +149,6 @@ def test_merging_what_is_switched_off(model: nn.Module) -> None:
     refused(model, dt.DeltaError, "'sql' is switched off; switch it on with use()", lambda: dt.merge(model, "sql"))
 
 
-def test_an_example_that_nobody_starts_from(model: nn.Module) -> None:
-    message = "no method of 'default' starts from an example; leave example out"
-    example = {"input_ids": ids(1, 3)}
-    refused(model, dt.DeltaError, message, lambda: dt.inject(model, dt.LoRA.on(), example=example))
-
-
 def test_an_example_that_breaks_in_the_model(model: nn.Module) -> None:
     """Whatever the forward raises comes through, and the model is as it was: its mode, too."""
     before = image(model)

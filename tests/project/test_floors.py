@@ -105,6 +105,7 @@ SIDEWAYS = {
     ("deltatune.sites", "deltatune.core"),
     ("deltatune.sites", "deltatune.hosts"),
     ("deltatune.sites", "deltatune.maps"),
+    ("deltatune.sites", "deltatune.matrices"),
     ("deltatune.sites", "deltatune.structure"),
     ("deltatune.together", "deltatune.host"),
     ("deltatune.inject", "deltatune.plan"),
