@@ -14,6 +14,7 @@ from deltatune.core import DeltaError, DeltaModule, NoMatch, NotReached, Rule
 from deltatune.host import Deltas, deltas, deltas_of, hosts, merged_strengths, names, to_run
 from deltatune.hosts import extend, own_parameters, unreachable
 from deltatune.plan import Plan, describe
+from deltatune.prompts import check_ids, ids_of
 from deltatune.select import sites
 from deltatune.sites import notes
 from deltatune.strengths import enter, forget, leave
@@ -269,11 +270,12 @@ def refuse_merged(model: nn.Module, verb: str) -> None:
 def verify(model: nn.Module, *args: Any, **kwargs: Any) -> None:
     """Run forward and backward; raise NotReached naming every live delta that was not reached or got no gradient.
 
-    Gradients that parameters hold stay as they are.
+    So it does where ids of a prompt are read elsewhere than in its table. Gradients that parameters hold stay.
     """
     live = [(path, name, i, d) for path, name, i, d in deltas(model) if to_run(model.get_submodule(path))[name] != 0]
     if not live:
         raise NoMatch("no delta is live in this model: inject one, or switch one on with use()")
+    check_ids(model, args, kwargs)
     reached: set[nn.Module] = set()
     handles = [d.register_forward_pre_hook(lambda m, _: reached.add(m)) for *_, d in live]
     try:
@@ -308,10 +310,8 @@ def prompt_ids(model: nn.Module, name: str = "default") -> list[int]:
 
     Raises NoMatch where the delta is not there, or holds no prompt.
     """
-    from deltatune.methods.prompt import Prompt
-
     known(model, name)
-    ids = [d.first + i for _, _, _, d in deltas(model, name) if isinstance(d, Prompt) for i in range(d.length)]
+    ids = ids_of(model, name)
     if not ids:
         raise NoMatch(f"the delta {name!r} holds no prompt")
-    return list(dict.fromkeys(ids))  # the tables of an encoder and a decoder hold one prompt
+    return ids

@@ -85,7 +85,7 @@ class Watch:
         if not (self.paths or name in PRODUCTS) or not isinstance(out, Tensor):
             return
         at, before = next(((i, p) for i, t in enumerate(args) if (p := self.path(t))), (-1, ()))
-        if not before and name in PRODUCTS and not (name == "einsum" and len(args) != 3):
+        if name in PRODUCTS and not (name == "einsum" and len(args) != 3):
             self.paths[id(out)] = (Step(func, args, kwargs, -1, out),)
         elif before and name in FOLLOWED:
             if name in SOFTMAX and kwargs.get("dim", args[1] if len(args) > 1 else None) not in (-1, out.dim() - 1):

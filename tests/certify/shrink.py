@@ -180,9 +180,10 @@ def layer_kinds(config: PreTrainedConfig, values: dict[str, Any], recipe: Recipe
         longest = max(len(kinds) for kinds in found.values())
         found = {n: (kinds * longest)[:longest] for n, kinds in found.items()}
         found[count] = longest
-    for name, pairs in values.items():  # [[kinds, how often], ...], each kind once
+    for field in dataclasses.fields(type(config)):  # type: ignore[arg-type]
+        pairs = getattr(config, field.name, None)  # [[kinds, how often], ...], each kind once
         if isinstance(pairs, list) and pairs and all(isinstance(p, list) and isinstance(p[0], list) for p in pairs):
-            found[name] = [[kinds, 1] for kinds, _ in pairs]
+            found[field.name] = [[kinds, 1] for kinds, _ in pairs]
             found[count] = sum(len(kinds) for kinds, _ in pairs)
     before, after = getattr(config, count), found.get(count, values[count])
     each = {n: v[:after] for n, v in values.items() if isinstance(v, (list, tuple)) and len(v) == before > after}

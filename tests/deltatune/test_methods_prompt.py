@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -174,3 +175,114 @@ def test_only_a_prompt_has_ids() -> None:
     dt.inject(model, dt.LoRA.on("0", rank=2))
     with pytest.raises(dt.NoMatch, match="'default' holds no prompt"):
         dt.prompt_ids(model)
+
+
+def gemma() -> Any:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48}
+    config = transformers.Gemma3TextConfig(
+        **sizes, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8
+    )
+    return transformers.Gemma3ForCausalLM(config).eval()
+
+
+def test_on_a_table_that_scales_it_starts_from_what_the_table_gives() -> None:
+    model, text = gemma(), torch.tensor([[5, 20, 21, 6, 7]])
+    want = model(text).logits
+    dt.inject(model, dt.Prompt.on(length=2, tokens=(20, 21)))
+    ids = text.clone()
+    ids[0, 1:3] = torch.tensor(dt.prompt_ids(model))
+    assert torch.equal(model(ids).logits, want)
+    e = model.get_input_embeddings()
+    assert torch.equal(e(ids[0, 1:3]), e(torch.tensor([20, 21])))
+
+
+def test_a_table_with_a_largest_norm_is_left_as_it_is() -> None:
+    host = nn.Embedding(9, D, max_norm=0.1)
+    before = host.weight.detach().clone()
+    d = dt.Prompt(host, length=2, tokens=(3, 4))
+    assert torch.equal(host.weight, before)
+    near(d.P, host(torch.tensor([3, 4])))
+
+
+class Normed(nn.Module):
+    """A norm right behind the table undoes any scale of its rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.norm = nn.Embedding(9, D), nn.LayerNorm(D)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.norm(self.table(input_ids))
+
+
+def test_behind_a_norm_strengths_fade_to_the_mean_row() -> None:
+    model = Normed()
+    dt.inject(model, dt.Prompt.on(length=2, tokens=(3, 4)))
+    ids, mean = torch.tensor(dt.prompt_ids(model)), model.table.weight.mean(0)
+    full = model(ids)
+    assert torch.equal(full, model(torch.tensor([3, 4])))
+    for strength in (0.5, 0.25):
+        with dt.active(model, default=strength):
+            near(model.table(ids), mean + strength * (model.table.weight[[3, 4]] - mean))
+            assert (model(ids) - full).abs().max() > 0.01
+    assert not [k for k in model.state_dict() if "centre" in k]
+
+
+def bart() -> Any:
+    torch.manual_seed(0)
+    sizes = {f"{side}_{n}": v for side in ("encoder", "decoder") for n, v in (("layers", 1), ("attention_heads", 2))}
+    config = transformers.BartConfig(
+        vocab_size=40, d_model=16, encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=64,
+        scale_embedding=True, num_labels=3, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2, **sizes,
+    )  # fmt: skip
+    return transformers.BartForSequenceClassification(config).eval()
+
+
+def test_one_prompt_stands_in_the_tables_of_an_encoder_and_a_decoder(tmp_path: Any) -> None:
+    """BART's classifier gives its decoder the encoder's ids, and pools at the end of the text."""
+    model, text = bart(), torch.tensor([[5, 20, 21, 6, 2], [7, 20, 21, 8, 2]])
+    want = model(text).logits
+    dt.inject(model, dt.Prompt.on(length=2, tokens=(20, 21)))
+    assert len({p for p, *_ in deltas(model)}) == 2 and len(dt.parameters(model)) == 1
+    ids = text.clone()
+    ids[:, 1:3] = torch.tensor(dt.prompt_ids(model))
+    near(model(ids).logits, want, 1000)
+    dt.verify(model, input_ids=ids)
+    shaken(model)
+    dt.save(model, tmp_path / "prompt")
+    other = bart()
+    dt.load(other, tmp_path / "prompt")
+    assert torch.equal(other(ids).logits, model(ids).logits) and len(dt.parameters(other)) == 1
+
+
+class PoolsAtTheLargest(Embedder):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return self.table(input_ids)[torch.arange(len(input_ids)), input_ids.argmax(-1)]
+
+
+class AnotherTable(Embedder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Embedding(9, D)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return self.table(input_ids) + self.other(input_ids)
+
+
+@pytest.mark.parametrize("model", [PoolsAtTheLargest(), AnotherTable()], ids=lambda m: type(m).__name__)
+def test_ids_that_are_read_elsewhere_too_are_told_before_training(model: Any) -> None:
+    dt.inject(model, dt.Prompt.on("table", length=2, tokens=(3, 4)))
+    P, random = prompt(model).P.detach().clone(), torch.get_rng_state()
+    ids = torch.tensor([[8, *dt.prompt_ids(model), 5], [*dt.prompt_ids(model), 8, 2]])
+    with pytest.raises(dt.NotReached, match="a prompt made of tokens is not those tokens here"):
+        dt.verify(model, ids)
+    assert torch.equal(prompt(model).P, P) and torch.equal(torch.get_rng_state(), random) and model.training
+
+
+def test_a_prompt_that_is_read_in_its_table_alone_passes_beside_other_deltas() -> None:
+    model = Llama().model()
+    dt.inject(model, dt.Prompt.on(length=2), dt.LoRA.on(rank=2))
+    dt.inject(model, dt.LoRA.on("*.embed_tokens", rank=2), name="table")
+    shaken(model)
+    dt.verify(model, torch.tensor([[4, *dt.prompt_ids(model), 5]]))
