@@ -128,7 +128,7 @@ def run_placed(host: nn.Module, reads: tuple[nn.Module, ...], args: Any, kwargs:
     own, changes = deltas_of(other), live(other)["parameters"]
     if own._placed or not changes:
         return run_placed(host, tuple(rest), args, kwargs)
-    with replaced(other, changed_parameters(own_parameters(other), changes)):
+    with replaced(other, changed_parameters(other, changes)):
         own._placed = True
         try:
             return run_placed(host, tuple(rest), args, kwargs)
