@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from experiments.config.schema import TODAY
 from experiments.data.control_words import ControlWords, Refused
-from experiments.data.shorten import Cut, shortened
+from experiments.data.shorten import Cut, longest_within, shortened
 from experiments.data.template import Chat, Ending, ModelFault, Template, eos, name_of, strings
 from experiments.tasks.base import Example
 from experiments.tasks.forms import MEANING
@@ -141,16 +140,14 @@ class Encoder:
         whole = len(self.prompt(example))
         if whole <= room:
             return example, Cut()
-        versions = shortened(example)
-        chosen = bisect_left(range(len(versions)), -room, key=lambda i: -len(self.prompt(versions[i][0]())))
-        if chosen == len(versions):
+        chosen = longest_within(shortened(example), lambda version: len(self.prompt(version)) <= room)
+        if chosen is None:
             raise ValueError(
                 f"{example.place or 'an example'}: its prompt cannot be cut to {room} tokens, which is what "
                 f"optim.max_length={self.max_length} leaves beside its answer; raise it or drop the example"
             )
-        make, cut = versions[chosen]
-        version = make()
-        return version, replace(cut, tokens=whole - len(self.prompt(version)))
+        version = chosen.made()
+        return version, Cut(chosen.turns, chosen.sentences, whole - len(self.prompt(version)))
 
     def assistant_turns(self, example: Example) -> tuple[range, ...]:
         """The places, in the prompt's ids, of what the assistant says in earlier turns, the end of each turn included;

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from experiments.tasks.base import Example
 
@@ -22,12 +24,31 @@ class Cut:
     tokens: int = 0
 
 
-def shortened(example: Example) -> list[tuple[Callable[[], Example], Cut]]:
-    """Ever shorter versions of an example's prompt: fewer turns, then fewer sentences, then fewer words.
+class Version(NamedTuple):
+    """A shorter example, made when it is asked for: a long text has as many as it has words. before: what it is cut
+    from, without the characters up to `start` of the text at the place; None: it is that itself."""
 
-    A version is made when it is asked for: a long text has as many as it has words.
-    """
-    versions: list[tuple[Callable[[], Example], Cut]] = []
+    before: Callable[[], Example]
+    turns: int
+    sentences: int = 0
+    place: int | str | None = None
+    start: int = 0
+
+    def made(self) -> Example:
+        example = self.before()
+        if self.place is None:
+            return example
+        rest = text_at(example, self.place)[self.start :]
+        if isinstance(self.place, str):
+            return replace(example, **{self.place: rest})
+        turns = list(example.messages)
+        turns[self.place] = {**turns[self.place], "content": rest}
+        return replace(example, messages=tuple(turns))
+
+
+def shortened(example: Example) -> list[Version]:
+    """Ever shorter versions of an example's prompt: fewer turns, then fewer sentences, then fewer words."""
+    versions: list[Version] = []
     n_turns = 0
     if example.messages:
         n_system = next((i for i, turn in enumerate(example.messages) if turn["role"] != "system"), 0)
@@ -35,15 +56,29 @@ def shortened(example: Example) -> list[tuple[Callable[[], Example], Cut]]:
         # A template may insist that the user begins.
         for start in (i for i in range(1, len(others)) if others[i]["role"] == "user"):
             example, n_turns = replace(example, messages=(*system, *others[start:])), start
-            versions.append((partial(replace, example), Cut(turns=n_turns)))
-    shortest: Callable[[], Example] = partial(replace, example)
-    n_sentences = 0
+            versions.append(Version(partial(replace, example), n_turns))
+    shortest = Version(partial(replace, example), n_turns)
     for place in places(example):
-        before, n_before = shortest, n_sentences
-        for start, n in endings(text_at(example, place)):
-            shortest, n_sentences = partial(without_beginning, before, place, start), n_before + n
-            versions.append((shortest, Cut(n_turns, n_sentences)))
+        before, n_before = shortest.made, shortest.sentences
+        versions += [
+            Version(before, n_turns, n_before + n, place, start) for start, n in endings(text_at(example, place))
+        ]
+        shortest = versions[-1] if versions and versions[-1].place == place else shortest
     return versions
+
+
+def longest_within(versions: Sequence[Version], fits: Callable[[Example], bool]) -> Version | None:
+    """The first version that fits, where all after it do; None where not even the last one does.
+
+    It is looked for from the shortest, in steps that double, so that what is read is a few times what fits, however
+    long the text is.
+    """
+    n, step = len(versions), 1
+    while step <= n and fits(versions[n - step].made()):
+        step *= 2
+    least, most = max(0, n - step + 1), n - step // 2  # the first that fits lies from `least` to `most`
+    first = bisect_left(range(least, most), True, key=lambda i: fits(versions[i].made())) + least
+    return versions[first] if first < n else None
 
 
 def places(example: Example) -> list[int | str]:
@@ -58,17 +93,6 @@ def places(example: Example) -> list[int | str]:
 
 def text_at(example: Example, place: int | str) -> str:
     return getattr(example, place) if isinstance(place, str) else example.messages[place]["content"]
-
-
-def without_beginning(make: Callable[[], Example], place: int | str, start: int) -> Example:
-    """The example that is made, without what stands before this character of the text at the place."""
-    example = make()
-    rest = text_at(example, place)[start:]
-    if isinstance(place, str):
-        return replace(example, **{place: rest})
-    turns = list(example.messages)
-    turns[place] = {**turns[place], "content": rest}
-    return replace(example, messages=tuple(turns))
 
 
 def endings(text: str) -> list[tuple[int, int]]:
