@@ -15,20 +15,19 @@ from deltatune.core import (
 )
 from deltatune.hosts import Features, features
 from deltatune.inject import (
-    active,
     eject,
     inject,
     parameters,
     plan,
     prompt_ids,
-    use,
     verify,
 )
 from deltatune.inject import freeze_base as freeze
 from deltatune.io import fingerprint, load, save
 from deltatune.merge import diff, merge, merged
-from deltatune.methods import IA3, METHODS, Adapter, BitFit, DoRA, Full, Head, LoRA, Prefix, Prompt, Rows
+from deltatune.methods import IA3, METHODS, Adapter, BitFit, DoRA, Full, Head, LoRA, Prefix, Prompt, Rows, Statistics
 from deltatune.plan import Plan
+from deltatune.switching import active, use
 
 __version__ = "0.1.0"
 
@@ -57,6 +56,7 @@ __all__ = [
     "Rows",
     "Rule",
     "Stacked",
+    "Statistics",
     "active",
     "diff",
     "eject",

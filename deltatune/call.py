@@ -25,6 +25,7 @@ from deltatune.host import Host, Live, deltas_of, live, to_run
 from deltatune.hosts import own_parameters, stacks
 from deltatune.maps import SWAP, Swap, frozen, linear_map, original
 from deltatune.products import Step, plain_layout
+from deltatune.still import buffers, held_still, own_buffers
 from deltatune.written import Watch, summed, written_of
 
 swapping = threading.RLock()  # held while parameters stand replaced: every thread runs the one module that holds them
@@ -145,6 +146,10 @@ def run_sites(host: nn.Module, args: Any, kwargs: Any) -> Any:
                 if strengths[name] == 0 and type(delta).inactive is not DeltaModule.inactive:
                     delta.inactive(*args, *kwargs.values())
     sites = live(host, strengths)
+    for own in sites.values():
+        for delta, _ in own:
+            if type(delta).fits is not DeltaModule.fits:
+                delta.fits(host)
     if not sites["attention"]:
         return run_inner(host, sites, args, kwargs)
     with Intercept(host) as held:
@@ -163,6 +168,8 @@ def run_inner(host: nn.Module, sites: dict[str, Live], args: Any, kwargs: Any) -
     call = super(Host, host).forward  # type: ignore[arg-type]
     if "_modules" in vars(type(host)):
         call = functools.partial(walked, host, call)
+    if sites["buffers"] or (deltas_of(host)._still and host.training):
+        call = functools.partial(run_on_buffers, host, sites["buffers"], call)
     if not parameters and not module:
         return call(*args, **kwargs)
     together = deltas_of(host)._together
@@ -188,6 +195,15 @@ def walked(host: nn.Module, call: Callable[..., Any], *args: Any, **kwargs: Any)
     """The forward of a host that looks through its children."""
     with inside(host):
         return call(*args, **kwargs)
+
+
+def run_on_buffers(host: nn.Module, own: Live, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The host's forward on the buffers of its deltas, which move with it; without any, on its own, held still."""
+    with nullcontext() if is_compiling() else swapping:
+        if not own:
+            return held_still(host, call, *args, **kwargs)
+        with buffers(host, changed_parameters(host, own, own_buffers(host))):
+            return call(*args, **kwargs)
 
 
 def changed_parameters(host: nn.Module, live: Live, own: dict[str, Any] | None = None) -> dict[str, Any]:

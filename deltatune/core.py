@@ -109,7 +109,7 @@ class DeltaModule(nn.Module):
     an attribute of the same name. Defining a subclass registers it, so that `load` finds it by its class name.
 
     site: what `base` is. "module": the host's forward, x -> h. "attention": scaled_dot_product_attention as the host
-    calls it, after position encoding and after the cache. "parameters": the host's own parameters, a dict by name.
+    calls it, after position encoding and after the cache. "parameters", "buffers": the host's own, a dict by name.
     identity_at_init: the injected model computes exactly what it did before.
     everywhere: whether its usual sites are meant to be all linear maps, so that a plan says which are left out.
     primes: whether `prime` starts it from data, so that inject's `example` means something to it.
@@ -117,7 +117,7 @@ class DeltaModule(nn.Module):
     pairs: at site "parameters", whether its parameters bear the names of those of the host that they change.
     """
 
-    site: Literal["module", "attention", "parameters"] = "module"
+    site: Literal["module", "attention", "parameters", "buffers"] = "module"
     identity_at_init: bool = True
     primes: ClassVar[bool] = False
     everywhere: ClassVar[bool] = False
@@ -186,6 +186,9 @@ class DeltaModule(nn.Module):
     def reads(self) -> tuple[str, ...]:
         """The host's parameters that it changes besides those that are the host's own: names below a child of it."""
         return ()
+
+    def fits(self, host: nn.Module) -> None:
+        """Called before each run; raises DeltaError where the host is no longer what this delta was made for."""
 
     def inactive(self, *args: Any) -> None:
         """Called with the host's arguments while this delta is switched off; may raise NotReached."""

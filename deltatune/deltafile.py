@@ -27,7 +27,8 @@ from torch import Tensor
 
 from deltatune.core import FormatError
 
-FORMAT = 1
+FORMAT = 2
+READS = (1, 2)
 CHECKSUM = 16  # hexadecimal digits of a tensor's
 DTYPES = {  # safetensors' names, in the order in which it lays tensors out
     torch.int64: "I64",
@@ -42,7 +43,8 @@ DTYPES = {  # safetensors' names, in the order in which it lays tensors out
     torch.bool: "BOOL",
 }
 PARTS = {"base": dict, "sites": list, "tensors": dict, "tied": dict}  # what the metadata holds, by type
-BASE, SITE = {"structure": str, "values": str}, {"path": str, "method": str, "hparams": dict}
+BASE = {1: {"structure": str, "values": str}, 2: {"structure": str, "values": str, "dtypes": str, "sketch": str}}
+SITE = {"path": str, "method": str, "hparams": dict}
 
 
 def canonical(value: Any) -> str:
@@ -180,10 +182,10 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
             raise ValueError
     except (ValueError, AttributeError, KeyError, TypeError):
         raise FormatError(f"{path}: the metadata is damaged: its checksum does not match") from None
-    if about.get("format") != FORMAT:
-        raise FormatError(f"{path} has format {about.get('format')}; this version of deltatune reads {FORMAT}")
-    if not (holds(about, PARTS) and holds(about["base"], BASE) and all(holds(s, SITE) for s in about["sites"])):
-        raise FormatError(f"{path}: the metadata lacks a part that format {FORMAT} has")
+    if (kind := about.get("format")) not in READS:
+        raise FormatError(f"{path} has format {kind}; this version of deltatune reads {' and '.join(map(str, READS))}")
+    if not (holds(about, PARTS) and holds(about["base"], BASE[kind]) and all(holds(s, SITE) for s in about["sites"])):
+        raise FormatError(f"{path}: the metadata lacks a part that format {kind} has")
     if loose := [k for k, first in about["tied"].items() if str(first) not in tensors]:
         raise FormatError(f"{path}: {loose[0]!r} is tied to a tensor that the file does not hold")
     if missing := about["tensors"].keys() - tensors.keys():

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from deltatune.core import DeltaError, DeltaModule
+from deltatune.core import DeltaError, DeltaModule, NoMatch
+from deltatune.fingerprint import Entry
 from deltatune.hosts import modules, stacks
 from deltatune.maps import CHILD, original
 from deltatune.strengths import Strengths, wanted
 
 Live = list[tuple[DeltaModule, float]]
+
+
+class Record(NamedTuple):
+    """What one injection did: (path, method) of its sites in order, and the base that it found, from one root."""
+
+    sites: tuple[tuple[str, str], ...]
+    base: dict[str, Entry]
+
+    def seen(self, then: str, now: str) -> Record:
+        """The same from another root: from there, the module that was at path `then` is at path `now`."""
+        below = then[: len(then) - len(now)] if f".{then}".endswith(f".{now}" if now else "") else ""
+        above = now[: len(now) - len(then)] if not below and f".{now}".endswith(f".{then}" if then else "") else ""
+        if now == "" and then:
+            below = f"{then}."
+        if then == "" and now:
+            above = f"{now}."
+        sites = [(above + p[len(below) :], m) for p, m in self.sites if f"{p}.".startswith(below)]
+        base = {above + p[len(below) :]: e for p, e in self.base.items() if p.startswith(below)}
+        return Record(tuple((p.rstrip("."), m) for p, m in sites), base)
 
 
 class Deltas(nn.ModuleDict):
@@ -22,6 +43,7 @@ class Deltas(nn.ModuleDict):
     `merge.merged`, the strengths at which deltas are in the host's weights; _swaps counts their comings and goings.
     _together: the `together.Together` of the hosts that read one tensor. _reads: hosts whose parameters this one reads
     while they do not run, so that those stand changed while it runs (_placed); _reader: the other way round.
+    _still: whether buffers are held. _records: by name, the host's path and the record of the injection.
     """
 
     def __init__(self) -> None:
@@ -29,10 +51,12 @@ class Deltas(nn.ModuleDict):
         self._strengths: Strengths = {}
         self._merges: tuple[Strengths, ...] = ()
         self._swaps = 0
+        self._still = False
         self._together: Any = None
         self._reads: tuple[nn.Module, ...] = ()
         self._reader: tuple[nn.Module, ...] = ()
         self._placed = False
+        self._records: dict[str, tuple[str, Record]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has the strengths of who copies as its defaults; what is in the weights is no delta of it any more."""
@@ -115,7 +139,7 @@ def in_order(host: nn.Module, strengths: Strengths, inside: Iterable[str], chose
 
 def live(host: nn.Module, strengths: Strengths | None = None) -> dict[str, Live]:
     """The live deltas by site, at these strengths or at those of here and now."""
-    sites: dict[str, Live] = {"module": [], "parameters": [], "attention": []}
+    sites: dict[str, Live] = {"module": [], "parameters": [], "buffers": [], "attention": []}
     strengths = to_run(host) if strengths is None else strengths
     for name, stack in deltas_of(host)._modules.items():
         if strengths[name] != 0:
@@ -143,3 +167,25 @@ def deltas(model: nn.Module, name: str | None = None) -> list[tuple[str, str, in
 def names(model: nn.Module) -> list[str]:
     """The names of the injected deltas, in the order of their injection at the first host that has them."""
     return list(dict.fromkeys(n for _, host in hosts(model) for n in deltas_of(host)))
+
+
+def record_of(model: nn.Module, name: str) -> Record:
+    """The record of a delta's injection, with paths from this model.
+
+    Raises DeltaError where a module that carried it is not there any more: what it had learned is gone with it.
+    """
+    here = hosts(model)
+    for path, host in here:
+        if name not in stacks(host):
+            continue
+        then, record = deltas_of(host)._records[name]
+        record = record.seen(then, path)
+        carried = Counter((p, type(d).__name__) for p, _, _, d in deltas(model, name))
+        if lost := Counter(record.sites) - carried:
+            at, method = next(iter(lost))
+            raise DeltaError(
+                f"{at}: the module that carried {method} of {name!r} was replaced after the injection, and what it had "
+                f"learned is gone with it; eject {name!r}, then inject or load it into the model as it is now"
+            )
+        return record
+    raise NoMatch(f"no delta named {name!r} is injected")

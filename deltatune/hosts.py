@@ -36,6 +36,15 @@ NORMS: dict[type[nn.Module], int] = {
 }
 
 
+WRAPPERS = {  # torch's classes that wrap a module, and what they call it
+    "OptimizedModule": "_orig_mod",
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "CheckpointWrapper": "_checkpoint_wrapped_module",
+}
+
+
 class Features(NamedTuple):
     """Sizes of a host's input and output vectors."""
 
@@ -178,7 +187,11 @@ def delta_dtype(host: nn.Module) -> torch.dtype:
 
 
 def modules(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """(path, module) of the model itself, never of deltas in it; each module once."""
+    """(path, module) of the model itself, never of deltas in it; each module once.
+
+    What a wrapper of torch's wraps (`WRAPPERS`) has the wrapper's path, and the wrapper none: a compiled or a
+    distributed model, or one with such parts, has the names of the bare one.
+    """
     seen: set[int] = set()
     waiting = [(prefix, model)]  # not recursive: a value yielded through every level of a model takes twice the time
     while waiting:
@@ -186,10 +199,19 @@ def modules(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module
         if id(module) in seen or isinstance(module, DeltaModule):
             continue
         seen.add(id(module))
+        if type(module).__name__ in WRAPPERS and (inside := wrapped(module)):
+            waiting.append((path, inside))
+            continue
         yield path, module
         hidden = CHILD if hasattr(type(module), SWAP) else None
         below = [(name, child) for name, child in module._modules.items() if child is not None and name != hidden]
         waiting += [(f"{path}.{name}" if path else name, child) for name, child in reversed(below)]
+
+
+def wrapped(module: nn.Module) -> nn.Module | None:
+    """What a wrapper of torch's wraps; None where the module is no wrapper."""
+    child = WRAPPERS.get(type(module).__name__)
+    return module._modules.get(child) if child and type(module).__module__.startswith("torch.") else None
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -206,17 +228,11 @@ def is_map(module: nn.Module) -> bool:
     return is_linear(module) or isinstance(module, _ConvNd)
 
 
-def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
-    """(path prefix, model) inside what torch.compile and torch's parallel wrappers put around one."""
-    prefix = ""
-    while True:
-        if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-            name = "module"
-        elif "_orig_mod" in model._modules:
-            name = "_orig_mod"
-        else:
-            return prefix, model
-        prefix, model = f"{prefix}{name}.", cast(nn.Module, model._modules[name])
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside what torch.compile and torch's parallel wrappers put around it; its paths are the same."""
+    while (inside := wrapped(model)) is not None:
+        model = inside
+    return model
 
 
 def linears(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:

@@ -1,9 +1,8 @@
-"""The verbs that put deltas in, take them out and switch them: plan, inject, eject, use, active, freeze, verify."""
+"""The verbs that put deltas in and take them out: plan, inject, eject, freeze, verify."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -11,15 +10,18 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from deltatune.core import DeltaError, DeltaModule, NoMatch, NotReached, Rule
-from deltatune.host import Deltas, deltas, deltas_of, hosts, merged_strengths, names, to_run
-from deltatune.hosts import extend, own_parameters, unreachable
+from deltatune.fingerprint import entries, held_by
+from deltatune.host import Record, deltas, deltas_of, names, to_run
+from deltatune.hosts import extend, modules, own_parameters, unreachable
+from deltatune.hyperparameters import checked
 from deltatune.plan import Plan, describe
 from deltatune.prompts import check_ids, ids_of
 from deltatune.select import sites
 from deltatune.sites import notes
-from deltatune.strengths import enter, forget, leave
+from deltatune.strengths import forget
 from deltatune.structure import Structure, structure
-from deltatune.swap import attach, check_host, close_fast_path, detach, lend
+from deltatune.swap import attach, check_host, check_removable, close_fast_path, detach, hold_still, lend
+from deltatune.switching import active, known, refuse_merged
 from deltatune.together import gather
 
 # Whoever knows a package registers pairs of these: an opener is called with (model, host) for every attention site, a
@@ -43,7 +45,7 @@ def build(
         for path, host, hparams in sites(model, rule):
             check_host(path, host, skipped)
             try:
-                delta = rule.method(host, **hparams)  # type: ignore[arg-type]
+                delta = rule.method(host, **checked(rule.method, hparams))  # type: ignore[arg-type]
             except DeltaError as error:
                 raise type(error)(f"{path}: {error}") from None
             check_called(path, delta, known)
@@ -124,11 +126,14 @@ def inject(
 
 def put_in(model: nn.Module, built: list[tuple[str, nn.Module, DeltaModule]], name: str) -> None:
     """Attach built deltas and open what their sites need opened."""
+    found = entries(model, held_by((host, type(d), d.hparams()) for _, host, d in built))
+    record = Record(tuple((path, type(d).__name__) for path, _, d in built), found)
     for path, host, delta in built:
         if delta.site == "attention":
             for opener in OPENERS:
                 opener(model, host)
-        attach(path, host, name, delta)
+        attach(host, name, delta)
+        deltas_of(host)._records[name] = path, record
     lend(model)
     forget([deltas_of(host) for _, host, _ in built], name)
     gather(model)
@@ -183,7 +188,9 @@ def first_path(model: nn.Module, some: set[DeltaModule]) -> str:
 
 
 def freeze_base(model: nn.Module) -> None:
-    """Stop gradients for every parameter that is not a delta's (`deltatune.freeze`)."""
+    """Stop gradients for every parameter that is not a delta's (`deltatune.freeze`), and hold the base's buffers still:
+    frozen norms run with their stored statistics in training too, where no `Statistics` stands on them."""
+    hold_still(model)
     ours = {id(p) for _, _, _, d in deltas(model) for p in d.parameters()}
     for p in model.parameters():
         if id(p) not in ours:
@@ -195,24 +202,13 @@ def eject(model: nn.Module, name: str | None = None) -> None:
 
     `requires_grad` stays as freeze left it. Raises NoMatch for an unknown name.
     """
-    known(model, name)
+    known(model, name, whole=False)
     refuse_merged(model, "ejecting")
-    for path, host in hosts(model):
-        if any(type(p).__name__ == "DTensor" for p in host.parameters()):
-            raise DeltaError(f"{path}: parameters are sharded (DTensor); eject before sharding")
-    for _, host in hosts(model):
-        detach(host, name)
+    check_removable(model)
+    detach(model, *([name] if name else names(model)))
     close_fast_path(model)
     for closer in CLOSERS:
         closer(model)
-
-
-def known(model: nn.Module, *given: str | None) -> None:
-    """Raise NoMatch for a name that is not injected."""
-    there = names(model)
-    for name in given:
-        if name is not None and name not in there:
-            raise NoMatch(f"no delta named {name!r} is injected; there are: {', '.join(there) or 'none'}")
 
 
 def parameters(model: nn.Module, name: str | None = None) -> list[tuple[str, nn.Parameter]]:
@@ -222,64 +218,22 @@ def parameters(model: nn.Module, name: str | None = None) -> list[tuple[str, nn.
     return [(n, p) for n, p in model.named_parameters() if id(p) in ours]
 
 
-def use(model: nn.Module, /, *on: str, **strengths: float) -> None:
-    """Which deltas are live, at what strength: use(m, "sql"), use(m, sql=1.0, chat=0.5); use(m) is the base.
-
-    It holds until the next `use`, in every thread and task, where no `active` block says otherwise; those of this
-    thread or task that are open say nothing of the model from here on. Raises NoMatch for a name that is not there,
-    DeltaError where weights stand merged at another strength.
-    """
-    said = to_say(model, on, strengths)
-    for carrier, each in said.items():
-        carrier._strengths = each
-    forget(said)
-
-
-@contextmanager
-def active(model: nn.Module, /, *on: str, **strengths: float) -> Iterator[None]:
-    """`use` for a block, in this thread or task alone (and in tasks that it starts).
-
-    Blocks may be left in any order: the last one entered and still open rules. A delta injected inside is on.
-    """
-    block = enter(to_say(model, on, strengths))
-    try:
-        yield
-    finally:
-        leave(block)
-
-
-def to_say(model: nn.Module, on: tuple[str, ...], strengths: dict[str, float]) -> dict[Deltas, dict[str, float]]:
-    """The strengths wanted, for each carrier of the model's deltas."""
-    wanted = dict.fromkeys(on, 1.0) | strengths
-    known(model, *wanted)
-    said = {deltas_of(host): {n: float(wanted.get(n, 0.0)) for n in deltas_of(host)} for _, host in hosts(model)}
-    for path, host in hosts(model):
-        for n, s in merged_strengths(deltas_of(host)).items():
-            if said[deltas_of(host)][n] != s:
-                raise DeltaError(f"{path}: {n!r} stands merged in the weights at strength {s:g}; leave merged() first")
-    return said
-
-
-def refuse_merged(model: nn.Module, verb: str) -> None:
-    """Raise where weights stand merged, which are not those that this verb is about."""
-    for path, host in hosts(model):
-        if inside := merged_strengths(deltas_of(host)):
-            raise DeltaError(f"{path}: {', '.join(inside)} stands merged in the weights; leave merged() before {verb}")
-
-
 def verify(model: nn.Module, *args: Any, **kwargs: Any) -> None:
     """Run forward and backward; raise NotReached naming every live delta that was not reached or got no gradient.
 
-    So it does where ids of a prompt are read elsewhere than in its table. Gradients that parameters hold stay.
+    So it does where ids of a prompt are read elsewhere than in its table. Gradients that parameters hold stay, and so
+    does the random state.
     """
-    live = [(path, name, i, d) for path, name, i, d in deltas(model) if to_run(model.get_submodule(path))[name] != 0]
+    known(model, None)
+    here = dict(modules(model))
+    live = [(path, name, i, d) for path, name, i, d in deltas(model) if to_run(here[path])[name] != 0]
     if not live:
         raise NoMatch("no delta is live in this model: inject one, or switch one on with use()")
     check_ids(model, args, kwargs)
     reached: set[nn.Module] = set()
     handles = [d.register_forward_pre_hook(lambda m, _: reached.add(m)) for *_, d in live]
     try:
-        with torch.enable_grad():
+        with torch.random.fork_rng(), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
             out = model(*args, **kwargs)
     finally:
         for handle in handles:
@@ -311,6 +265,8 @@ def prompt_ids(model: nn.Module, name: str = "default") -> list[int]:
     Raises NoMatch where the delta is not there, or holds no prompt.
     """
     known(model, name)
+    for path, _, _, d in deltas(model, name):
+        d.fits(dict(modules(model))[path])
     ids = ids_of(model, name)
     if not ids:
         raise NoMatch(f"the delta {name!r} holds no prompt")

@@ -2,64 +2,61 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, FormatError
 from deltatune.deltafile import FORMAT, read, write
-from deltatune.host import deltas
-from deltatune.hosts import extend, modules, own_parameters, unreachable
-from deltatune.inject import check_called, check_name, freeze_base, known, put_in, share_tied
-from deltatune.methods import METHODS
+from deltatune.fingerprint import Entry, Held, alike, base_tensors, entries, hashed, held_by, sketch, told
+from deltatune.host import Record, deltas, record_of
+from deltatune.hosts import extend, modules, unreachable
+from deltatune.hyperparameters import checked
+from deltatune.inject import check_called, check_name, freeze_base, put_in, share_tied
+from deltatune.methods import METHODS, Head, Statistics
 from deltatune.plan import Plan, describe
 from deltatune.structure import structure
 from deltatune.swap import check_host
-
-SAMPLES = 16  # values of each parameter that enter the fingerprint
-
-
-Held = dict[int, Sequence[int] | None]  # id of a base parameter -> the rows that a delta holds itself, None for all
-
-
-def held_by(model: nn.Module, sites: Iterable[tuple[str, type[DeltaModule], dict[str, Any]]]) -> Held:
-    """What deltas of these methods at these paths store in the place of the base's own (`DeltaModule.holds`)."""
-    held: Held = {}
-    for path, method, hparams in sites:
-        host = model.get_submodule(path)
-        own = own_parameters(host)
-        for name, rows in method.holds(host, hparams).items():
-            before = held.get(id(own.get(name)), ())
-            held[id(own.get(name))] = None if rows is None or before is None else (*before, *rows)
-    return held
+from deltatune.switching import known, refuse_merged
 
 
 def fingerprint(model: nn.Module, besides: Held | None = None) -> dict[str, str]:
-    """{"structure", "values"}: hashes of the base's parameter paths and shapes, and of sampled values as bf16.
+    """{"structure", "values", "dtypes"}: hashes of the base's paths and shapes, of all its bytes, and of its dtypes.
 
-    So one base in fp32 and in bf16 has one fingerprint. Deltas are not part of it, nor is what they hold in the place
-    of the base's own: a Head's parameters, the rows of Rows. besides: more of what is held so, to be left out.
+    Parameters and persistent buffers; a packed weight counts by its place alone. Deltas are not part of it, nor is what
+    they hold in the place of the base's own: a Head's parameters, the rows of Rows. besides: more that is held so.
     """
-    held = held_by(model, ((path, type(d), d.hparams()) for path, _, _, d in deltas(model))) | (besides or {})
+    here = dict(modules(model))
+    held = held_by((here[path], type(d), d.hparams()) for path, _, _, d in deltas(model)) | (besides or {})
+    return told(entries(model, held))
+
+
+SAMPLES = 16  # values of each parameter that entered a fingerprint of format 1
+
+
+def first_fingerprint(model: nn.Module, held: Held) -> dict[str, str]:
+    """What format 1 said of a base: hashes of its parameters' paths and shapes, and of sampled values as bf16."""
     structure, samples = [], []
     with torch.no_grad():
         for path, module in modules(model):
             for name, p in module._parameters.items():
-                full = join(path, name)
                 if p is not None and held.get(id(p), ()) is not None:
-                    structure.append(f"{full}{list(p.shape)}")
+                    structure.append(f"{join(path, name)}{list(p.shape)}")
                     if rows := held.get(id(p)):
                         p = p.index_fill(0, torch.tensor(rows, device=p.device), 0)
                     step = max(1, p.numel() // SAMPLES) if p.is_floating_point() else 1
                     samples.append(p.reshape(-1)[: SAMPLES * step : step].to(torch.bfloat16).cpu())
     values = torch.cat(samples).view(torch.int16).numpy().tobytes() if samples else b""
     return {
-        "structure": hashlib.sha256("\n".join(structure).encode()).hexdigest()[:32],
+        "structure": hashed(structure),
         "values": hashlib.sha256(values).hexdigest()[:32],
     }
 
@@ -101,18 +98,77 @@ def save(model: nn.Module, path: str | os.PathLike[str], name: str = "default", 
     tensor with NaN or infinity.
     """
     known(model, name)
+    refuse_merged(model, "saving")
+    record = record_of(model, name)
     sites = [(p, d) for p, _, _, d in deltas(model, name)]
+    here = dict(modules(model))
+    held = held_by((here[p], type(d), d.hparams()) for p, d in sites)
+    base, trained = since(record, entries(model, held))
+    tensors_here = base_tensors(model, held)
+    learned = {path for path in trained if isinstance(tensors_here[path], nn.Parameter)}  # which a Head holds
+    base = {path: entry for path, entry in base.items() if path not in learned}
+    kept = {p: torch.empty_like(t, device="meta") if p in trained else t for p, t in tensors_here.items()}
+    sums, _ = sketch(t for p, t in kept.items() if p not in learned)
+    sites = [*whole(here, trained), *sites]
     tensors, tied = tensors_of(sites)
     tensors = {k: t.cpu().contiguous() for k, t in tensors.items()}
     if compact:
         tensors = {k: t.to(torch.bfloat16) if t.is_floating_point() else t for k, t in tensors.items()}
     about: dict[str, Any] = {
         "format": FORMAT,
-        "base": fingerprint(model),
+        "base": {**told(base), "sketch": base64.b85encode(sums.numpy().tobytes()).decode()},
         "sites": [{"path": p, "method": type(d).__name__, "hparams": d.hparams()} for p, d in sites],
         "tied": tied,
     }
     return write(Path(path), tensors, about)
+
+
+def since(record: Record, now: dict[str, Entry]) -> tuple[dict[str, Entry], list[str]]:
+    """The base that the file is for, and the parameters of it that changed since the injection, which it holds whole.
+
+    The base is the one found at the injection. What was on the meta device then, or has another shape or dtype now, is
+    taken as it is now.
+    """
+    base: dict[str, Entry] = {}
+    trained = []
+    for path, entry in now.items():
+        then = record.base.get(path)
+        known = then is not None and then.digest != "" and entry.digest != "" and then[:2] == entry[:2]
+        if known and then != entry:
+            trained.append(path)
+            base[path] = cast(Entry, then)
+        elif then is not None and entry.digest == "" and then.digest != "":
+            base[path] = then
+        else:
+            base[path] = entry
+    return base, trained
+
+
+def whole(here: dict[str, nn.Module], trained: list[str]) -> list[tuple[str, DeltaModule]]:
+    """Deltas that hold these parameters and buffers of the base as they are."""
+    by_host: dict[str, list[str]] = {}
+    for path in trained:
+        at, _, name = path.rpartition(".")
+        above = here.get(at.rpartition(".")[0])
+        if isinstance(above, nn.MultiheadAttention) and at.endswith("out_proj"):
+            at, name = at.rpartition(".")[0], f"out_proj.{name}"
+        by_host.setdefault(at, []).append(name)
+    if trained:
+        warnings.warn(
+            f"{len(trained)} tensors of the base changed since the injection, first {trained[0]}: they are saved whole",
+            stacklevel=3,
+        )
+    deltas: list[tuple[str, DeltaModule]] = []
+    shared: dict[Any, nn.Parameter] = {}
+    for at, names in by_host.items():
+        moved = tuple(n for n in names if n in here[at]._buffers)
+        learned = tuple(n for n in names if n not in moved)
+        if moved:
+            deltas.append((at, Statistics(here[at], only=moved)))
+        if learned:
+            deltas.append((at, Head(here[at], only=learned)))
+            share_tied(here[at], deltas[-1][1], shared)
+    return deltas
 
 
 def load(
@@ -146,7 +202,8 @@ def load(
         host = here[site["path"]]
         check_host(site["path"], host, skipped)
         try:
-            delta = cls(host, **{k: tuple(v) if isinstance(v, list) else v for k, v in site["hparams"].items()})  # type: ignore[arg-type]
+            with torch.random.fork_rng():
+                delta = cls(host, **checked(cls, site["hparams"]))  # type: ignore[arg-type]
         except (TypeError, DeltaError) as error:
             raise FormatError(f"{path}: {site['path']}: {site['method']}: {error}") from None
         check_called(site["path"], delta, known_structure)
@@ -179,13 +236,20 @@ def check_base(
     for site in about["sites"]:
         if site["path"] not in here:
             raise BaseMismatch(f"{path} changes {site['path']!r}, which this {type(model).__name__} does not have")
-    own = fingerprint(model, held_by(model, [(s["path"], table[s["method"]], s["hparams"]) for s in about["sites"]]))
-    if own["structure"] != about["base"]["structure"]:
+    held = held_by((here[s["path"]], table[s["method"]], s["hparams"]) for s in about["sites"])
+    theirs, tensors = about["base"], base_tensors(model, held)
+    own = first_fingerprint(model, held) if about["format"] == 1 else told(entries(model, held))
+    if own["structure"] != theirs["structure"]:
         raise BaseMismatch(
             f"{path} was made on a base with other parameters or shapes than this {type(model).__name__}"
         )
-    if own["values"] != about["base"]["values"]:
-        raise BaseMismatch(
-            f"{path} was made on a base with the same shapes as this {type(model).__name__} but other weights; load "
-            "the weights it was trained on"
-        )
+    if own["values"] == theirs["values"]:
+        return
+    if about["format"] > 1 and own["dtypes"] != theirs["dtypes"]:
+        said = np.frombuffer(base64.b85decode(theirs["sketch"]), np.float32)
+        if alike(torch.from_numpy(said.copy()), sketch(tensors.values())):
+            return
+    raise BaseMismatch(
+        f"{path} was made on a base with the same shapes as this {type(model).__name__} but other weights; load "
+        "the weights it was trained on"
+    )

@@ -108,7 +108,20 @@ def weight_of(host: nn.Module) -> Tensor | None:
     parameters = host.__dict__.get("_parameters", {})
     if parameters.get("weight") is not None:
         return parameters["weight"]
-    return host.weight if is_parametrized(host, "weight") else host.__dict__.get("weight")  # type: ignore[return-value]
+    return reparametrised(host) if is_parametrized(host, "weight") else host.__dict__.get("weight")
+
+
+def reparametrised(host: nn.Module) -> Tensor:
+    """The weight that a reparametrisation computes, as in eval: spectral norm would improve its estimate, a buffer of
+    the base, each time that the weight is looked at."""
+    training = [m for m in host.parametrizations["weight"].modules() if m.training]  # type: ignore[index]
+    for module in training:
+        module.training = False
+    try:
+        return cast(Tensor, host.weight)
+    finally:
+        for module in training:
+            module.training = True
 
 
 def map_of(cls: type[nn.Module]) -> tuple[Map, bool] | None:

@@ -10,18 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deltatune.call import changed_parameters, put, swapping
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, NoMatch, NotFoldable, Stacked
 from deltatune.host import Host, deltas, deltas_of, hosts, in_order, merged_strengths, names, strengths_of
 from deltatune.hosts import delta_dtype, modules, own_parameters, stacks, unreachable
-from deltatune.inject import check_name, known, put_in, refuse_merged
+from deltatune.inject import check_name, put_in
 from deltatune.maps import frozen, original, stored
 from deltatune.methods.full import Full
+from deltatune.methods.statistics import Statistics
 from deltatune.plan import Plan, describe
+from deltatune.still import own_buffers
 from deltatune.strengths import Strengths
-from deltatune.swap import close_fast_path, detach
+from deltatune.swap import check_removable, close_fast_path, detach
+from deltatune.switching import known, refuse_merged
 
 
 def folded(
@@ -53,6 +56,8 @@ def folded(
             raise NotFoldable(f"{path}: a live delta that is not merged lies under one that is; merge it as well")
         if any(d.site == "attention" for _, d, _ in mine):
             raise NotFoldable(f"{path}: a prefix has no closed form as weights; keep it injected")
+        if any(d.site == "buffers" for _, d, _ in mine):
+            raise NotFoldable(f"{path}: running statistics are no weights; inject Statistics under a name of its own")
         own = own_parameters(host, (n for _, d, _ in mine for n in d.reads()))
         wide = {n: None if p is None else p.detach().to(widest(p.dtype)) for n, p in own.items()}
         with torch.no_grad():
@@ -67,6 +72,8 @@ def folded(
                 raise NotFoldable(
                     f"{path}.{name} is tied to another module, which would change with it; untie the weights first"
                 )
+            if name not in own:  # a property or a hook makes it anew
+                raise NotFoldable(f"{path}.{name} is computed (reparametrised, pruned); make it a parameter first")
             like = old if old is not None else next(p for p in own.values() if p is not None)
             parameter = nn.Parameter(value.to(like.dtype).contiguous(), requires_grad=like.requires_grad)
             fresh[name] = parameter if old is None else made.setdefault(id(old), parameter)
@@ -108,7 +115,7 @@ def fold_host(
 
 
 def chosen_names(model: nn.Module, given: tuple[str, ...]) -> list[str]:
-    known(model, *given)
+    known(model, *given or (None,))
     live = {n for _, h in hosts(model) for n, s in strengths_of(h).items() if s != 0}
     if off := [n for n in given if n not in live]:
         raise DeltaError(f"{off[0]!r} is switched off; switch it on with use() before merging, at the strength wanted")
@@ -125,15 +132,14 @@ def merge(model: nn.Module, *given: str) -> None:
     a delta without a form as weights, NoMatch for a name that is not there, DeltaError for one that is switched off.
     """
     refuse_merged(model, "merging for good")
+    check_removable(model)
     chosen = chosen_names(model, given)
     with swapping:  # no host of another thread may put back later what it found before
         result = folded(model, chosen)
         added = [h for h, new in result if h._parameters.get("bias") is None and new.get("bias") is not None]
         for host, new in result:
             put(host, new)
-    for _, host in hosts(model):
-        for name in chosen:
-            detach(host, name)
+    detach(model, *chosen)
     close_fast_path(model)
     if added and "save_pretrained" in dir(model):
         warnings.warn(
@@ -224,9 +230,9 @@ def merged(model: nn.Module, *given: str) -> Iterator[None]:
 def diff(tuned: nn.Module, base: nn.Module, name: str = "default") -> Plan:
     """Inject into `base`, in place, the delta that makes it compute what `tuned` does: Δ = W_tuned − W_base.
 
-    Only parameters that differ are stored; a tied one once. Δ is computed and kept in fp32 (fp64 for fp64), so base
-    and delta give the tuned weights to one rounding. Raises BaseMismatch where paths or shapes differ, NoMatch where
-    the models are equal, DeltaError where one has deltas in it or the name is taken.
+    Only parameters and persistent buffers that differ are stored; a tied one once. Δ is computed and kept in fp32 (fp64
+    for fp64), so base and delta give the tuned weights to one rounding. Raises BaseMismatch where paths or shapes
+    differ, NoMatch where the models are equal, DeltaError where one has deltas in it or the name is taken.
     """
     other, here = dict(modules(tuned)), dict(modules(base))
     if names(base) or names(tuned):
@@ -241,6 +247,12 @@ def diff(tuned: nn.Module, base: nn.Module, name: str = "default") -> Plan:
         if path in skipped:
             continue
         theirs, changed = own_parameters(other[path]), {}
+        moved = {n: own_buffers(other[path])[n] for n, b in own_buffers(host).items() if differs(other[path], n, b)}
+        if moved:
+            statistics = Statistics(host, only=tuple(moved))
+            for n, b in moved.items():
+                statistics._buffers[n].copy_(b)  # type: ignore[union-attr]
+            built.append((path, host, statistics))
         for n, p in own_parameters(host).items():
             q = theirs.get(n)
             if p is None and q is None:
@@ -259,3 +271,11 @@ def diff(tuned: nn.Module, base: nn.Module, name: str = "default") -> Plan:
         raise NoMatch("the two models are equal: there is no difference to store")
     put_in(base, built, name)
     return describe(base, built)
+
+
+def differs(other: nn.Module, name: str, b: Tensor) -> bool:
+    """Whether the other module's buffer of this name holds other values. Raises BaseMismatch where it is no such."""
+    theirs = own_buffers(other).get(name)
+    if theirs is None or theirs.shape != b.shape:
+        raise BaseMismatch(f"{original(other).__name__}.{name}: the two models' buffers differ in shape")
+    return not torch.equal(theirs.to(b.device), b)

@@ -113,7 +113,7 @@ def key(model: nn.Module) -> Any:
 
 def learn(model: nn.Module, example: Mapping[str, Any] | None, values: bool) -> tuple[Structure | None, str]:
     """(structure, "") of the first example and the first way that work, or (None, why not)."""
-    prefix, inner = unwrapped(model)
+    inner = unwrapped(model)
     offered = [dict(example)] if example is not None else examples(inner)
     source = "the example" if example is not None else "inputs made from its config"
     why = "no example given"
@@ -128,7 +128,7 @@ def learn(model: nn.Module, example: Mapping[str, Any] | None, values: bool) -> 
                         trace = Trace(inner, inputs if example is not None else moved(inputs, inner), meta, hollow)
                         if hollow and trace.repeats and trace.places:
                             continue  # which of a list runs may depend on the block
-                        return summary(trace, inner, prefix, source), ""
+                        return summary(trace, inner, "", source), ""
                 except Exception as error:  # whatever a model raises, it is another way's or the guess's turn
                     why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return None, why

@@ -14,14 +14,16 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from torch import nn
+from torch.jit import ScriptModule
 from torch.nn.parameter import UninitializedParameter
 
 from deltatune.call import run
 from deltatune.containers import unseen
 from deltatune.core import DeltaError, DeltaModule, NotReached
-from deltatune.host import Deltas, Host, deltas_of
+from deltatune.host import Deltas, Host, deltas_of, hosts
 from deltatune.hosts import modules, stacks
 from deltatune.maps import CHILD, SWAP, Swap, original
+from deltatune.still import own_buffers
 from deltatune.structure import structure
 
 
@@ -34,6 +36,8 @@ def host_class(cls: type[nn.Module]) -> type[nn.Module]:
     first = next((n for n in signature.parameters if n != "self"), "")
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if CHILD not in self._modules:  # somebody kept this method of a host that has its own class again
+            return cls.forward(self, *args, **kwargs)
         return run(self, args, kwargs)
 
     def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:
@@ -76,6 +80,18 @@ def check_host(path: str, host: nn.Module, skipped: dict[str, str]) -> None:
         raise DeltaError(f"{path}: {original(host).__name__} has __slots__, so its class cannot be swapped")
 
 
+def check_removable(model: nn.Module) -> None:
+    """Raise where a host cannot have its class back, because another one was made of it after the injection."""
+    for path, host in hosts(model):
+        if any(type(p).__name__ == "DTensor" for p in host.parameters()):
+            raise DeltaError(f"{path}: parameters are sharded (DTensor); eject before sharding")
+        if SWAP not in vars(type(host)):
+            raise DeltaError(
+                f"{path}: its class was changed after the injection, to {type(host).__qualname__} (reparametrised, "
+                "sharded); undo that first"
+            )
+
+
 def swapped(host: nn.Module) -> Deltas:
     """What a host carries, its class swapped if it was none before."""
     if not isinstance(host, Host):
@@ -96,8 +112,8 @@ def lend(model: nn.Module) -> None:
             others._reads = (*(m for m in others._reads if m is not host), host)
 
 
-def attach(path: str, host: nn.Module, name: str, delta: DeltaModule) -> None:
-    """Swap the host's class, if need be, and put the delta on top of its stack under this name."""
+def attach(host: nn.Module, name: str, delta: DeltaModule) -> None:
+    """Put the delta on top of the host's stack under this name."""
     own = swapped(host)
     if name not in own:
         own[name] = nn.ModuleList().train(host.training)
@@ -106,27 +122,32 @@ def attach(path: str, host: nn.Module, name: str, delta: DeltaModule) -> None:
     delta.train(host.training)
 
 
-def detach(host: nn.Module, name: str | None = None) -> None:
-    """Remove the deltas of one name, or all; the last one gives the host its class back."""
-    own = deltas_of(host)
-    for n in list(own) if name is None else [name]:
-        if n in own:
-            del own[n]
-            del own._strengths[n]
-    if not len(own):
-        for reader in own._reader:
+def detach(model: nn.Module, *names: str) -> None:
+    """Remove the deltas of these names. A host without any gets its class back; with the last delta of the model, so do
+    all that hold their buffers still."""
+    carriers = [(host, deltas_of(host)) for _, host in hosts(model)]
+    for host, own in carriers:
+        for n in names:
+            if n in own:
+                del own[n], own._strengths[n], own._records[n]
+        for reader in () if len(own) else own._reader:
             others = deltas_of(reader)
             others._reads = tuple(m for m in others._reads if m is not host)
-            unswap(reader)
-        own._reader = ()
-        unswap(host)
+        own._reader = own._reader if len(own) else ()
+    some = any(len(own) for _, own in carriers)
+    for host, own in carriers:
+        if not len(own) and not own._reads and not (some and own._still):
+            del host._modules[CHILD]
+            host.__class__ = original(host)  # type: ignore[assignment]
 
 
-def unswap(host: nn.Module) -> None:
-    """Give a host its class back, if it carries nothing any more."""
-    if CHILD in host._modules and not len(deltas_of(host)) and not deltas_of(host)._reads:
-        del host._modules[CHILD]
-        host.__class__ = original(host)
+def hold_still(model: nn.Module) -> None:
+    """From here on, modules with persistent buffers leave them as they are in training, where no delta moves them."""
+    if hosts(model):
+        for path, module in list(modules(model)):
+            if own_buffers(module) and "forward" not in module.__dict__ and not isinstance(module, ScriptModule):
+                check_host(path, module, {})
+                swapped(module)._still = True
 
 
 def fast_paths(model: nn.Module) -> list[nn.TransformerEncoderLayer]:

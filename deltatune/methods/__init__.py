@@ -11,9 +11,12 @@ from deltatune.methods.lora import LoRA
 from deltatune.methods.prefix import Prefix
 from deltatune.methods.prompt import Prompt
 from deltatune.methods.rows import Rows
+from deltatune.methods.statistics import Statistics
 
 METHODS: dict[str, type[DeltaModule]] = {
     m.__name__: m for m in (LoRA, DoRA, Adapter, Prefix, Prompt, BitFit, IA3, Full, Head, Rows)
 }
 
-__all__ = ["IA3", "METHODS", "Adapter", "BitFit", "DoRA", "Full", "Head", "LoRA", "Prefix", "Prompt", "Rows"]
+__all__ = [
+    "IA3", "METHODS", "Adapter", "BitFit", "DoRA", "Full", "Head", "LoRA", "Prefix", "Prompt", "Rows", "Statistics",
+]  # fmt: skip

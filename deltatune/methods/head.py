@@ -19,14 +19,16 @@ class Head(DeltaModule):
 
     For layers that are new to the task, such as a classifier: they are stored as they are, not as a difference, and
     the base's fingerprint leaves them out, because they differ from one initialisation to the next.
+    only: names of the host's parameters to hold (None: all).
     Usual sites: the head of a Hugging Face model (what stands beside its backbone).
     """
 
     site = "parameters"
 
-    def __init__(self, host: nn.Module):
+    def __init__(self, host: nn.Module, *, only: tuple[str, ...] | None = None):
         super().__init__()
-        own = {n: p for n, p in own_parameters(host).items() if p is not None}
+        self.only = None if only is None else tuple(only)
+        own = {n: p for n, p in own_parameters(host).items() if p is not None and (only is None or n in only)}
         if not own:
             raise DeltaError(f"Head: {type(host).__name__} owns no parameters; choose the layers inside it")
         if packed := [n for n, p in own.items() if not plain(p)]:
@@ -44,7 +46,7 @@ class Head(DeltaModule):
 
     @classmethod
     def holds(cls, host: nn.Module, hparams: dict[str, Any]) -> dict[str, Sequence[int] | None]:
-        return dict.fromkeys(own_parameters(host))
+        return dict.fromkeys(hparams.get("only") or own_parameters(host))
 
     def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
         own = base()

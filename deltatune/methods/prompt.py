@@ -71,6 +71,14 @@ class Prompt(DeltaModule):
             chosen = chosen.repeat(-(-self.length // len(chosen)))[: self.length]
             self.P.copy_(base(chosen))
 
+    def fits(self, host: nn.Module) -> None:
+        size = cast(int, host.num_embeddings)
+        if size > self.first:
+            raise DeltaError(
+                f"the vocabulary grew to {size} ids, and this prompt's begin at {self.first}: save it, eject it, and "
+                "load it again, which gives it ids above the new tokens"
+            )
+
     def inactive(self, *args: Any) -> None:
         if torch.compiler.is_compiling():  # a graph cannot raise on data; eager runs do
             return

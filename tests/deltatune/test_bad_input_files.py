@@ -116,7 +116,7 @@ def future(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         (not_a_number, "'2.B' holds NaN or infinity"),
         (unknown, "unknown method 'NobodyWroteThis'; define it, or pass it in methods="),
         (surplus_hparam, "0: LoRA: .*colour"),
-        (future, "has format 99; this version of deltatune reads 1"),
+        (future, "has format 99; this version of deltatune reads 1 and 2"),
     ],
 )
 def test_consistent_files_with_wrong_content(file: Path, change: Any, message: str) -> None:
@@ -223,10 +223,14 @@ def test_padding_that_is_no_space(tmp_path: Path, blank: bytes) -> None:
     path, model = tmp_path / "delta.safetensors", nn.Sequential(nn.Linear(3, 1))
     dt.inject(model, dt.LoRA.on("0", rank=1))
     dt.save(model, path)
-    data = path.read_bytes()
+    data = bytearray(path.read_bytes())
     end = 8 + int.from_bytes(data[:8], "little")
     padding = len(data[8:end]) - len(data[8:end].rstrip(b" "))
-    assert padding
+    if not padding:  # the header happens to fill its words: one more of them, blank
+        data[end:end], end, padding = b" " * 8, end + 8, 8
+        data[:8] = (end - 8).to_bytes(8, "little")
+        path.write_bytes(data)
+        read(path)
     for i in range(end - padding, end):
         path.write_bytes(data[:i] + blank + data[i + 1 :])
         with pytest.raises(dt.FormatError, match="the header is damaged"):

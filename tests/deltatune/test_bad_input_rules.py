@@ -73,7 +73,7 @@ def test_an_unknown_hyperparameter(kind: type[dt.DeltaModule]) -> None:
 
 
 def test_a_wrong_type_is_no_hyperparameter(model: nn.Module) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(dt.DeltaError, match=r"q_proj: LoRA: rank is a whole number, not '8'"):
         dt.inject(model, dt.LoRA.on("*.q_proj", rank="8"))
     assert not deltas(model)
 
