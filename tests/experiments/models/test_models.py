@@ -19,7 +19,7 @@ from experiments.config.schema import ModelConfig
 from experiments.models.load import Loaded, load_model
 from experiments.models.table import ModelError
 from experiments.models.wheel import FetchError, unpacked_wheel
-from experiments.support.cache import cached
+from experiments.support.cache import cached, writable
 from tests.support.tolerance import agree, reduction
 
 ASK = [{"role": "user", "content": "What is the capital of France?"}]
@@ -275,3 +275,18 @@ def test_a_warm_cache_needs_no_lock(cache: Path) -> None:
     (cache / "thing").mkdir(parents=True)
     with FileLock(cache / ".thing.lock"):
         assert cached("thing", lambda directory: pytest.fail("built again")) == cache / "thing"
+
+
+def test_what_a_cache_lacks_that_nobody_can_write_to_is_built_for_this_process(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cache / "thing").mkdir(parents=True)
+    monkeypatch.setattr("experiments.support.cache.writable", lambda folder: False)  # root may write anywhere
+    assert cached("thing", lambda directory: pytest.fail("built again")) == cache / "thing"
+    made = [cached("other", lambda directory: (directory / "file").touch()) for _ in range(2)]
+    assert made[0] == made[1] and (made[0] / "file").is_file() and not made[0].is_relative_to(cache)
+
+
+def test_a_place_that_cannot_be_made_is_no_place_to_write(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert writable(tmp_path / "new") and not writable(tmp_path / "file" / "new")

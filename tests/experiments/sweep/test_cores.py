@@ -52,3 +52,17 @@ def test_without_control_groups_the_affinity_counts(tmp_path: Path, monkeypatch:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert cores(tmp_path / "none", tmp_path / "none") == 3
+
+
+@pytest.mark.parametrize("mount", ["cpu,cpuacct", "cpu"])
+@pytest.mark.parametrize(("time_us", "n"), [(-1, 16), (400000, 4), (50000, 1)])
+def test_a_containers_quota_is_seen_in_version_1_too(tmp_path: Path, mount: str, time_us: int, n: int) -> None:
+    for folder in (tmp_path / "groups" / mount, tmp_path / "groups" / mount / "docker" / "x"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cpu.cfs_quota_us").write_text(f"{time_us if folder.name == 'x' else -1}\n")
+        (folder / "cpu.cfs_period_us").write_text("100000\n")
+    text = "4:cpu,cpuacct:/docker/x\n2:memory:/docker/x\n"
+    assert cores(membership(tmp_path, text), tmp_path / "groups") == n
+    outside = "4:cpu,cpuacct:/elsewhere\n"  # a container sees its own group at the root
+    (tmp_path / "groups" / mount / "cpu.cfs_quota_us").write_text(f"{time_us}\n")
+    assert cores(membership(tmp_path, outside), tmp_path / "groups") == n

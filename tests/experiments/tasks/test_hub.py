@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import datasets
 from experiments.config.tasks import HubConfig
 from experiments.tasks import load_task
 from experiments.tasks.base import Example, TaskError
+from experiments.tasks.hub import version_of
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +96,22 @@ def test_without_the_library_its_installation_is_named(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(TaskError, match=r"pip install -c constraints.txt -e '.\[experiments,hub\]'"):
         load_task(task("anything"))
+
+
+@pytest.mark.parametrize("order", [("text", "review"), ("review", "text")])
+def test_a_mapping_wins_over_a_column_of_the_fields_name(tmp_path: Path, order: tuple[str, str]) -> None:
+    columns = {"text": [f"other {i}" for i in range(8)], "review": [f"asked {i}" for i in range(8)]}
+    rows = {**{name: columns[name] for name in order}, "label": list("abababab"), "prompt": ["p"] * 8}
+    rows |= {"completion": ["c"] * 8}
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows)}).save_to_disk(str(tmp_path / "made"))
+    data = load_task(task(str(tmp_path / "made"), fields={"text": "review"}))
+    assert data.kind == "classify" and all(e.text.startswith("asked") for e in data.train + data.val + data.test)
+    data = load_task(task(str(tmp_path / "made"), fields={"prompt": "text", "completion": "review"}))
+    assert data.kind == "generate" and all(e.text.startswith("other") for e in data.train + data.val + data.test)
+
+
+def test_the_commit_is_where_the_rows_were_read() -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    info = SimpleNamespace(download_checksums={f"hf://datasets/a/b@{commit}/train.parquet": {}})
+    assert version_of(SimpleNamespace(info=info), "main") == commit
+    assert version_of(SimpleNamespace(), "v1") == "v1" and version_of(SimpleNamespace(), None) == "newest"

@@ -192,6 +192,14 @@ def test_padding_does_not_change_the_loss():
     agree(together, alone, reduction(model))
 
 
+def test_a_batch_with_nothing_to_learn_is_no_fault_of_the_rate():
+    rows = [Encoded([3, 4, 5])] * 2
+    with pytest.raises(ValueError, match=r"a batch of 2 examples has nothing to learn: .* Responses"):
+        accumulate(reader(llama()), RESPONSES, rows, optim(), PhaseClock())
+    with pytest.raises(ValueError, match="2 examples have nothing to learn"):
+        mean_loss(RESPONSES, reader(llama()), rows, 2)
+
+
 def test_accumulation_weighs_tokens_not_parts():
     model, rows = llama(), some_rows(8)
 
