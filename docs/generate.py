@@ -13,7 +13,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
-from docs.generators import api, methods, names, performance, planted, results, runs, tasks  # noqa: E402
+from docs.generators import api, certified, methods, names, performance, planted, results, runs, tasks  # noqa: E402
 
 
 def pages() -> dict[str, str]:
@@ -22,6 +22,7 @@ def pages() -> dict[str, str]:
         **methods.pages(),
         **api.pages(),
         "api/names.md": names.page_of_names(),
+        "tables/certified.md": certified.page_of_certified(),
         "tables/planted.md": planted.page_of_planted(),
         "tables/tasks.md": tasks.page_of_tasks(),
         "tables/public_tasks.md": tasks.page_of_public_tasks(),

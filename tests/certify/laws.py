@@ -62,8 +62,8 @@ def step(trial: Trial) -> None:
     if not trial.subject.trains:
         return
     model = copy.deepcopy(trial.trained)
-    base = {n: t.clone() for n, t in model.state_dict().items() if "deltas." not in n}
     ours = dict(dt.parameters(model))
+    base = {n: t.clone() for n, t in trial.subject.model.state_dict().items() if isinstance(t, Tensor)}
 
     def loss() -> Tensor:
         out = run(model, trial.batch)

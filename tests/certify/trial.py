@@ -123,7 +123,10 @@ def shaken(model: nn.Module, name: str | None = None, by: float = 0.1, seed: int
 def placed(batch: Batch, key: str, ids: Any) -> Batch:
     """The batch with these ids in the place of others, so that lengths and masks stay as they are."""
     tokens = batch[key].clone()
-    tokens[:, 1 : 1 + len(ids)] = torch.tensor(list(ids))
+    ordinary = (tokens != tokens[:1]).any(0)  # placeholders of images and ends of texts are the same in every row
+    ordinary[0] = False
+    columns = ordinary.nonzero()[: len(ids), 0]
+    tokens[:, columns] = torch.tensor(list(ids))[: len(columns)]
     return {**batch, key: tokens}
 
 
