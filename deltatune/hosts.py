@@ -59,6 +59,9 @@ class Axes(NamedTuple):
     out: int
 
 
+Shape = tuple[int, ...]
+
+
 class Heads(NamedTuple):
     """Key/value heads of an attention, the size of its keys, and that of its values."""
 
@@ -68,7 +71,7 @@ class Heads(NamedTuple):
 
 
 # What a run showed of modules (`structure`), where their attributes do not say it, or say otherwise.
-learned: weakref.WeakKeyDictionary[nn.Module, tuple[Features, Axes]] = weakref.WeakKeyDictionary()
+learned: weakref.WeakKeyDictionary[nn.Module, tuple[Shape, Shape]] = weakref.WeakKeyDictionary()  # taken, given
 learned_heads: weakref.WeakKeyDictionary[nn.Module, Heads] = weakref.WeakKeyDictionary()
 
 
@@ -84,6 +87,24 @@ def extend(model: nn.Module) -> None:
 def stacks(module: nn.Module) -> dict[str, list[DeltaModule]]:
     """The deltas on a module by name, in the order of injection; none where it is no host."""
     return cast("Any", vars(module)["_modules"][CHILD])._modules if hasattr(type(module), SWAP) else {}
+
+
+def channels(host: nn.Module) -> tuple[Features, Axes] | None:
+    """Sizes and axes of the channels, as a run showed them: the last axis, or in feature maps one as long as a map."""
+    if host not in learned:
+        return None
+    into, out = learned[host]
+    inner = [m for _, m in maps(host) if m is not host]
+    if not any(isinstance(m, _ConvNd) for m in inner):
+        return Features(into[-1], out[-1]), Axes(-1, -1)
+    sizes = Features(features(inner[0]).into, features(inner[-1]).out)
+    sides = []
+    for shape, size in ((into, sizes.into), (out, sizes.out)):
+        fitting = {axis for axis in (-1, 1 - len(shape)) if len(shape) > 1 and shape[axis] == size}
+        if len(fitting) != 1:
+            return None
+        sides += fitting
+    return sizes, Axes(*sides)
 
 
 def features(host: nn.Module) -> Features:
@@ -106,7 +127,7 @@ def features(host: nn.Module) -> Features:
     shape = getattr(host, "normalized_shape", None)
     if isinstance(shape, tuple):
         return Features(shape[-1], shape[-1])
-    if (seen := learned.get(host)) is not None:
+    if (seen := channels(host)) is not None:
         return seen[0]
     inner = [m for _, m in maps(host)]
     if inner:
@@ -137,7 +158,7 @@ def axes(host: nn.Module) -> Axes:
     if weights and not children(host) and {p.shape for p in weights} == {weights[0].shape[:1]}:
         axis = probed_axis(host, weights[0])
         return Axes(axis, axis)
-    if (seen := learned.get(host)) is not None:
+    if (seen := channels(host)) is not None:
         return seen[1]
     inner = [m for _, m in maps(host) if m is not host]
     return Axes(axes(inner[0]).into, axes(inner[-1]).out) if inner else Axes(-1, -1)

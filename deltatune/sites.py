@@ -73,9 +73,7 @@ def no_span(path: str) -> NoMatch:
 
 def keys_and_values(model: nn.Module) -> list[tuple[str, tuple[int, ...] | None]]:
     """(map, span of its outputs) of all that become keys or values of an attention."""
-    known = structure(model)
-    if known is not None and known.keys_values is None:
-        known = structure(model, values=True)
+    known = structure(model, values=True)
     if known is None or known.keys_values is None:
         return [(p, span) for block in guess.blocks(model) for p, _, span in guess.key_value(block)]
     return list(known.keys_values)

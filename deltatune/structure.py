@@ -20,14 +20,10 @@ from torch.utils._pytree import tree_leaves
 from deltatune.examples import examples
 from deltatune.heads import Attention, attended, attentions, keys_and_values, spans
 from deltatune.hosts import (
-    Axes,
-    Features,
     device_of,
-    features,
     is_linear,
     learned,
     learned_heads,
-    maps,
     modules,
     unreachable,
     unwrapped,
@@ -36,7 +32,7 @@ from deltatune.maps import children, original
 from deltatune.repeats import Copies
 from deltatune.sublayers import Sublayers
 from deltatune.trace import Trace
-from deltatune.values import Attended, Call
+from deltatune.values import Attended
 
 SMALL = 200_000  # values in an example, up to which it is run with values; above, by shapes where that is enough
 
@@ -55,7 +51,7 @@ class Structure:
 
     reads: a module whose parameters are read while it does not run -> the module that runs around all that read them.
     idle: layers that neither ran nor were read, though the module that holds them ran. silent: layers that the output
-    does not depend on, or only by a choice. keys_values: (map, span of its outputs); None where values would be needed.
+    does not depend on, or only by a choice. keys_values: (map, span of its outputs); None if not asked for.
     """
 
     source: str
@@ -96,7 +92,7 @@ def structure(model: nn.Module, example: Mapping[str, Any] | None = None, values
     if known is not None and known.key == made_of and example is None and (known.values or not values):
         return known.structure
     found, why = learn(model, example, values)
-    kept[model] = Kept(made_of, found, values or (found is not None and found.keys_values is not None), why)
+    kept[model] = Kept(made_of, found, values, why)
     return found
 
 
@@ -128,7 +124,7 @@ def learn(model: nn.Module, example: Mapping[str, Any] | None, values: bool) -> 
                         trace = Trace(inner, inputs if example is not None else moved(inputs, inner), meta, hollow)
                         if hollow and trace.repeats and trace.places:
                             continue  # which of a list runs may depend on the block
-                        return summary(trace, inner, "", source), ""
+                        return summary(trace, inner, "", source, values), ""
                 except Exception as error:  # whatever a model raises, it is another way's or the guess's turn
                     why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return None, why
@@ -148,7 +144,7 @@ def moved(inputs: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     return {n: v.to(device) if isinstance(v, Tensor) else v for n, v in inputs.items()}
 
 
-def summary(trace: Trace, model: nn.Module, prefix: str, source: str) -> Structure:
+def summary(trace: Trace, model: nn.Module, prefix: str, source: str, values: bool) -> Structure:
     """What a trace says, for every block, in the model's own order."""
     subs, here = Sublayers(trace), dict(modules(model))
     copies = Copies(trace.repeats, list(here), prefix)
@@ -158,9 +154,9 @@ def summary(trace: Trace, model: nn.Module, prefix: str, source: str) -> Structu
     reads = {p: r for o, by in around.items() for p, r in copies.pairs(o, by)}
     called = copies.bare(c.path for c in trace.calls)
     for call in trace.calls:
-        if not call.is_map and (shown := channels_of(here[call.path], call)) is not None:
+        if not call.is_map and call.into and call.out:
             for path in copies.bare([call.path]):
-                learned[here[path]] = shown
+                learned[here[path]] = call.into, call.out
     seen = attentions(subs, found)
     for each in seen:
         for path in copies.bare([each.path]):
@@ -175,26 +171,9 @@ def summary(trace: Trace, model: nn.Module, prefix: str, source: str) -> Structu
         tuple(copies.of(c.path for s in subs.all for c in subs.ends(s))),
         tuple(feed_forwards(subs, copies)),
         tuple(a._replace(path=p) for a in seen for p in copies.of([a.path])),
-        projections(subs, found, copies),
+        projections(subs, found, copies) if values else None,
         tuple(group for group in shared_inputs(trace, copies)),
     )
-
-
-def channels_of(module: nn.Module, call: Call) -> tuple[Features, Axes] | None:
-    """The channels that a module took and gave: the last axis, or in feature maps the one as long as a map's inside."""
-    inner = [m for _, m in maps(module)]
-    if not call.into or not call.out:
-        return None
-    if not any(isinstance(m, nn.modules.conv._ConvNd) for m in inner):
-        return Features(call.into[-1], call.out[-1]), Axes(-1, -1)
-    sizes = Features(features(inner[0]).into, features(inner[-1]).out)
-    sides = []
-    for shape, size in ((call.into, sizes.into), (call.out, sizes.out)):
-        fitting = [axis for axis in (-1, 1 - len(shape)) if len(shape) > 1 and shape[axis] == size]
-        if len(set(fitting)) != 1:
-            return None
-        sides.append(fitting[0])
-    return sizes, Axes(*sides)
 
 
 def reader(owner: str, by: set[str], trace: Trace) -> str:

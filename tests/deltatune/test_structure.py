@@ -23,7 +23,7 @@ every = pytest.mark.parametrize("name", MODELS)
 
 def learned(model: nn.Module) -> Structure:
     extend(model)
-    known = structure(model)
+    known = structure(model, values=True)
     assert known is not None, learning.kept[model].why
     return known
 
