@@ -124,7 +124,7 @@ def learn(model: nn.Module, example: Mapping[str, Any] | None, values: bool) -> 
                         trace = Trace(inner, inputs if example is not None else moved(inputs, inner), meta, hollow)
                         if hollow and trace.repeats and trace.places:
                             continue  # which of a list runs may depend on the block
-                        return summary(trace, inner, "", source, values), ""
+                        return summary(trace, inner, source, values), ""
                 except Exception as error:  # whatever a model raises, it is another way's or the guess's turn
                     why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return None, why
@@ -144,28 +144,28 @@ def moved(inputs: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     return {n: v.to(device) if isinstance(v, Tensor) else v for n, v in inputs.items()}
 
 
-def summary(trace: Trace, model: nn.Module, prefix: str, source: str, values: bool) -> Structure:
+def summary(trace: Trace, model: nn.Module, source: str, values: bool) -> Structure:
     """What a trace says, for every block, in the model's own order."""
     subs, here = Sublayers(trace), dict(modules(model))
-    copies = Copies(trace.repeats, list(here), prefix)
+    copies = Copies(trace.repeats, list(here))
     found = attended(subs)
     static = unreachable(model)  # what nn.MultiheadAttention reads counts as its own
     around = {o: reader(o, by, trace) for o, by in trace.reads.items() if o not in static}
     reads = {p: r for o, by in around.items() for p, r in copies.pairs(o, by)}
-    called = copies.bare(c.path for c in trace.calls)
+    called = copies.of(c.path for c in trace.calls)
     for call in trace.calls:
         if not call.is_map and call.into and call.out:
-            for path in copies.bare([call.path]):
+            for path in copies.of([call.path]):
                 learned[here[path]] = call.into, call.out
     seen = attentions(subs, found)
     for each in seen:
-        for path in copies.bare([each.path]):
+        for path in copies.of([each.path]):
             learned_heads[here[path]] = each.shape
     return Structure(
         source,
         frozenset(copies.of(c.path for c in trace.calls)),
-        {prefix + p: (prefix + r).rstrip(".") for p, r in reads.items()},
-        frozenset(prefix + p for p in idle(here, {*called}, reads, trace.places)),
+        reads,
+        frozenset(idle(here, {*called}, reads, trace.places)),
         frozenset(copies.of(silent(subs))),
         frozenset(copies.of(c.path for c in trace.calls if c.is_map and subs.chooses(c))),
         tuple(copies.of(c.path for s in subs.all for c in subs.ends(s))),
