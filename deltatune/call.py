@@ -23,6 +23,7 @@ from deltatune.core import DeltaError, DeltaModule, NotReached, Opaque, Stacked
 from deltatune.hidden import Hidden, given, returned
 from deltatune.host import Host, Live, deltas_of, live, to_run
 from deltatune.hosts import own_parameters, stacks
+from deltatune.late import start
 from deltatune.maps import SWAP, Swap, frozen, linear_map, original
 from deltatune.products import Step, plain_layout
 from deltatune.still import buffers, held_still, own_buffers
@@ -115,10 +116,22 @@ def run(host: nn.Module, args: Any, kwargs: Any) -> Any:
 def run_live(host: nn.Module, args: Any, kwargs: Any) -> Any:
     """The host's forward with its live deltas."""
     own = deltas_of(host)
+    if own._late:
+        start_late(host)
     if own._reads or own._reader:
         with nullcontext() if is_compiling() else swapping:
             return run_placed(host, own._reads, args, kwargs)
     return run_sites(host, args, kwargs)
+
+
+def start_late(host: nn.Module) -> None:
+    """Give values to deltas that were made on the meta device, now that the host has some."""
+    own = deltas_of(host)
+    if any(p.is_meta for p in host.parameters()):
+        raise DeltaError(f"{original(host).__name__} is on the meta device: materialise the model, then run it")
+    with swapping:
+        waiting, own._late = own._late, []
+        start(host, [own[name][i] for name, i in waiting if name in own])  # type: ignore[index, misc]
 
 
 def run_placed(host: nn.Module, reads: tuple[nn.Module, ...], args: Any, kwargs: Any) -> Any:

@@ -43,7 +43,8 @@ class Deltas(nn.ModuleDict):
     `merge.merged`, the strengths at which deltas are in the host's weights; _swaps counts their comings and goings.
     _together: the `together.Together` of the hosts that read one tensor. _reads: hosts whose parameters this one reads
     while they do not run, so that those stand changed while it runs (_placed); _reader: the other way round.
-    _still: whether buffers are held. _records: by name, the host's path and the record of the injection.
+    _late: (name, place) of deltas without values (`late`). _still: whether buffers are held. _records: by name, the
+    host's path and the record of the injection.
     """
 
     def __init__(self) -> None:
@@ -52,6 +53,7 @@ class Deltas(nn.ModuleDict):
         self._merges: tuple[Strengths, ...] = ()
         self._swaps = 0
         self._still = False
+        self._late: list[tuple[str, int]] = []
         self._together: Any = None
         self._reads: tuple[nn.Module, ...] = ()
         self._reader: tuple[nn.Module, ...] = ()

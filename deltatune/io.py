@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, FormatError
 from deltatune.deltafile import FORMAT, read, write
-from deltatune.fingerprint import Entry, Held, alike, base_tensors, entries, hashed, held_by, sketch, told
-from deltatune.host import Record, deltas, record_of
+from deltatune.fingerprint import Entry, Held, alike, base_tensors, entries, hashed, held_by, offloaded, sketch, told
+from deltatune.host import Record, deltas, deltas_of, hosts, record_of
 from deltatune.hosts import extend, modules, unreachable
 from deltatune.hyperparameters import checked
 from deltatune.inject import check_called, check_name, freeze_base, put_in, share_tied
@@ -81,7 +81,7 @@ def tensors_of(sites: list[tuple[str, DeltaModule]]) -> tuple[dict[str, Tensor],
     first: dict[int, str] = {}
     tied: dict[str, str] = {}
     for prefix, (_, delta) in zip(site_keys([p for p, _ in sites]), sites, strict=True):
-        for name, t in delta.state_dict(keep_vars=True).items():
+        for name, t in values_of(delta).items():
             key = join(prefix, name)
             if id(t) in first:
                 tied[key] = first[id(t)]
@@ -89,6 +89,16 @@ def tensors_of(sites: list[tuple[str, DeltaModule]]) -> tuple[dict[str, Tensor],
                 first[id(t)] = key
                 tensors[key] = t.detach()
     return tensors, tied
+
+
+def values_of(delta: DeltaModule) -> dict[str, Tensor]:
+    """A delta's tensors by name; those that accelerate keeps elsewhere between forwards, from there."""
+    tensors = delta.state_dict(keep_vars=True)
+    for name, t in tensors.items():
+        if t.is_meta:
+            at, _, last = name.rpartition(".")
+            tensors[name] = offloaded(delta.get_submodule(at), last, t)
+    return tensors
 
 
 def save(model: nn.Module, path: str | os.PathLike[str], name: str = "default", compact: bool = False) -> int:
@@ -111,6 +121,9 @@ def save(model: nn.Module, path: str | os.PathLike[str], name: str = "default", 
     sums, _ = sketch(t for p, t in kept.items() if p not in learned)
     sites = [*whole(here, trained), *sites]
     tensors, tied = tensors_of(sites)
+    for path_here, host in hosts(model):
+        if deltas_of(host)._late:
+            raise DeltaError(f"{path_here}: {name!r} has no values yet; run the materialised model once, then save")
     tensors = {k: t.cpu().contiguous() for k, t in tensors.items()}
     if compact:
         tensors = {k: t.to(torch.bfloat16) if t.is_floating_point() else t for k, t in tensors.items()}
@@ -195,6 +208,9 @@ def load(
     skipped, known_structure = unreachable(model), structure(model, example)
     if unknown := [s["method"] for s in about["sites"] if s["method"] not in table]:
         raise FormatError(f"{path}: unknown method {unknown[0]!r}; define it, or pass it in methods=")
+    for host in (here[s["path"]] for s in about["sites"] if s["path"] in here):
+        if "_hf_hook" not in host.__dict__ and any(p.is_meta for p in host.parameters()):
+            raise DeltaError(f"{path}: this {type(model).__name__} is on the meta device; materialise it, then load")
     check_base(model, path, about, here, table)
     check_name(model, name)
     for site in about["sites"]:
@@ -215,6 +231,8 @@ def load(
         raise FormatError(f"{path}: tensor {sorted(missing)[0]!r} is missing")
     if surplus := tensors.keys() - wanted.keys() - tied.keys():
         raise FormatError(f"{path}: tensor {sorted(surplus)[0]!r} belongs to no parameter of its site")
+    if bare := [key for key, t in wanted.items() if t.is_meta]:
+        raise DeltaError(f"{path}: {bare[0]} would be on the meta device; load before offloading")
     with torch.no_grad():
         for key, t in wanted.items():
             given = tensors[key]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copyreg
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from deltatune.containers import unseen
 from deltatune.core import DeltaError, DeltaModule, NotReached
 from deltatune.host import Deltas, Host, deltas_of, hosts
 from deltatune.hosts import modules, stacks
+from deltatune.late import starts_later
 from deltatune.maps import CHILD, SWAP, Swap, original
 from deltatune.still import own_buffers
 from deltatune.structure import structure
@@ -59,14 +61,28 @@ def _remade(make: Callable[..., nn.Module], args: tuple[Any, ...]) -> nn.Module:
     return module
 
 
+def aligned(host: nn.Module) -> bool:
+    """Whether the forward on the instance is accelerate's, which moves inputs and weights and calls `_old_forward`."""
+    before = host.__dict__.get("_old_forward")
+    return "_hf_hook" in host.__dict__ and getattr(before, "__func__", None) is type(host).forward
+
+
+def realign(host: nn.Module) -> None:
+    """Let accelerate's hooks call the forward of the class that the host has now."""
+    if "_hf_hook" in host.__dict__ and "_old_forward" in host.__dict__:
+        host._old_forward = types.MethodType(type(host).forward, host)  # type: ignore[assignment]
+
+
 def check_host(path: str, host: nn.Module, skipped: dict[str, str]) -> None:
     """Raise where a swap would be wrong or silently without effect. skipped: `hosts.unreachable` of the model."""
     if any(isinstance(p, UninitializedParameter) for p in host.parameters()):
         raise DeltaError(f"{path}: {original(host).__name__} knows no sizes yet; run the model once, then inject")
-    if "forward" in host.__dict__:
+    if "forward" in host.__dict__ and not aligned(host):
         raise DeltaError(f"{path}: forward is patched on the instance, so a swapped class would never be called")
     if any(type(p).__name__ == "DTensor" for p in host.parameters()):
         raise DeltaError(f"{path}: parameters are already sharded (DTensor); inject and eject before sharding")
+    if getattr(host.__dict__.get("_hf_hook"), "weights_map", None) is not None:
+        raise DeltaError(f"{path}: accelerate keeps its weights elsewhere; put deltas in before offloading")
     if path in skipped:
         raise NotReached(f"{path}: {skipped[path]}; choose the attention module itself as the host")
     if not isinstance(host, Host):
@@ -96,6 +112,7 @@ def swapped(host: nn.Module) -> Deltas:
     """What a host carries, its class swapped if it was none before."""
     if not isinstance(host, Host):
         host.__class__ = host_class(type(host))
+        realign(host)
         host._modules[CHILD] = Deltas().train(host.training)
     return deltas_of(host)
 
@@ -119,6 +136,8 @@ def attach(host: nn.Module, name: str, delta: DeltaModule) -> None:
         own[name] = nn.ModuleList().train(host.training)
         own._strengths[name] = 1.0
     cast(nn.ModuleList, own[name]).append(delta)
+    if starts_later(delta):
+        own._late.append((name, len(cast(nn.ModuleList, own[name])) - 1))
     delta.train(host.training)
 
 
@@ -139,6 +158,7 @@ def detach(model: nn.Module, *names: str) -> None:
         if not len(own) and not own._reads and not (some and own._still):
             del host._modules[CHILD]
             host.__class__ = original(host)  # type: ignore[assignment]
+            realign(host)
 
 
 def hold_still(model: nn.Module) -> None:

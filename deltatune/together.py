@@ -98,7 +98,7 @@ class Together:
 
 def only_call(host: nn.Module) -> tuple[Any, Any, float] | None:
     """(delta, base, strength) of a host that has this one live delta around its linear map, and no hooks."""
-    if not isinstance(host, Host) or hooked(host):
+    if not isinstance(host, Host) or hooked(host) or deltas_of(host)._late:
         return None
     sites, base = live(host), frozen(host, host._parameters)
     module = sites["module"]

@@ -70,6 +70,46 @@ def work(rank: int, port: int, kind: str, method: str, folder: str) -> None:
     os._exit(0)
 
 
+def work_with_one_off(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    model, ids = with_one_off()
+    train(DistributedDataParallel(model), ids[rank * 2 : rank * 2 + 2])
+    torch.save({n: p.detach().clone() for n, p in dt.parameters(model)}, Path(folder) / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+    os._exit(0)  # as in `work`
+
+
+def with_one_off() -> tuple[nn.Module, Tensor]:
+    """LoRA that is on, and adapters that are off."""
+    model, ids = model_and_batch("lora")
+    dt.inject(model, dt.Adapter.on(width=4), name="off")
+    dt.use(model, "default")
+    return model, ids
+
+
+def test_a_delta_that_is_off_asks_for_no_gradient(tmp_path: Path) -> None:
+    """DistributedDataParallel, which waits for a gradient of everything that needs one, does not wait for it."""
+    model, ids = with_one_off()
+    before = {n: p.detach().clone() for n, p in dt.parameters(model)}
+    train(model, ids)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(work_with_one_off, args=(port, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    off = {n for n, _ in dt.parameters(model, "off")}
+    for name, p in dt.parameters(model):
+        assert torch.equal(first[name], second[name])
+        assert torch.equal(first[name], before[name]) is (name in off)
+        agree(first[name], p, 2 * STEPS * reduction(model), ids.numel())
+    dt.use(model, "off")
+    assert all(p.requires_grad is (n in off) for n, p in dt.parameters(model))
+    dt.use(model, "off", "default")
+    assert all(p.requires_grad for _, p in dt.parameters(model))
+
+
 QUICK = [("ddp", "lora"), ("fsdp2", "lora")]
 SLOW = [
     pytest.param(kind, method, marks=pytest.mark.slow) for kind in ("ddp", "fsdp2") for method in ("adapter", "ia3")

@@ -40,6 +40,7 @@ FLOORS = {
     "deltatune.hidden": 2,
     "deltatune.methods": 2,
     "deltatune.strengths": 2,
+    "deltatune.late": 2,
     "deltatune.fingerprint": 2,
     "deltatune.still": 1,
     "deltatune.hyperparameters": 2,
