@@ -15,6 +15,9 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.compiler import is_compiling
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from deltatune.attention import SDPA
@@ -247,6 +250,19 @@ def put(module: nn.Module, values: dict[str, Any]) -> None:
     for name, value in values.items():
         path, _, last = name.rpartition(".")
         module.get_submodule(path)._parameters[last] = value
+    recompute(module)
+
+
+def recompute(module: nn.Module) -> None:
+    """What torch keeps beside a module's parameters, made of these anew: a weight that a hook computes before each
+    forward (weight norm, spectral norm, pruning), the flat weights of a recurrent layer."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, SpectralNorm):
+            setattr(module, hook.name, hook.compute_weight(module, do_power_iteration=False))
+        elif isinstance(hook, (WeightNorm, BasePruningMethod)):
+            hook(module, ())
+    if isinstance(module, nn.RNNBase):
+        module._update_flat_weights()
 
 
 def around_hidden(run: Callable[..., Any], live: Live, first: str, args: Any, kwargs: Any) -> Any:

@@ -109,9 +109,12 @@ def low_rank(x: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
     return F.linear(F.linear(x, like(A, x)) * s, like(B, x))
 
 
-def low_rank_rows(ids: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
-    """`low_rank` of one-hot rows, s · A[:, ids]ᵀ Bᵀ; ids (...), A (R, V), B (N, R) -> (..., N)."""
-    return F.linear(F.embedding(ids, A.T) * s, B)
+def low_rank_rows(ids: Tensor, A: Tensor, B: Tensor, s: float, padding: int | None = None) -> Tensor:
+    """`low_rank` of one-hot rows, s · A[:, ids]ᵀ Bᵀ; ids (...), A (R, V), B (N, R) -> (..., N).
+
+    padding: an id whose column gets no gradient.
+    """
+    return F.linear(F.embedding(ids, A.T, padding) * s, B)
 
 
 def dora_norm(W: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:

@@ -139,6 +139,8 @@ def linear_map(host: nn.Module) -> Map | None:
     if weight is None or type(weight) not in (nn.Parameter, Tensor) or not weight.is_floating_point():
         return None
     known = map_of(cls := original(host))
+    if known is None and weight.shape == (getattr(host, "out_features", None), getattr(host, "in_features", None)):
+        known = MAPS[nn.Linear], False  # a linear layer of another library, if it computes as one
     if known is None or getattr(host, "max_norm", None) is not None:
         return None
     return known[0] if known[1] or computes(host, cls, known[0]) else None

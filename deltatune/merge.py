@@ -105,6 +105,11 @@ def fold_host(
     if term is None:
         kind = type(around[0][0]).__name__
         raise NotFoldable(f"{path}: {original(host).__name__} is no known linear map, so {kind} cannot be merged")
+    if host._parameters.get("weight") is None:
+        raise NotFoldable(
+            f"{path}: the weight of {original(host).__name__} is reparametrised: it is computed anew for every call; "
+            "make it plain first (torch.nn.utils: remove_parametrizations, remove_weight_norm, prune.remove)"
+        )
     for delta, strength in around:
         term = Stacked(delta, term, strength)
     try:

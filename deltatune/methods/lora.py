@@ -66,6 +66,7 @@ class LoRA(DeltaModule):
         else:
             size, at = features(host), frozen(host, dict(host._parameters))
             self.axis, self.rows = axes(host).out, isinstance(host, nn.Embedding)
+            self.padding = host.padding_idx if isinstance(host, nn.Embedding) else None
             columns = (size.into,) if at is None else at.weight.shape[1:]
             self.convolution = at.op if at is not None and isinstance(at.op, Convolution) else None
             A, B = torch.zeros(rank, *columns, **kind), torch.zeros(size.out, rank, **kind)
@@ -110,7 +111,7 @@ class LoRA(DeltaModule):
         """s · B A · dropout(x)."""
         if self.rows:
             known = x < self.A.shape[1]  # the ids above are those of prompts, which no table row belongs to
-            return low_rank_rows(x * known, self.A, self.B, self.scale) * known[..., None]
+            return low_rank_rows(x * known, self.A, self.B, self.scale, self.padding) * known[..., None]
         x = F.dropout(x, self.dropout, self.training)
         if self.convolution is not None:
             return self.convolution.low_rank(x, like(self.A, x), like(self.B, x), self.scale, *args, **kwargs)
