@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from deltatune.host import Host, deltas_of, live
+from deltatune.hosts import features
 from deltatune.maps import frozen
 from deltatune.sites import readers
 
@@ -136,7 +137,11 @@ def hooked(module: nn.Module) -> bool:
 def gather(model: nn.Module) -> None:
     """Let the model's hosts know which others read what they read."""
     for group in readers(model):
-        hosts = [module for module in group if isinstance(module, Host)]
-        together = Together(hosts) if len(hosts) > 1 else None
-        for host in hosts:
-            deltas_of(host)._together = together
+        alike: dict[int, list[nn.Module]] = {}
+        for host in group:
+            if isinstance(host, Host):
+                alike.setdefault(features(host).into, []).append(host)  # other sizes are of other tensors
+        for hosts in alike.values():
+            together = Together(hosts) if len(hosts) > 1 else None
+            for host in hosts:
+                deltas_of(host)._together = together

@@ -70,6 +70,7 @@ CASES: tuple[Case, ...] = (
 
 NO_SPAN = (dt.NoMatch, "no module spans the feed-forward part alone")
 NO_IDS = (dt.NoMatch, "has no token embedding")
+NO_SITE = (dt.NoMatch, "matches no module of")
 NO_HEAD = (dt.NoMatch, "has no head beside a backbone")
 REFUSED: dict[tuple[str, str], tuple[type[dt.DeltaError], str]] = {
     ("Adapter-parallel", "bert"): NO_SPAN,
@@ -80,6 +81,14 @@ REFUSED: dict[tuple[str, str], tuple[type[dt.DeltaError], str]] = {
     ("Prompt-primed", "encoder-layer"): NO_IDS,
     ("Prompt", "vit"): NO_IDS,
     ("Prompt-primed", "vit"): NO_IDS,
+    **{(c, h): NO_IDS for c in ("Prompt", "Prompt-primed", "Rows") for h in ("conv-net", "u-net")},
+    **{
+        (c, "conv-net"): NO_SITE
+        for c in ("Adapter-serial", "IA3", "MAM", "Prefix-gated", "Prefix-primed", "Prefix-reparam")
+    },
+    **{("Adapter-parallel", h): NO_SPAN for h in ("conv-net", "u-net")},
+    **{("Head", h): NO_HEAD for h in ("conv-net", "u-net")},
+    ("MAM", "u-net"): NO_SPAN,
     ("Rows", "encoder-layer"): NO_IDS,
     ("Rows", "vit"): NO_IDS,
     ("Head", "nano"): NO_HEAD,

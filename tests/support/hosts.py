@@ -16,6 +16,7 @@ import transformers
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tests.support.feature_maps import ConvNet, UNet
 from tests.support.nano import NanoGPT
 
 Batch = dict[str, Tensor]
@@ -82,7 +83,7 @@ class Host:
     @property
     def reduction(self) -> int:
         """The number of products summed along the longest path from input to output."""
-        return sum(p.shape[-1] for p in self.model().parameters() if p.dim() == 2)
+        return sum(p[0].numel() if p.dim() == 4 else p.shape[-1] for p in self.model().parameters() if p.dim() > 1)
 
 
 def ids(rows: int, tokens: int, front: tuple[int, ...] = ()) -> Tensor:
@@ -260,8 +261,8 @@ class Checkpointed(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def forward(self, src: Tensor) -> Tensor:
-        return checkpoint(self.inner, src, use_reentrant=False)  # type: ignore[return-value]
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return checkpoint(self.inner, *args, use_reentrant=False, **kwargs)  # type: ignore[return-value]
 
 
 class Nano(Host):
@@ -278,4 +279,64 @@ class Nano(Host):
         return model
 
 
-HOSTS: tuple[Host, ...] = (Nano(), EncoderLayer(), Llama(), EagerLlama(), GPT2(), Bert(), T5(), ViT())
+class FusedMixtral(Llama):
+    """Experts kept as stacks of matrices, which their module reads itself."""
+
+    name, layer = "mixtral", "*.o_proj"
+
+    def build(self) -> nn.Module:
+        config = transformers.MixtralConfig(
+            num_key_value_heads=2,
+            num_local_experts=4,
+            num_experts_per_tok=3,
+            pad_token_id=0,
+            **SIZES,  # type: ignore[arg-type]
+        )
+        return transformers.AutoModelForCausalLM.from_config(config)
+
+
+class Convolutional(Host):
+    name, layer, takes_ids = "conv-net", "classifier", False
+
+    def build(self) -> nn.Module:
+        return ConvNet()
+
+    def batch(self, rows: int = 2, tokens: int = 6, front: tuple[int, ...] = ()) -> Batch:
+        return {"x": torch.randn(rows, 3, 8, 8, generator=torch.Generator().manual_seed(11))}
+
+    def run(self, model: nn.Module, batch: Batch) -> Tensor:
+        return model(**batch)
+
+    def checkpointed(self, model: nn.Module) -> nn.Module:
+        return Checkpointed(model)
+
+
+class Diffusion(Convolutional):
+    name, layer = "u-net", "*.to_out"
+
+    def build(self) -> nn.Module:
+        return UNet()
+
+    def batch(self, rows: int = 2, tokens: int = 6, front: tuple[int, ...] = ()) -> Batch:
+        noise = torch.Generator().manual_seed(11)
+        context = torch.randn(rows, tokens, 6, generator=noise)
+        return {
+            "sample": torch.randn(rows, 3, 8, 8, generator=noise),
+            "time": torch.rand(rows, generator=noise),
+            "context": context,
+        }
+
+
+HOSTS: tuple[Host, ...] = (
+    Nano(),
+    EncoderLayer(),
+    Llama(),
+    EagerLlama(),
+    GPT2(),
+    Bert(),
+    T5(),
+    ViT(),
+    FusedMixtral(),
+    Convolutional(),
+    Diffusion(),
+)
