@@ -15,6 +15,8 @@ from deltatune.maps import original
 from deltatune.matrices import experts
 from deltatune.structure import structure, why_not
 
+OUTSIDE = "outside the blocks, or a router by its name"
+
 
 def left_out(model: nn.Module) -> dict[str, str]:
     """Layers that usual sites pass by, as a delta around them would do nothing or choose instead of compute."""
@@ -125,18 +127,23 @@ def notes(model: nn.Module, rules: Sequence[Rule], reached: Collection[str]) -> 
     if known is None:
         guessed = f"usual sites are guessed from names and types ({why_not(model)})"
         return (f"{guessed}; give example=, keyword arguments of one forward, to learn them from a run",)
+    reasons = left_out(model)
     if not any(rule.method.everywhere for rule in usual):
-        return ()
+        inside = tuple(f"{block.path}." if block.path else "" for block in guess.blocks(model))
+        idle = [p for p, m in modules(model) if is_map(m) and p not in known.called and p not in reasons]
+        unseen = [p for p in idle if p.startswith(inside)]
+        names = ", ".join(dict.fromkeys(map(folded, unseen)))
+        ask = f"not run by {known.source}, so unknown: {names} ({len(unseen)}); give an example= that runs them"
+        return (ask,) if unseen else ()
     every = [p for p, m in modules(model) if is_map(m) or experts(m)]
     missing = [p for p in every if p not in reached]
-    reasons = left_out(model)
     groups: dict[str, list[str]] = {}
     for path in missing:
-        groups.setdefault(folded(reasons.get(path, "outside the blocks")), []).append(path)
+        groups.setdefault(folded(reasons.get(path, OUTSIDE)), []).append(path)
     lines = [
         f"left out: {', '.join(dict.fromkeys(map(folded, paths)))} ({len(paths)}): {reason}"
         for reason, paths in groups.items()
-        if reason != "outside the blocks" or len(missing) > 0.05 * len(every)
+        if reason != OUTSIDE or len(missing) > 0.05 * len(every)
     ]
     share = f"reaches {len(every) - len(missing)} of {len(every)} linear maps and convolutions"
     return (*lines, share) if lines else ()

@@ -88,6 +88,8 @@ class Sublayers:
             if node.op not in SUMS or len(node.inputs) < 2 or not node.floating:
                 continue
             for a, b in (node.inputs[:2], node.inputs[1::-1]):
+                if self.weight[a]:  # a table of positions, say, that was added before
+                    continue
                 stream = streams.get(a, 0) | 1 << a
                 known = self.through[b] & stream
                 if known and self.nodes[a].shape == self.nodes[b].shape == node.shape:

@@ -22,7 +22,7 @@ from deltatune.attention import SDPA
 from deltatune.hosts import is_map, modules
 from deltatune.maps import children
 from deltatune.shadow import Shadow, alike, described, is_list
-from deltatune.values import Attended, Call, Node, flat, key, named, storage
+from deltatune.values import Attended, Call, Node, continuous, flat, key, named, storage
 
 SHAPE_ALONE = ("zeros_like", "ones_like", "empty_like", "full_like", "new_", "rand")  # read no values
 PRODUCTS = ("mm", "bmm", "baddbmm", "addmm")
@@ -193,7 +193,7 @@ class Trace:
         self.quiet, quiet = True, self.quiet
         value = value.detach().clone()
         self.quiet = quiet
-        self._add(Node("block", inputs, -1, tuple(value.shape), value.is_floating_point()), value)
+        self._add(Node("block", inputs, -1, tuple(value.shape), continuous(value)), value)
         return value
 
     # what operations do
@@ -212,7 +212,7 @@ class Trace:
             if not mutable and self._of.get(key(t)) in inputs:
                 continue  # the very same values
             dim = args[1] if name.endswith("softmax") and len(args) > 1 else None
-            self._add(Node(name, inputs, call, tuple(t.shape), t.is_floating_point(), dim), t)
+            self._add(Node(name, inputs, call, tuple(t.shape), continuous(t), dim), t)
             if mutable:
                 self._writes[storage(t)] = len(self.nodes) - 1
         if name in PRODUCTS:
@@ -253,7 +253,7 @@ class Trace:
         behind = known if known is not None else self._last.get(place)
         inputs = tuple(dict.fromkeys(n for n in (behind, write) if n is not None and n >= 0))
         op = "view" if inputs else "parameter" if place in self._owners else "input"
-        return self._add(Node(op, inputs, -1, tuple(t.shape), t.is_floating_point()), t)
+        return self._add(Node(op, inputs, -1, tuple(t.shape), continuous(t)), t)
 
     def _add(self, node: Node, t: Tensor) -> int:
         self.nodes.append(node)

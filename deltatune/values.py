@@ -57,6 +57,11 @@ def storage(t: Tensor) -> int:
         return id(t)
 
 
+def continuous(t: Tensor) -> bool:
+    """Whether gradients can flow through a tensor."""
+    return t.is_floating_point() or t.is_complex()
+
+
 def key(t: Tensor) -> Any:
     try:
         return storage(t), t.storage_offset(), tuple(t.shape), t.stride()

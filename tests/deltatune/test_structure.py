@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -16,7 +17,7 @@ from deltatune import structure as learning
 from deltatune.examples import examples
 from deltatune.hosts import extend, modules
 from deltatune.structure import Structure, structure
-from tests.support.architectures import MODELS, build
+from tests.support.architectures import MODELS, SIZES, build
 
 every = pytest.mark.parametrize("name", MODELS)
 
@@ -230,3 +231,51 @@ def test_usual_sites_change_nothing_run_and_stay_the_same(name: str, rule: dt.Ru
     for was, now in zip(before, outputs(model, inputs)):
         torch.testing.assert_close(now, was)
     dt.verify(model, **inputs)
+
+
+def test_gradients_flow_through_complex_rotations() -> None:
+    """Queries and keys that are turned as complex numbers get LoRA as any."""
+    sizes = {"intermediate_size_mlp": 48, "num_local_experts": 4, "num_key_value_heads": 2, "head_dim": 8}
+    model = transformers.Llama4ForCausalLM(transformers.Llama4TextConfig(**SIZES, **sizes)).eval()  # type: ignore[arg-type]
+    assert not learned(model).silent
+    assert sum(r.path.endswith(("q_proj", "k_proj")) for r in dt.plan(model, dt.LoRA.on(rank=1)).rows) == 4
+
+
+def test_routers_are_left_alone_unless_named() -> None:
+    config = transformers.SwitchTransformersConfig(
+        vocab_size=128,
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        num_experts=4,
+        decoder_start_token_id=0,  # type: ignore[call-arg]
+    )
+    model = transformers.SwitchTransformersForConditionalGeneration(config).eval()
+    routers = learned(model).routers
+    assert routers and all(isinstance(model.get_submodule(p), nn.Linear) for p in routers)
+    plan = dt.plan(model, dt.LoRA.on(rank=1))
+    assert not routers & {r.path for r in plan.rows}
+    assert any("chooses (a router)" in note for note in plan.notes)
+    named = dt.plan(model, dt.LoRA.on("*.router.classifier", rank=1))
+    assert {r.path for r in named.rows} == routers
+
+
+class Positioned(nn.Module):
+    """Adds one table of positions to every layer's input: nothing of a sublayer ends there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(5, 8))
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x + self.positions[None])
+        return x
+
+
+def test_positions_that_are_added_again_end_no_sublayer() -> None:
+    known = structure(Positioned(), {"x": torch.randn(1, 5, 8)})
+    assert known is not None and known.ends == ()
