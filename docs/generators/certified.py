@@ -81,6 +81,7 @@ def reached(rows: list[dict[str, Any]]) -> list[str]:
         [
             f"`{row['name']}`",
             f"{row['reach']['covered']} of {row['reach']['maps']}",
+            str(row["reach"].get("silent", "–")),
             inline("; ".join(f"{n} × {place}" for place, n in row["reach"]["left"].items())),
         ]
         for row in sorted(low, key=lambda row: row["reach"]["covered"] / row["reach"]["maps"])
@@ -88,7 +89,7 @@ def reached(rows: list[dict[str, Any]]) -> list[str]:
     return [
         f"Of {len(told)} models {len(told) - len(low)} are reached in {ENOUGH:.0%} or more of their linear maps, "
         "experts and convolutions included, token tables and the output head aside. What is left out of the others:",
-        table(["model", "reached", "left out"], lines),
+        table(["model", "reached", "not said by the plan", "left out"], lines),
     ]
 
 

@@ -43,16 +43,24 @@ def linear_maps(model: nn.Module) -> dict[str, str]:
 
 
 def reach(subject: Subject) -> dict[str, Any]:
-    """covered and all of the maps that the batch has a use for, and what is left out by kind and place."""
+    """covered and all of the maps that the batch has a use for; what is left out, by kind and place; and how many of
+    those the plan leaves out without a word."""
     maps = {
         path: kind
         for path, kind in linear_maps(subject.model).items()
         if path not in subject.unused and path.rpartition(".")[0] not in subject.unused
     }
     try:
-        sites = {row.path for row in dt.plan(subject.fresh(), dt.LoRA.on(rank=1)).rows}
+        plan = dt.plan(subject.fresh(), dt.LoRA.on(rank=1))
     except dt.DeltaError as error:
-        return {"covered": 0, "maps": len(maps), "left": {f"refused: {error}": len(maps)}}
+        return {"covered": 0, "maps": len(maps), "silent": 0, "left": {f"refused: {error}": len(maps)}}
+    sites, words = {row.path for row in plan.rows}, "\n".join(plan.notes)
     left = {path: kind for path, kind in maps.items() if path not in sites and path.rpartition(".")[0] not in sites}
     named = Counter(f"{re.sub(r'[0-9]+', '*', path)} ({kind})" for path, kind in left.items())
-    return {"covered": len(maps) - len(left), "maps": len(maps), "left": dict(named.most_common(12))}
+    silent = sum(folded(path) not in words and folded(path.rpartition(".")[0]) not in words for path in left)
+    return {"covered": len(maps) - len(left), "maps": len(maps), "silent": silent, "left": dict(named.most_common(12))}
+
+
+def folded(path: str) -> str:
+    """A path as a plan prints it, numbers of layers as stars."""
+    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", path)

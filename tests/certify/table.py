@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from tests.certify import single
 from tests.certify.cell import Cell
 from tests.certify.pool import BUILD
 
@@ -26,7 +27,9 @@ def kind(message: str) -> str:
     text = re.sub(r"\([^()]*\d[^()]*\)|\[[^\[\]]*\d[^\[\]]*\]", "(…)", message)
     text = re.sub(r"[\w*]+(\.[\w*]+)+(?=[^\w*]|$)", "…", text)
     text = re.sub(rf"\b(?!(?:{METHOD_NAMES})\b)[A-Z][a-z0-9]*(?:[A-Z0-9][A-Za-z0-9]*)+\b", "…", text)
-    text = re.sub(r"\b[A-Z]\w+\b", lambda found: "…" if hasattr(nn, found[0]) else found[0], text)
+    text = re.sub(
+        r"\b[A-Z]\w+\b", lambda word: "…" if hasattr(nn, word[0]) or hasattr(single, word[0]) else word[0], text
+    )
     text = re.sub(r"\d[\d,.e+-]*", "n", text)
     return text[:300]
 
