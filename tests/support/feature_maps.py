@@ -60,11 +60,11 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         z = self.norm(x).flatten(2).transpose(1, 2)
         q, k, v = (
-            p.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            p.view(*p.shape[:2], self.num_heads, -1).transpose(1, 2)
             for p in (self.to_q(z), self.to_k(context), self.to_v(context))
         )
         h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return x + self.to_out(h).transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.to_out(h).transpose(1, 2).reshape(x.shape)
 
 
 class UNet(nn.Module):
