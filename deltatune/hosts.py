@@ -91,7 +91,9 @@ def stacks(module: nn.Module) -> dict[str, list[DeltaModule]]:
 
 def channels(host: nn.Module) -> tuple[Features, Axes] | None:
     """Sizes and axes of the channels, as a run showed them: the last axis, or in feature maps one as long as a map."""
-    if host not in learned:
+    own = list(host.parameters(recurse=False))
+    a_norm = bool(own) and not children(host) and all(p.dim() == 1 for p in own)  # its weight says more
+    if host not in learned or a_norm:
         return None
     into, out = learned[host]
     inner = [m for _, m in maps(host) if m is not host]
