@@ -29,7 +29,7 @@ from deltatune.still import own_buffers
 
 WIDTH, COLUMNS = 4096, 8
 DRAWN, BUCKET = 8, 64
-DEVIATIONS = 8  # of the sum's rounding error, were every value off by u
+DEVIATIONS = 8  # this many times the sum's rounding error, were every value off by u
 ROUNDOFF = (2.0**-9, 2.0**-12)  # u of bf16 and fp16
 
 

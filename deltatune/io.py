@@ -208,25 +208,33 @@ def load(
     skipped, known_structure = unreachable(model), structure(model, example)
     if unknown := [s["method"] for s in about["sites"] if s["method"] not in table]:
         raise FormatError(f"{path}: unknown method {unknown[0]!r}; define it, or pass it in methods=")
-    for host in (here[s["path"]] for s in about["sites"] if s["path"] in here):
-        if "_hf_hook" not in host.__dict__ and any(p.is_meta for p in host.parameters()):
-            raise DeltaError(f"{path}: this {type(model).__name__} is on the meta device; materialise it, then load")
     check_base(model, path, about, here, table)
     check_name(model, name)
-    for site in about["sites"]:
-        cls = table[site["method"]]
-        host = here[site["path"]]
-        check_host(site["path"], host, skipped)
-        try:
-            with torch.random.fork_rng():
+    with torch.random.fork_rng():
+        for site in about["sites"]:
+            cls = table[site["method"]]
+            host = here[site["path"]]
+            check_host(site["path"], host, skipped)
+            try:
                 delta = cls(host, **checked(cls, site["hparams"]))  # type: ignore[arg-type]
-        except (TypeError, DeltaError) as error:
-            raise FormatError(f"{path}: {site['path']}: {site['method']}: {error}") from None
-        check_called(site["path"], delta, known_structure)
-        share_tied(host, delta, shared)
-        sites.append((site["path"], host, delta))
+            except (TypeError, DeltaError) as error:
+                raise FormatError(f"{path}: {site['path']}: {site['method']}: {error}") from None
+            check_called(site["path"], delta, known_structure)
+            share_tied(host, delta, shared)
+            sites.append((site["path"], host, delta))
+    fill(path, sites, tensors, about["tied"])
+    put_in(model, sites, name)
+    if freeze:
+        freeze_base(model)
+    return describe(model, sites)
+
+
+def fill(
+    path: Any, sites: list[tuple[str, nn.Module, DeltaModule]], tensors: dict[str, Tensor], tied_to: dict[str, str]
+) -> None:
+    """Copy the file's tensors into the deltas. Raises FormatError where one is missing, surplus, or does not fit."""
     wanted, tied = tensors_of([(p, d) for p, _, d in sites])
-    tensors = {**tensors, **{k: tensors[v] for k, v in about["tied"].items() if k in wanted}}
+    tensors = {**tensors, **{k: tensors[v] for k, v in tied_to.items() if k in wanted}}
     if missing := wanted.keys() - tensors.keys():
         raise FormatError(f"{path}: tensor {sorted(missing)[0]!r} is missing")
     if surplus := tensors.keys() - wanted.keys() - tied.keys():
@@ -241,10 +249,6 @@ def load(
             if given.dtype != t.dtype and not (given.is_floating_point() and t.is_floating_point()):
                 raise FormatError(f"{path}: {key!r} has dtype {given.dtype}, its site needs {t.dtype}")
             t.copy_(given)
-    put_in(model, sites, name)
-    if freeze:
-        freeze_base(model)
-    return describe(model, sites)
 
 
 def check_base(
@@ -254,6 +258,9 @@ def check_base(
     for site in about["sites"]:
         if site["path"] not in here:
             raise BaseMismatch(f"{path} changes {site['path']!r}, which this {type(model).__name__} does not have")
+        host = here[site["path"]]
+        if "_hf_hook" not in host.__dict__ and any(p.is_meta for p in host.parameters()):
+            raise DeltaError(f"{path}: this {type(model).__name__} is on the meta device; materialise it, then load")
     held = held_by((here[s["path"]], table[s["method"]], s["hparams"]) for s in about["sites"])
     theirs, tensors = about["base"], base_tensors(model, held)
     own = first_fingerprint(model, held) if about["format"] == 1 else told(entries(model, held))

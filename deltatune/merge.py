@@ -203,7 +203,7 @@ def moving(hosts: Iterable[Host]) -> Iterator[None]:
             deltas_of(host)._swaps += 1
 
 
-OPEN: list[Merged] = []  # in the order of entering; changed with `swapping` in hand
+OPEN: list[Merged] = []  # the first entered comes first; change it with `swapping` in hand
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch.compiler import is_compiling
 
 Strengths = dict[str, float]
 OPEN: ContextVar[tuple[Block, ...]] = ContextVar("deltatune_blocks")
-STASH = "deltatune_blocks"  # in torch's thread-local state, which threads of a backward inherit
+STASH = "deltatune_blocks"  # the key in torch's thread-local state, which threads of a backward inherit
 
 
 class Block(NamedTuple):
@@ -110,7 +110,9 @@ def overlaid(blocks: tuple[Block, ...], carrier: nn.Module, default: Strengths) 
     return default
 
 
-FRAMES: WeakKeyDictionary[Any, dict[int, Strengths]] = WeakKeyDictionary()  # by region under checkpointing
+FRAMES: WeakKeyDictionary[Any, dict[int, Strengths]] = (
+    WeakKeyDictionary()
+)  # each region under checkpointing has its own
 
 
 def checkpoint_frame(pack: Callable[..., Any]) -> tuple[Any, bool]:

@@ -78,7 +78,7 @@ def work_with_one_off(rank: int, port: int, folder: str) -> None:
     torch.save({n: p.detach().clone() for n, p in dt.parameters(model)}, Path(folder) / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
-    os._exit(0)  # as in `work`
+    os._exit(0)  # what `work` says holds here too
 
 
 def with_one_off() -> tuple[nn.Module, Tensor]:

@@ -126,7 +126,7 @@ def test_statistics_travel_with_the_delta_where_asked(kind: str, tmp_path: Path)
     still = buffers(model)
     dt.inject(model, dt.LoRA.on("2", rank=1), dt.Statistics.on(where))
     model.train()(z)
-    alone.train()(z)  # without deltas the statistics move as torch moves them
+    alone.train()(z)  # statistics of the plain model move as torch moves them
     want = model.eval()(z).detach()
     assert torch.allclose(want, alone.eval()(z), atol=1e-6) and not torch.allclose(want, plain)
     assert all(torch.equal(b, still[n]) for n, b in buffers(model).items())

@@ -271,7 +271,7 @@ def test_verbs_inside_merged() -> None:
     model = small()
     before, want = image(model), outputs(model)
     with dt.merged(model, "a"):
-        dt.use(model, "a", "b")  # as it is: nothing is counted twice
+        dt.use(model, "a", "b")  # that is how it is: nothing is counted twice
         assert_close(model(X).detach(), want["both"], 100)
         dt.use(model, "a")
         assert_close(model(X).detach(), want["a"], 100)
