@@ -6,6 +6,7 @@ All are functions over the host: a method of the swapped class would hide an att
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -75,6 +76,12 @@ class Intercept(TorchFunctionMode):
 
 def written_out(host: nn.Module, func: Any, args: Any, kwargs: Any, path: tuple[Step, ...], at: int) -> Tensor:
     """The sum of values, args by func, of an attention that the host writes out, its attention deltas around it."""
+    for delta, _ in live(host)["attention"]:
+        if "written" not in inspect.signature(type(delta).forward).parameters:
+            raise NotReached(
+                f"{original(host).__name__} writes its attention out, and {type(delta).__name__}.forward takes no "
+                "`written`, by which a delta enters that; load the model with attn_implementation='sdpa'"
+            )
     term = around(lambda *_, written, **__: written, live(host)["attention"])
     heads = max((getattr(delta, "heads", 1) for delta, _ in live(host)["attention"]), default=1)
     return summed(term(*plain_layout(path, args, at, heads), written=written_of(path)), func, args, kwargs, at)

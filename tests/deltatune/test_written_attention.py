@@ -257,3 +257,23 @@ def test_soft_capping_holds_for_the_prefix_too() -> None:
     with torch.no_grad():
         got = model(text[:, 4:], position_ids=torch.arange(4, 9)[None]).logits
         near(got, plain(text).logits[:, 4:], 10_000)
+
+
+class OnlyTorchs(dt.DeltaModule):
+    """A delta of attention that knows torch's own form alone."""
+
+    site = "attention"
+
+    def __init__(self, host: nn.Module):
+        super().__init__()
+        self.g = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+    def forward(self, base: Callable[..., Tensor], *args: Any, strength: float = 1.0, **kwargs: Any) -> Tensor:
+        return base(*args, **kwargs) * self.g
+
+
+def test_a_delta_that_knows_torchs_attention_alone_is_refused_in_another() -> None:
+    model, x = Writes(usual), torch.randn(B, T, 8, dtype=torch.float64)
+    dt.inject(model, OnlyTorchs.on(""))
+    with pytest.raises(dt.NotReached, match=r"writes its attention out, and OnlyTorchs\.forward takes no `written`"):
+        model(x)
