@@ -21,7 +21,7 @@ from deltatune.hosts import modules
 from deltatune.inject import CLOSERS, OPENERS
 from deltatune.maps import FORWARD, MAPS, Map, linear_of, transposed
 
-OURS = "deltatune_"  # in front of the name of the attention that ours stands for
+OURS = "deltatune_"  # stands before the name of the attention that ours replaces
 
 MAPS[Conv1D] = Map(FORWARD, transposed, linear_of)
 

@@ -16,7 +16,7 @@ from deltatune.host import deltas, deltas_of, hosts, strengths_of, to_run
 from deltatune.methods.prompt import Prompt
 from deltatune.strengths import enter, leave
 
-ALIKE = 1e-3  # of the largest output; the two runs do the same sums
+ALIKE = 1e-3  # a share of the largest output; the two runs do the same sums
 
 
 def prompts(model: nn.Module, name: str | None = None) -> list[tuple[nn.Module, str, Prompt]]:

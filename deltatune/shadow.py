@@ -102,7 +102,7 @@ class Shadow:
             state[n] = OrderedDict()
         for n in KEPT:
             state[n] = OrderedDict((k, h) for k, h in state[n].items() if of_library(h))
-        if "_old_forward" in state:  # of accelerate, which moves weights and inputs before it
+        if "_old_forward" in state:  # accelerate keeps it, and moves weights and inputs before it
             state.pop("forward", None)
         elif isinstance(state.get("forward"), types.FunctionType):
             raise NotShadowed(f"the forward of a {cls.__name__} is patched on the instance")

@@ -217,7 +217,7 @@ class Trace:
                 self._writes[storage(t)] = len(self.nodes) - 1
         if name in PRODUCTS:
             self.products[len(self.nodes) - 1] = tuple(ins[-2:])
-        elif name.startswith("_scaled_dot_product"):  # inside nn.MultiheadAttention
+        elif name.startswith("_scaled_dot_product"):  # nn.MultiheadAttention calls it
             self.attended.append(Attended(call, inputs[:3], tuple(ins[:3]), whole=False))
 
     def attention(self, func: Any, args: Any, kwargs: Any) -> Any:

@@ -68,7 +68,7 @@ class Watch:
     """What one forward of a host has done so far, as far as it leads from a product of queries and keys to values."""
 
     def __init__(self) -> None:
-        self.paths: dict[int, tuple[Step, ...]] = {}  # by tensor, which the last step keeps alive
+        self.paths: dict[int, tuple[Step, ...]] = {}  # the keys are tensors, which the last step keeps alive
 
     def begins(self, func: Any, args: Any) -> tuple[tuple[Step, ...], int] | None:
         """The path to the shares that this product sums values by, and their place among args; None for others."""

@@ -102,9 +102,7 @@ class Prefix(DeltaModule):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
+        *how: Any,
         strength: float = 1.0,
         written: Written | None = None,
         **kwargs: Any,
@@ -116,7 +114,7 @@ class Prefix(DeltaModule):
             gate = strength if self.gate is None else strength * self.gate
             return base(query, key, value, written=written).gated(written, gate, k, v)
         args = (base, query, key, value, k, v)
+        kwargs |= zip(("attn_mask", "dropout_p", "is_causal"), how)  # these are its names of them
         if self.gate is None and strength == 1:
-            return attend_prefixed(*args, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, **kwargs)
-        gate = strength if self.gate is None else strength * self.gate
-        return attend_gated(*args, gate, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, **kwargs)
+            return attend_prefixed(*args, **kwargs)
+        return attend_gated(*args, strength if self.gate is None else strength * self.gate, **kwargs)
