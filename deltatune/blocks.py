@@ -31,17 +31,22 @@ class Block(NamedTuple):
 
 
 def blocks(model: nn.Module) -> list[Block]:
+    """The repeated blocks with their parts."""
+    return [_block(p, m) for p, m in repeated(model)]
+
+
+def repeated(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The repeated blocks: outermost lists of children that all hold linear layers; else the whole model."""
-    repeated: list[tuple[str, nn.Module]] = []
+    found: list[tuple[str, nn.Module]] = []
     for path, module in modules(model):
-        if any(path == p or path.startswith(p + ".") for p, _ in repeated):
+        if any(path == p or path.startswith(p + ".") for p, _ in found):
             continue
         children = list(module.named_children())
         one_class = len({original(c) for _, c in children}) == 1
         listed = isinstance(module, nn.ModuleList) or (isinstance(module, nn.Sequential) and one_class)
         if children and listed and all(len(linears(c)) > 1 for _, c in children):
-            repeated += [(f"{path}.{n}" if path else n, c) for n, c in children]
-    return [_block(p, m) for p, m in repeated or [("", model)]]
+            found += [(f"{path}.{n}" if path else n, c) for n, c in children]
+    return found or [("", model)]
 
 
 def _block(path: str, module: nn.Module) -> Block:

@@ -91,7 +91,8 @@ def routers(module: nn.Module) -> set[int]:
     found: set[int] = set()
     for _, parent in modules(module):
         counts = {layout(child, name).stack for child in children(parent) for name in experts(child)}
-        found |= {id(m) for _, m in linears(parent) if counts and features(m).out in counts}
+        if counts:
+            found |= {id(m) for _, m in linears(parent) if features(m).out in counts}
     return found
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deltatune.blocks import blocks
+from deltatune.blocks import repeated
 from deltatune.convolution import Convolution
 from deltatune.core import DeltaError, DeltaModule, Frozen, added
 from deltatune.functional import LoRALayer, like, lora_linear, lora_linears, low_rank, low_rank_rows, path
@@ -82,9 +82,9 @@ class LoRA(DeltaModule):
     @classmethod
     def usual(cls, model: nn.Module, hparams: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         skipped, sites = left_out(model), []
-        for block in blocks(model):
-            called = {id(m) for _, m in maps(block.module)} - routers(block.module)
-            for where, module in modules(block.module, block.path):
+        for top, block in repeated(model):
+            called = {id(m) for _, m in maps(block)} - routers(block)
+            for where, module in modules(block, top):
                 own = bare(module) if isinstance(module, nn.MultiheadAttention) else experts(module)
                 sites += [(where, {"parameter": name}) for name in own]
                 if id(module) in called and where not in skipped:
