@@ -15,6 +15,7 @@ from experiments.config.family import Family
 from experiments.config.schema import ModelConfig, Pooling
 from experiments.models.family import family_of
 from experiments.models.table import MODELS, ModelError
+from experiments.models.whole import read
 
 AUTO = {Family.decoder: "AutoModelForCausalLM", Family.encoder_decoder: "AutoModelForSeq2SeqLM"}
 FILTERED = ("attention_mask", "token_type_ids")  # inputs that some models of text do not take
@@ -70,7 +71,7 @@ def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, outputs
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(known.place, **pin)
         if known.family is not Family.encoder:
-            model = getattr(transformers, AUTO[known.family]).from_pretrained(known.place, **kind)
+            model = read(getattr(transformers, AUTO[known.family]), known.place, **kind)
         elif config.pooling is Pooling.mean:
             from experiments.models.pooled import mean_pooled
 
@@ -78,7 +79,7 @@ def load_model(config: Any, *, dtype: torch.dtype, device: torch.device, outputs
         else:
             kind |= {"num_labels": len(outputs), "id2label": dict(enumerate(outputs))}
             kind["label2id"] = {label: i for i, label in enumerate(outputs)}
-            model = transformers.AutoModelForSequenceClassification.from_pretrained(known.place, **kind)
+            model = read(transformers.AutoModelForSequenceClassification, known.place, head=True, **kind)
     except (OSError, ValueError) as error:
         raise ModelError(f"model={config.name} at {known.place!r} cannot be loaded: {error}") from error
     if tokenizer.pad_token is None:
@@ -142,8 +143,8 @@ def described(config: ModelConfig) -> Described:
     if config.revision and Path(place).is_dir():
         raise ModelError(f"model.revision={config.revision}: {place} is a directory; a revision is of an id on the hub")
     try:
-        read = AutoConfig.from_pretrained(place, **pinned(config))
-        return Described(place, source, read, family_of(read), commit_of(place, config.revision))
+        said = AutoConfig.from_pretrained(place, **pinned(config))
+        return Described(place, source, said, family_of(said), commit_of(place, config.revision))
     except (OSError, ValueError) as error:
         raise ModelError(f"model={config.name} at {place!r} cannot be loaded: {error}") from error
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from experiments.models.whole import read
+
 
 class MeanPooled(PreTrainedModel):
     """W · mean_t encoder(text)_t + b over the tokens t that are no padding (Reimers & Gurevych 2019, Sentence-BERT).
@@ -41,7 +43,7 @@ def mean_pooled(place: str, described: Any, n_outputs: int, **kind: Any) -> Mean
 
     A pooler, which would be read nowhere, is left out where the encoder can be had without.
     """
-    return MeanPooled(AutoModel.from_pretrained(place, **without_pooler(described), **kind), n_outputs)
+    return MeanPooled(read(AutoModel, place, **without_pooler(described), **kind), n_outputs)
 
 
 def skeleton(described: Any) -> MeanPooled:
