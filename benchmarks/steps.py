@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from benchmarks.command import DTYPES
 from benchmarks.providers import NO_PEFT
 from benchmarks.table import OUR_LOOP
 from deltatune.attention import fast_attention
+from experiments.config.schema import ModelConfig
 from experiments.data.batch import IGNORED, Batch
 from experiments.objectives.token_loss import token_loss_sum
 
@@ -63,7 +63,7 @@ def base(name: str, scenario: Scenario, device: torch.device) -> nn.Module:
     from experiments.models.load import load_model
 
     disable_progress_bar()
-    return load_model(SimpleNamespace(name=name, path=None), dtype=DTYPES[scenario.dtype], device=device).model
+    return load_model(ModelConfig(name=name), dtype=DTYPES[scenario.dtype], device=device).model
 
 
 def random_smollm2(device: torch.device, dtype: torch.dtype) -> nn.Module:
