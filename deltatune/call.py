@@ -9,7 +9,7 @@ import functools
 import inspect
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from deltatune.attention import SDPA
 from deltatune.containers import inside
 from deltatune.core import DeltaError, DeltaModule, NotReached, Opaque, Stacked
 from deltatune.hidden import Hidden, given, returned
-from deltatune.host import Host, Live, deltas_of, live, to_run
+from deltatune.host import Host, Live, deltas_of, live, place_of, to_run
 from deltatune.hosts import own_parameters, stacks
 from deltatune.late import start
 from deltatune.maps import SWAP, Swap, frozen, linear_map, original
@@ -231,11 +231,21 @@ def run_on_buffers(host: nn.Module, own: Live, call: Callable[..., Any], *args: 
 
 def changed_parameters(host: nn.Module, live: Live, own: dict[str, Any] | None = None) -> dict[str, Any]:
     """A host's parameters after its parameter deltas, innermost first. own: their start, if another."""
-    changed: dict[str, Any] = {}
-    changed |= own_parameters(host, (name for delta, _ in live for name in delta.reads())) if own is None else own
-    for delta, strength in live:
-        changed = delta(functools.partial(dict, changed), strength=strength)
+    changed = read_by(host, (delta for delta, _ in live)) if own is None else dict(own)
+    try:
+        for delta, strength in live:
+            changed = delta(functools.partial(dict, changed), strength=strength)
+    except DeltaError as error:
+        raise type(error)(f"{place_of(host)}: {error}") from None
     return changed
+
+
+def read_by(host: nn.Module, deltas: Iterable[DeltaModule]) -> dict[str, Any]:
+    """The host's own parameters, and those below it that these deltas read. Raises DeltaError where one is gone."""
+    try:
+        return own_parameters(host, (name for delta in deltas for name in delta.reads()))
+    except DeltaError as error:
+        raise DeltaError(f"{place_of(host)}: {error}") from None
 
 
 @contextmanager

@@ -98,6 +98,11 @@ def entry(t: Tensor) -> Entry:
     return Entry(tuple(t.shape), str(t.dtype), "" if t.device.type == "meta" else digest(t))
 
 
+def dense(t: Tensor) -> bool:
+    """Whether rounding moves a tensor's values by little each."""
+    return t.is_floating_point() and t.layout is torch.strided
+
+
 def readable(t: Tensor) -> bool:
     """Whether a tensor's numbers are its values, and its bytes stay as they are."""
     return type(t) in (Tensor, nn.Parameter)
@@ -110,8 +115,21 @@ def columns(device: str) -> Tensor:
     return torch.frombuffer(bytearray(drawn), dtype=torch.int8).clamp(min=-127).view(WIDTH, COLUMNS).to(device)
 
 
+def parts(t: Tensor) -> tuple[Tensor, ...]:
+    """What a sparse tensor consists of."""
+    if t.layout is torch.sparse_coo:
+        t = t.coalesce()
+        return t.indices(), t.values()
+    if t.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return t.crow_indices(), t.col_indices(), t.values()
+    return t.ccol_indices(), t.row_indices(), t.values()
+
+
 def digest(t: Tensor) -> str:
     """16 hexadecimal digits for all bytes of a tensor, the same on every device."""
+    if t.layout is not torch.strided:
+        return hashed(digest(part) for part in parts(t.detach()))[:16]
+    t = t.resolve_conj().resolve_neg()
     data = t.detach().contiguous().reshape(-1).view(torch.uint8).view(torch.int8)
     rows = len(data) // WIDTH
     if data.device.type != "cpu" and not (data.is_cuda and rows > 16):  # cuBLAS multiplies no fewer rows
@@ -140,7 +158,7 @@ def told(base: dict[str, Entry]) -> dict[str, str]:
 def sketch(tensors: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """By bucket of rows of every floating tensor in turn: the signed sum of the values drawn, and their norm."""
     with torch.no_grad():
-        parts = [drawn(t) for t in tensors if readable(t) and t.is_floating_point() and t.numel()]
+        parts = [drawn(t) for t in tensors if readable(t) and dense(t) and t.numel()]
     sums, norms = zip(*parts, strict=True) if parts else ((torch.zeros(0),), (torch.zeros(0),))
     return torch.cat(sums), torch.cat(norms)
 

@@ -98,6 +98,11 @@ def strengths_of(host: nn.Module) -> Strengths:
     return wanted(own, own._strengths)
 
 
+def place_of(host: nn.Module) -> str:
+    """How errors name a host: its path at the injection."""
+    return next((path for path, _ in deltas_of(host)._records.values() if path), original(host).__name__)
+
+
 def merged_strengths(own: Deltas) -> Strengths:
     """What stands merged in the host's weights, at which strength."""
     return {name: strength for each in own._merges for name, strength in each.items()}

@@ -190,13 +190,35 @@ def own_parameters(host: nn.Module, besides: Iterable[str] = ()) -> dict[str, nn
     own = dict(host._parameters)
     if isinstance(host, nn.MultiheadAttention):
         own |= {f"out_proj.{n}": p for n, p in host.out_proj._parameters.items()}
-    return own | {n: host.get_parameter(n) for n in besides if n not in own}
+    return own | {n: parameter_at(host, n) for n in besides if n not in own}
+
+
+def parameter_at(host: nn.Module, name: str) -> nn.Parameter:
+    """A parameter at or below a host that deltas read. Raises DeltaError where it is none any more."""
+    try:
+        return host.get_parameter(name)
+    except AttributeError:
+        raise gone(name) from None
+
+
+def gone(name: str) -> DeltaError:
+    return DeltaError(
+        f"the host has no parameter {name} any more, which a delta was made for: it was pruned, reparametrised or "
+        "taken out after the injection; undo that, or eject before it and inject after it"
+    )
 
 
 def paired(own: dict[str, Any], delta: nn.Module) -> list[tuple[str, Tensor, nn.Parameter]]:
-    """(name, tensor, the delta's parameter of that name, "." as "_") of the own parameters that the delta covers."""
-    mine = {n: delta._parameters.get(n.replace(".", "_")) for n in own}
-    return [(n, own[n], p) for n, p in mine.items() if p is not None]
+    """(name, tensor, the delta's parameter of that name, "." as "_") of the own parameters that the delta covers.
+
+    Raises DeltaError where the host has one of them no more.
+    """
+    found = [(n, p, delta._parameters.get(n.replace(".", "_"))) for n, p in own.items() if p is not None]
+    pairs = [(n, p, mine) for n, p, mine in found if mine is not None]
+    if len(pairs) < len(delta._parameters):
+        there = {n.replace(".", "_") for n, _, _ in pairs}
+        raise gone(next(n for n in delta._parameters if n not in there))
+    return pairs
 
 
 def device_of(host: nn.Module) -> torch.device:

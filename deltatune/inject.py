@@ -11,16 +11,17 @@ from torch.utils._pytree import tree_leaves
 
 from deltatune.core import DeltaError, DeltaModule, NoMatch, NotReached, Rule
 from deltatune.fingerprint import entries, held_by
-from deltatune.host import Record, deltas, deltas_of, names, to_run
+from deltatune.host import Deltas, Record, deltas, deltas_of, names, to_run
 from deltatune.hosts import extend, modules, own_parameters, unreachable
 from deltatune.hyperparameters import checked
+from deltatune.maps import original
 from deltatune.plan import Plan, describe
 from deltatune.prompts import check_ids, ids_of
 from deltatune.select import sites
 from deltatune.sites import notes
 from deltatune.strengths import forget
 from deltatune.structure import Structure, structure
-from deltatune.swap import attach, check_host, check_removable, close_fast_path, detach, hold_still, lend
+from deltatune.swap import attach, check_host, check_removable, close_fast_path, detach, hold_still, lend, runs
 from deltatune.switching import active, known, refuse_merged
 from deltatune.together import gather
 
@@ -39,7 +40,7 @@ def build(
     check_name(model, name)
     extend(model)
     built: list[tuple[str, nn.Module, DeltaModule]] = []
-    shared: dict[Any, nn.Parameter] = {}
+    shared: dict[Any, Any] = {}
     skipped, known = unreachable(model), structure(model, example)
     for rule in rules:
         for path, host, hparams in sites(model, rule):
@@ -48,33 +49,38 @@ def build(
                 delta = rule.method(host, **checked(rule.method, hparams))  # type: ignore[arg-type]
             except DeltaError as error:
                 raise type(error)(f"{path}: {error}") from None
-            check_called(path, delta, known)
+            check_called(path, host, delta, known)
             share_tied(host, delta, shared)
             built.append((path, host, delta))
     return built
 
 
-def check_called(path: str, delta: DeltaModule, known: Structure | None) -> None:
+def check_called(path: str, host: nn.Module, delta: DeltaModule, known: Structure | None) -> None:
     """Raise where a delta stands around a forward that is never called, because others read the weights themselves."""
-    never = {} if known is None else known.unreachable()
-    if delta.site == "module" and path in never:
+    why = None if known is None else known.unreachable().get(path)
+    if not runs(host):
+        why = f"{original(host).__name__} has no forward of its own: others read what it holds"
+    if delta.site != "parameters" and why is not None:
         raise NotReached(
-            f"{path}: {never[path]}, so a {type(delta).__name__} around its forward would have no effect; choose a "
+            f"{path}: {why}, so a {type(delta).__name__} around its forward would have no effect; choose a "
             f"method that changes parameters, Full.on({path!r}) or LoRA.on({path + '.weight'!r}), or another host"
         )
 
 
 def check_name(model: nn.Module, name: str) -> None:
     """Raise where no delta can be injected under this name."""
-    if not name or "." in name or name in dir(nn.ModuleDict()):
+    if not name or "." in name or name in dir(Deltas()):
         raise DeltaError(f"{name!r} cannot name a delta: it is empty, has a dot, or is an attribute of nn.ModuleDict")
     refuse_merged(model, "injecting")
     if name in names(model):
         raise DeltaError(f"a delta named {name!r} is injected already; eject it first, or choose another name")
 
 
-def share_tied(host: nn.Module, delta: DeltaModule, shared: dict[Any, nn.Parameter]) -> None:
-    """A host parameter that stands at several places has one delta parameter, at all of them."""
+def share_tied(host: nn.Module, delta: DeltaModule, shared: dict[Any, Any]) -> None:
+    """A host parameter that stands at several places has one delta parameter of a kind, at all of them.
+
+    Several that stand on one host are several: the first at each place is one, and so is the second.
+    """
     for attribute, own in delta.tied_to(host).items():
         mine = cast(nn.Parameter, delta._parameters[attribute])
         delta._parameters[attribute] = shared.setdefault((type(delta), attribute, id(own), mine.shape), mine)
@@ -84,7 +90,9 @@ def share_tied(host: nn.Module, delta: DeltaModule, shared: dict[Any, nn.Paramet
         attribute = name.replace(".", "_")
         if own is not None and attribute in delta._parameters:
             mine = cast(nn.Parameter, delta._parameters[attribute])
-            delta._parameters[attribute] = shared.setdefault(id(own), mine)
+            on_host = shared.setdefault((type(delta), id(host), id(own)), [])
+            on_host += [] if delta in on_host else [delta]
+            delta._parameters[attribute] = shared.setdefault((type(delta), on_host.index(delta), id(own)), mine)
             if delta._parameters[attribute] is not mine:  # transformers saves what is listed so at one place
                 delta._tied_weights_keys = getattr(delta, "_tied_weights_keys", {}) | {attribute: attribute}  # type: ignore
 
@@ -116,11 +124,11 @@ def inject(
     try:
         if example is not None and any(delta.primes for _, _, delta in built):
             prime(model, name, example)
+        if freeze:
+            freeze_base(model)
     except Exception:
         eject(model, name)
         raise
-    if freeze:
-        freeze_base(model)
     return describe(model, built, remarks)
 
 

@@ -20,7 +20,7 @@ from deltatune.fingerprint import Entry, Held, alike, base_tensors, entries, has
 from deltatune.host import Record, deltas, deltas_of, hosts, record_of
 from deltatune.hosts import extend, modules, unreachable
 from deltatune.hyperparameters import checked
-from deltatune.inject import check_called, check_name, freeze_base, put_in, share_tied
+from deltatune.inject import check_called, check_name, eject, freeze_base, put_in, share_tied
 from deltatune.methods import METHODS, Head, Statistics
 from deltatune.plan import Plan, describe
 from deltatune.structure import structure
@@ -66,12 +66,16 @@ def join(path: str, name: str) -> str:
 
 
 def site_keys(sites: list[str]) -> list[str]:
-    """The key prefix of each site: its path, with #i from the second delta at that path on."""
+    """The key prefix of each site: its path, with #i from the second delta at that path on (##i where a module is
+    called so)."""
     counts: dict[str, int] = {}
-    keys = []
+    keys: list[str] = []
     for path in sites:
         i = counts[path] = counts.get(path, -1) + 1
-        keys.append(f"{path}#{i}" if i else path)
+        marks = "#"
+        while i and (f"{path}{marks}{i}" in sites or f"{path}{marks}{i}" in keys):
+            marks += "#"
+        keys.append(f"{path}{marks}{i}" if i else path)
     return keys
 
 
@@ -172,7 +176,7 @@ def whole(here: dict[str, nn.Module], trained: list[str]) -> list[tuple[str, Del
             stacklevel=3,
         )
     deltas: list[tuple[str, DeltaModule]] = []
-    shared: dict[Any, nn.Parameter] = {}
+    shared: dict[Any, Any] = {}
     for at, names in by_host.items():
         moved = tuple(n for n in names if n in here[at]._buffers)
         learned = tuple(n for n in names if n not in moved)
@@ -204,7 +208,7 @@ def load(
     extend(model)
     here = dict(modules(model))
     sites: list[tuple[str, nn.Module, DeltaModule]] = []
-    shared: dict[Any, nn.Parameter] = {}
+    shared: dict[Any, Any] = {}
     skipped, known_structure = unreachable(model), structure(model, example)
     if unknown := [s["method"] for s in about["sites"] if s["method"] not in table]:
         raise FormatError(f"{path}: unknown method {unknown[0]!r}; define it, or pass it in methods=")
@@ -219,21 +223,34 @@ def load(
                 delta = cls(host, **checked(cls, site["hparams"]))  # type: ignore[arg-type]
             except (TypeError, DeltaError) as error:
                 raise FormatError(f"{path}: {site['path']}: {site['method']}: {error}") from None
-            check_called(site["path"], delta, known_structure)
+            check_called(site["path"], host, delta, known_structure)
             share_tied(host, delta, shared)
             sites.append((site["path"], host, delta))
     fill(path, sites, tensors, about["tied"])
     put_in(model, sites, name)
-    if freeze:
-        freeze_base(model)
+    try:
+        if freeze:
+            freeze_base(model)
+    except Exception:
+        eject(model, name)
+        raise
     return describe(model, sites)
 
 
 def fill(
     path: Any, sites: list[tuple[str, nn.Module, DeltaModule]], tensors: dict[str, Tensor], tied_to: dict[str, str]
 ) -> None:
-    """Copy the file's tensors into the deltas. Raises FormatError where one is missing, surplus, or does not fit."""
+    """Copy the file's tensors into the deltas. Raises FormatError where one is missing, surplus, or does not fit,
+    BaseMismatch where two go into one."""
     wanted, tied = tensors_of([(p, d) for p, _, d in sites])
+    apart = [
+        k for k, first in tied.items() if {k, first} <= tensors.keys() and not torch.equal(tensors[k], tensors[first])
+    ]
+    if apart:
+        raise BaseMismatch(
+            f"{path} was made on a base whose weights are not tied, and holds one tensor for {apart[0]!r} and another "
+            f"for {tied[apart[0]]!r}; untie them in this model first"
+        )
     tensors = {**tensors, **{k: tensors[v] for k, v in tied_to.items() if k in wanted}}
     if missing := wanted.keys() - tensors.keys():
         raise FormatError(f"{path}: tensor {sorted(missing)[0]!r} is missing")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deltatune.call import changed_parameters, put, swapping
+from deltatune.call import changed_parameters, put, read_by, swapping
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, NoMatch, NotFoldable, Stacked
 from deltatune.host import Host, deltas, deltas_of, hosts, in_order, merged_strengths, names, strengths_of
-from deltatune.hosts import delta_dtype, modules, own_parameters, stacks, unreachable
+from deltatune.hosts import delta_dtype, extend, modules, own_parameters, stacks, unreachable
 from deltatune.inject import check_name, put_in
 from deltatune.maps import frozen, original, stored
 from deltatune.methods.full import Full
@@ -23,6 +23,7 @@ from deltatune.methods.statistics import Statistics
 from deltatune.plan import Plan, describe
 from deltatune.still import own_buffers
 from deltatune.strengths import Strengths
+from deltatune.structure import structure, why_not
 from deltatune.swap import check_removable, close_fast_path, detach
 from deltatune.switching import known, refuse_merged
 
@@ -58,7 +59,7 @@ def folded(
             raise NotFoldable(f"{path}: a prefix has no closed form as weights; keep it injected")
         if any(d.site == "buffers" for _, d, _ in mine):
             raise NotFoldable(f"{path}: running statistics are no weights; inject Statistics under a name of its own")
-        own = own_parameters(host, (n for _, d, _ in mine for n in d.reads()))
+        own = read_by(host, (d for _, d, _ in mine))
         wide = {n: None if p is None else p.detach().to(widest(p.dtype)) for n, p in own.items()}
         with torch.no_grad():
             new = fold_host(path, host, wide, mine)
@@ -232,12 +233,14 @@ def merged(model: nn.Module, *given: str) -> Iterator[None]:
 
 
 @torch.no_grad()
-def diff(tuned: nn.Module, base: nn.Module, name: str = "default") -> Plan:
+def diff(tuned: nn.Module, base: nn.Module, name: str = "default", example: Mapping[str, Any] | None = None) -> Plan:
     """Inject into `base`, in place, the delta that makes it compute what `tuned` does: Δ = W_tuned − W_base.
 
     Only parameters and persistent buffers that differ are stored; a tied one once. Δ is computed and kept in fp32 (fp64
-    for fp64), so base and delta give the tuned weights to one rounding. Raises BaseMismatch where paths or shapes
-    differ, NoMatch where the models are equal, DeltaError where one has deltas in it or the name is taken.
+    for fp64), so base and delta give the tuned weights to one rounding. example: keyword arguments of one forward,
+    which shows what is read without being called; unknown otherwise in models of one's own, as the plan then says.
+    Raises BaseMismatch where paths or shapes differ, NoMatch where the models are equal, DeltaError where one has
+    deltas in it or the name is taken.
     """
     other, here = dict(modules(tuned)), dict(modules(base))
     if names(base) or names(tuned):
@@ -245,7 +248,8 @@ def diff(tuned: nn.Module, base: nn.Module, name: str = "default") -> Plan:
     check_name(base, name)
     if surplus := other.keys() ^ here.keys():
         raise BaseMismatch(f"the two models have different modules, first {sorted(surplus)[0]!r}")
-    skipped = unreachable(base)
+    extend(base)
+    skipped, known_structure = unreachable(base), structure(base, example)
     built: list[tuple[str, nn.Module, DeltaModule]] = []
     shared: dict[int, nn.Parameter] = {}
     for path, host in here.items():
@@ -275,7 +279,8 @@ def diff(tuned: nn.Module, base: nn.Module, name: str = "default") -> Plan:
     if not built:
         raise NoMatch("the two models are equal: there is no difference to store")
     put_in(base, built, name)
-    return describe(base, built)
+    unseen = "what reads a layer's weights without calling it is not known ({}); give example=, or merge the delta"
+    return describe(base, built, () if known_structure is not None else (unseen.format(why_not(base)),))
 
 
 def differs(other: nn.Module, name: str, b: Tensor) -> bool:

@@ -24,12 +24,13 @@ def sites(model: nn.Module, rule: Rule) -> list[tuple[str, nn.Module, dict[str, 
         return matched(rule, model, [(p, m, h) for p, m in here.items() if rule.where(p, m) for h in parts(rule, m)])
     readers = owners(model, here)
     owned = [f"{path}.{name}" if path else name for path, names in readers.items() for name in names]
-    wanted = rule.where.split("|")
+    known = {*here, *owned}
+    wanted = [rule.where] if rule.where in known else rule.where.split("|")  # a name may hold a glob's signs
     if "" in wanted and rule.where:  # "" alone is the model itself; beside others it is a slip
         raise NoMatch(f"{rule}: there is nothing between two '|', or before or behind one")
     chosen: set[str] = set()
     for part in wanted:
-        these = {p for p in (*here, *owned) if fnmatch.fnmatchcase(p, part)}
+        these = {part} if part in known else {p for p in known if fnmatch.fnmatchcase(p, part)}
         if not these:
             near = difflib.get_close_matches(part.lstrip("*."), [*here, *owned], n=3, cutoff=0.0)
             raise NoMatch(f"{rule}: {part!r} matches no module of {type(model).__name__}; near: {', '.join(near)}")

@@ -118,15 +118,27 @@ def swapped(host: nn.Module) -> Deltas:
 
 
 def lend(model: nn.Module) -> None:
-    """Let those who read a host's parameters while it does not run (`structure`) read them with its deltas in them."""
+    """Let those who read a host's parameters while it does not run read them with its deltas in them.
+
+    They are known from a run (`structure`). What has no forward at all, such as an nn.ParameterList, is read by a
+    module that it lies in, and the first of these that runs puts it in place.
+    """
     known = structure(model)
-    here = dict(modules(model)) if known is not None and known.reads else {}
-    for path, reader in known.reads.items() if known is not None else ():
-        host = here[path]
+    here = dict(modules(model))
+    reads = {} if known is None else known.reads
+    for path, host in here.items():
         if any(d.site == "parameters" for stack in stacks(host).values() for d in stack):
-            own, others = deltas_of(host), swapped(here[reader])
-            own._reader = (here[reader],)
-            others._reads = (*(m for m in others._reads if m is not host), host)
+            around = [p for p in here if p != path and f"{path}.".startswith(f"{p}." if p else "") and runs(here[p])]
+            readers = tuple(here[p] for p in ([reads[path]] if path in reads else [] if runs(host) else around))
+            deltas_of(host)._reader = readers
+            for reader in readers:
+                others = swapped(reader)
+                others._reads = (*(m for m in others._reads if m is not host), host)
+
+
+def runs(module: nn.Module) -> bool:
+    """Whether a module has a forward; what has none only holds what others read."""
+    return original(module).forward is not nn.Module.forward
 
 
 def attach(host: nn.Module, name: str, delta: DeltaModule) -> None:

@@ -88,7 +88,7 @@ class IA3(DeltaModule):
         l = strength * (self.l - 1)
         if self.span is not None:
             first, last, period = (*self.span, self.width)[:3]
-            l = F.pad(l.unflatten(-1, (-1, last - first)), (first, period - last)).flatten(-2)
+            l = F.pad(l.view(*l.shape[:-1], -1, last - first), (first, period - last)).flatten(-2)
         return l
 
     def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:

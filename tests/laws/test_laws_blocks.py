@@ -364,3 +364,40 @@ def test_saving_inside_merged_leaves_no_key_of_ours(tmp_path: Path) -> None:
     again = type(model).from_pretrained(tmp_path).train()  # type: ignore[attr-defined]
     assert_close(run(LLAMA, again), called, LLAMA.reduction)
     assert len(hosts(model)) and not torch.equal(run(LLAMA, model), base_output(LLAMA))
+
+
+def steps(model: nn.Module) -> Iterator[Tensor]:
+    with dt.active(model, "a"):
+        yield run(NANO, model)
+        yield run(NANO, model)
+
+
+def test_a_generator_that_another_thread_closes_leaves_its_block() -> None:
+    model = two()
+    both, stepping = run(NANO, model), steps(model)
+    assert not torch.equal(next(stepping), both)
+    closing = threading.Thread(target=stepping.close)  # type: ignore[attr-defined]
+    closing.start()
+    closing.join()
+    assert torch.equal(run(NANO, model), both)
+
+
+def test_an_async_generator_that_is_not_finished_leaves_its_block() -> None:
+    model = two()
+    both = run(NANO, model)
+
+    async def stepping() -> AsyncIterator[Tensor]:
+        with dt.active(model, "a"):
+            while True:
+                yield run(NANO, model)
+                await asyncio.sleep(0)
+
+    async def main() -> Tensor:
+        async for h in stepping():
+            assert not torch.equal(h, both)
+            break
+        gc.collect()
+        await asyncio.sleep(0.01)  # asyncio closes the generator in a task of its own
+        return run(NANO, model)
+
+    assert torch.equal(asyncio.run(main()), both)
