@@ -6,6 +6,7 @@ Choices are enums, so that a wrong word is refused with the list of right ones.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import date
 from enum import Enum
 from typing import Any
 
@@ -242,6 +243,14 @@ def check(config: Config) -> None:
     for name, value in {"seed": config.seed, "task.seed": config.task.seed, **drawn}.items():
         if value is not None and value < 0:
             raise ValueError(f"{name}={value}: a seed must not be below 0")
+    sizes = {f"task.{each}": getattr(config.task, each, None) for each in ("n_train", "n_val", "n_test")}
+    for name, value in sizes.items():
+        if value is not None and value < 0:
+            raise ValueError(f"{name}={value}: must not be below 0")
+    try:
+        date.fromisoformat(config.model.today)
+    except ValueError:
+        raise ValueError(f"model.today={config.model.today}: a date such as {TODAY}") from None
     points = {"eval.points": config.eval.points, "eval.point_examples": config.eval.point_examples}
     for name, value in {**points, "method.shots": config.method.shots}.items():
         if value < 0:

@@ -29,6 +29,7 @@ from rich.table import Table
 
 from experiments.config.compose import composed
 from experiments.config.schema import Config
+from experiments.config.schema import check as check_values
 from experiments.config.table import PluginError
 from experiments.config.tasks import JsonlConfig
 from experiments.data.encode import Encoder
@@ -63,15 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         looked_at = checked(given.what)
-    except (
-        TaskError,
-        ModelError,
-        ModelFault,
-        PluginError,
-        FetchError,
-        HydraException,
-        OmegaConfBaseException,
-    ) as error:
+    except CANNOT as error:
         print(f"experiments.data.__main__: {error}", file=sys.stderr)
         return 2
     if given.json:
@@ -123,6 +116,10 @@ def checked(what: Sequence[str]) -> list[Findings]:
     if files and (odd := [word for word in settings if word.split("=")[0].lstrip("+").startswith("task")]):
         raise TaskError(f"{odd[0]} and the file {files[0]}: give a task or files, not both")
     config = composed(settings)
+    try:
+        check_values(config)
+    except ValueError as error:
+        raise TaskError(str(error)) from None
     look = Look(config, tokens=any(word.startswith("model=") for word in settings))
     if not files:
         return [check_task(config, look)]

@@ -25,7 +25,8 @@ def write_predictions(path: Path, examples: Sequence[Example], predictions: Sequ
         if all(each in (0, 1) for each in scores.each):
             row["correct"] = score == 1
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    write_text(path, "".join(lines))
+    # Half of a character, which UTF-8 has no bytes for, is written as JSON escapes it.
+    write_text(path, "".join(lines).encode("utf-8", "backslashreplace").decode())
 
 
 def prompt_text(example: Example) -> str:

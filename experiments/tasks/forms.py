@@ -48,8 +48,15 @@ MEANING = (
     *("tools", "documents", "images", "audio", "videos"),
 )
 CALLS = ("tool_calls", "function_call")
-# Fields that say how a record is learned, and that records of no form have here.
-REFUSED = {"weight": "leave records of weight 0 out, and repeat those that are to weigh more"}
+# Fields of a record that say what it is or how it is learned, and that no form reads, with what to do about them.
+WEIGHT = "leave records of weight 0 out, and repeat those that are to weigh more"
+REFUSED = {
+    **dict.fromkeys(("system", "system_prompt", "history"), "write it as a turn of its own: 'messages'"),
+    **dict.fromkeys(("functions", "function_call"), "give functions as 'tools', and calls as 'tool_calls' of a turn"),
+    **dict.fromkeys(("image", "images", "video", "videos", "audio"), "only texts are learned; take the record out"),
+}
+# What is read beside turns alone.
+OF_TURNS = dict.fromkeys((*CONTEXT, "tool_calls"), "give 'messages', which a chat template is told with it")
 # Other names of fields, by which a record of none of the forms can be told what to rename.
 USUAL = {
     **dict.fromkeys(("question", "query", "source"), "prompt"),
@@ -73,7 +80,8 @@ def form_of(record: Any, place: str, mapped: Collection[str] = ()) -> str:
     most fields. Raises TaskError."""
     if not isinstance(record, dict):
         raise TaskError(f"{place}: a record is a JSON object, not {type(record).__name__}")
-    whole = [form for form, fields in FORMS.items() if all(f in record for f in fields)]
+    turns = {"prompt"} if {"messages", "chosen", "rejected"} <= record.keys() else set()  # these are the prompt
+    whole = [form for form, fields in FORMS.items() if turns.union(record).issuperset(fields)]
     if whole:
         form = max(whole, key=lambda form: (sum(f in mapped for f in FORMS[form]), len(FORMS[form])))
         return "text/number" if form == "text/label" and isinstance(record["label"], float) else form
@@ -101,12 +109,22 @@ def renamed(record: dict[str, Any]) -> str:
 def example_of(record: dict[str, Any], form: str, place: str, named: Named | None = None) -> Example:
     """The example of a record of that form. Raises TaskError naming place and field."""
     named = named or Named()
-    for field, hint in REFUSED.items():
-        if record.get(field) not in (None, 1):
-            raise TaskError(f"{place}: field {field!r}, {record[field]!r}: a record has none; {hint}")
+    for field, hint in refused(form, record).items():
+        if field not in (named.group, named.part) and record.get(field) not in (None, "", [], {}):
+            raise TaskError(f"{place}: field {field!r} is not read in {form} records; {hint}")
+    if record.get("weight") not in (None, 1):
+        raise TaskError(f"{place}: field 'weight', {record['weight']!r}: a record has none; {WEIGHT}")
     example = READERS[form](record, place)
     group = named_of(record, named.group, place, "task.group")
     return replace(example, group=group, part=named_of(record, named.part, place, "task.part"), place=place)
+
+
+def refused(form: str, record: dict[str, Any]) -> dict[str, str]:
+    """The fields that a record of that form must not have, and what to do about each; of a text to sort or to read any
+    other field may say anything."""
+    if form in ("text/label", "text/number", "plain text"):
+        return {}
+    return REFUSED if record.get("messages") is not None and form in ("messages", "preference") else REFUSED | OF_TURNS
 
 
 def labelled(record: dict[str, Any], place: str) -> Example:
@@ -257,4 +275,8 @@ def named_of(record: dict[str, Any], field: str | None, place: str, setting: str
     value = record.get(field)
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         raise TaskError(f"{place}: {setting}={field} needs a text or a whole number in every record, not {value!r}")
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        raise TaskError(f"{place}: {setting}={field}: half of a character stands in {value!a}; mend the text") from None
     return str(value)

@@ -64,14 +64,19 @@ def contents(path: Path) -> bytes:
     if (opened := raw.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]) == b"[" and is_array(raw):
         raise TaskError(
             f"{path}: a JSON array, and records stand in JSON Lines, one JSON object a line: "
-            f"`jq -c '.[]' {path.name} > {path.stem}.jsonl` writes them so"
+            f"`jq -c '.[]' {path.name} > {beside(path)}` writes them so"
         )
     if opened == b"{" and b"\n" in raw.strip() and is_object(raw):
         raise TaskError(
             f"{path}: one JSON object over several lines, and records stand in JSON Lines, one a line: "
-            f"`jq -c . {path.name} > {path.stem}.jsonl` writes them so"
+            f"`jq -c . {path.name} > {beside(path)}` writes them so"
         )
     return raw
+
+
+def beside(path: Path) -> str:
+    """The name of a file of records made from this one, never its own, which a shell would empty before it is read."""
+    return f"{path.stem}{'.records' if path.suffix == '.jsonl' else ''}.jsonl"
 
 
 def is_array(raw: bytes) -> bool:

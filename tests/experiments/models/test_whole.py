@@ -12,7 +12,7 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 from experiments.config.schema import ModelConfig, Pooling
-from experiments.models.load import Loaded, load_model
+from experiments.models.load import load_model
 from experiments.models.table import ModelError
 from experiments.models.tokenizer import byte_tokenizer
 
@@ -25,8 +25,8 @@ SMALL: dict[str, Any] = {
 }
 
 
-def loaded(folder: Path, model: Any, change: Callable[[dict[str, Any]], Any], pooling: Pooling = Pooling.own) -> Loaded:
-    """What is loaded of a checkpoint whose weights were changed."""
+def loaded(folder: Path, model: Any, change: Callable[[dict[str, Any]], Any], pooling: Pooling = Pooling.own) -> Any:
+    """The model that is loaded of a checkpoint whose weights were changed."""
     model.save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     file = folder / "model.safetensors"
@@ -35,7 +35,7 @@ def loaded(folder: Path, model: Any, change: Callable[[dict[str, Any]], Any], po
     save_file(weights, file, metadata={"format": "pt"})
     config = ModelConfig(name="hf", path=str(folder), pooling=pooling)
     outputs = () if isinstance(model, hf.LlamaPreTrainedModel) else ("a", "b")
-    return load_model(config, dtype=torch.float32, device=torch.device("cpu"), outputs=outputs)
+    return load_model(config, dtype=torch.float32, device=torch.device("cpu"), outputs=outputs).model
 
 
 def lacking(word: str) -> Callable[[dict[str, Any]], None]:
@@ -69,16 +69,16 @@ def test_of_an_encoder_the_head_alone_is_new(tmp_path: Path, pooling: Pooling) -
     with pytest.raises(ModelError, match=r"are lacking .*query.bias, "):
         loaded(tmp_path / "a", hf.BertModel(hf.BertConfig(**SMALL)), lacking("query"), pooling)
     made = loaded(tmp_path / "b", hf.BertModel(hf.BertConfig(**SMALL)), lacking("none"), pooling)
-    assert made.model.classifier.weight.shape[0] == 2
-    five = hf.BertForSequenceClassification(hf.BertConfig(num_labels=5, **SMALL))
-    assert loaded(tmp_path / "c", five, lacking("none"), pooling).model.classifier.weight.shape[0] == 2
+    assert made.classifier.weight.shape[0] == 2
+    five = hf.BertForSequenceClassification(hf.BertConfig(**SMALL, num_labels=5))
+    assert loaded(tmp_path / "c", five, lacking("none"), pooling).classifier.weight.shape[0] == 2
 
 
 def test_a_pooler_that_a_checkpoint_lacks_need_not_be_read(tmp_path: Path) -> None:
     model = hf.BertForMaskedLM(hf.BertConfig(**SMALL))
     with pytest.raises(ModelError, match=r"bert.pooler.dense.bias, bert.pooler.dense.weight; say model.pooling=mean"):
         loaded(tmp_path, model, lacking("none"))
-    assert loaded(tmp_path, model, lacking("none"), Pooling.mean).task_head
+    assert loaded(tmp_path, model, lacking("none"), Pooling.mean).classifier is not None
 
 
 def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:

@@ -16,8 +16,11 @@ from experiments.config.identity import key
 from experiments.config.schema import check
 from experiments.data.findings import DataError
 from experiments.data.template import ModelFault
+from experiments.evaluation.predictions import write_predictions
 from experiments.models.tokenizer import CHATML, byte_tokenizer
-from experiments.tasks.base import TaskError
+from experiments.tasks.base import Example, Scores, TaskError
+from experiments.tasks.forms import Named
+from experiments.tasks.jsonl import records
 from tests.support.runs import ROOT, config, overrides, own_cache_and_torch_settings, run, words  # noqa: F401
 
 QUICK = ("optim.steps=2", "forgetting.enabled=false")
@@ -58,6 +61,9 @@ REFUSED = {
     "nothing to learn": (chats(1, weight=0)[0], "the last turn has weight 0"),
     "half a weight": (turn(weight=0.5), "'weight' of turn 2 must be 0 or 1, not 0.5"),
     "a record's weight": ({**turn(), "weight": 0}, "field 'weight', 0: a record has none"),
+    "a record's system": ({**turn(), "system": "Be kind."}, "field 'system' is not read in messages records"),
+    "a record's functions": ({**turn(), "functions": CALL}, "field 'functions' is not read in messages records"),
+    "a record's images": ({**turn(), "images": ["a.png"]}, "field 'images' is not read in messages records"),
     "a key twice": ('{"messages": [], "messages": [1]}', "key 'messages' stands twice"),
     "a key twice inside": (
         json.dumps(turn()).replace('{"role"', '{"role": "user", "role"', 1),
@@ -258,3 +264,49 @@ def test_output_ends_no_run(tmp_path: Path, closed: bool) -> None:
         process.communicate()
     assert process.wait() == 0
     assert len(list((tmp_path / "runs").rglob("result.json"))) == 1
+
+
+def test_fields_that_only_turns_have_are_refused_elsewhere(tmp_path: Path) -> None:
+    plain = {"prompt": "Hi", "completion": "So"}
+    for field, value in {"tools": CALL, "history": [["a", "b"]], "system": "Be kind."}.items():
+        with pytest.raises(TaskError, match=rf"a\.jsonl:1: field '{field}' is not read in prompt/completion records"):
+            records(lines(tmp_path / "a.jsonl", {**plain, field: value}))
+    assert records(lines(tmp_path / "b.jsonl", {**plain, "tools": [], "system": ""}))[0] == "prompt/completion"
+    assert records(lines(tmp_path / "c.jsonl", {"text": "a", "label": "b", "system": "linux"}))[0] == "text/label"
+
+
+def test_turns_before_a_preference_are_its_prompt(tmp_path: Path) -> None:
+    asked = {"messages": turn()["messages"][:3], "chosen": "Yes", "rejected": "No"}
+    form, (example,) = records(lines(tmp_path / "a.jsonl", asked))
+    assert form == "preference" and len(example.messages) == 3 and example.choices == ("No", "Yes")
+
+
+@pytest.mark.parametrize("whole", [[{"prompt": "a", "completion": "b"}], {"prompt": "a", "completion": "b"}])
+def test_what_is_advised_for_a_file_that_is_no_json_lines_leaves_it_there(tmp_path: Path, whole: Any) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps(whole, indent=1))
+    with pytest.raises(TaskError, match=r"`jq -c .* a\.jsonl > a\.records\.jsonl` writes them so"):
+        records(file)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["task.n_val=-1", "task.n_train=-3", "task.n_test=-1", "model.today=soon", "model.today=2026-13-01"],
+)
+def test_values_that_make_no_sense_are_refused_by_their_keys(tmp_path: Path, given: str, capsys: Any) -> None:
+    from experiments.data.__main__ import main
+
+    with pytest.raises(ValueError, match=given):
+        check(config(*overrides(tmp_path, given)))
+    assert main(["check", "task=jsonl", f"task.train={words(tmp_path / 'words.jsonl')}", given]) == 2
+    assert given in capsys.readouterr().err
+
+
+def test_half_of_a_character_never_ends_a_run_that_was_trained(tmp_path: Path) -> None:
+    record = {"prompt": "Hi", "completion": "So", "language": "\ud83d"}
+    with pytest.raises(TaskError, match=r"a\.jsonl:1: task\.part=language: half of a character"):
+        records(lines(tmp_path / "a.jsonl", record), Named(part="language"))
+    example = Example(text="Hi", completion="\ud83d")
+    write_predictions(tmp_path / "predictions.jsonl", [example], ["So"], Scores([0.5], {}))
+    (line,) = (tmp_path / "predictions.jsonl").read_text().splitlines()
+    assert json.loads(line)["gold"] == "\ud83d"
