@@ -13,8 +13,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from deltatune.maps import original
+
+ITERATIONS = "deltatune_iterations"  # under which a hook keeps its number of them
 
 
 def own_buffers(host: nn.Module) -> dict[str, Tensor]:
@@ -38,6 +41,23 @@ def held_still(host: nn.Module, call: Callable[..., Any], *args: Any, **kwargs: 
             host.training = True
     with buffers(host, {name: b.clone() for name, b in own_buffers(host).items()}):
         return call(*args, **kwargs)
+
+
+def estimates(module: nn.Module) -> list[SpectralNorm]:
+    """The hooks of spectral norm, of which each improves its estimate before the module's forward runs."""
+    return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
+
+
+def hold_estimates(module: nn.Module) -> None:
+    """Let spectral norm by hooks take its estimates as they are, in training too."""
+    for hook in estimates(module):
+        hook.__dict__.setdefault(ITERATIONS, hook.n_power_iterations)
+        hook.n_power_iterations = 0
+
+
+def let_estimates_go(module: nn.Module) -> None:
+    for hook in estimates(module):
+        hook.n_power_iterations = hook.__dict__.pop(ITERATIONS, hook.n_power_iterations)
 
 
 @contextmanager

@@ -7,6 +7,9 @@ defaults.
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -21,11 +24,25 @@ OPEN: ContextVar[tuple[Block, ...]] = ContextVar("deltatune_blocks")
 STASH = "deltatune_blocks"  # the key in torch's thread-local state, which threads of a backward inherit
 
 
+class Entered:
+    """Who entered a block, and whether somebody else left it: asyncio closes a generator in a task of its own."""
+
+    def __init__(self) -> None:
+        self.by, self.left = who(), False
+
+
+def who() -> tuple[int, Any]:
+    """This thread and, where one runs in it, the task."""
+    task = asyncio.current_task() if asyncio._get_running_loop() is not None else None
+    return threading.get_ident(), None if task is None else weakref.ref(task)
+
+
 class Block(NamedTuple):
     """What one open block says: by id of a host's carrier of deltas, the strength of each name that it knew."""
 
     said: dict[int, Strengths]
     carriers: tuple[nn.Module, ...]  # kept alive, so that no id comes to mean another one
+    entered: Entered
 
 
 class Here:
@@ -53,21 +70,22 @@ def opened() -> tuple[Block, ...]:
 
 
 def set_opened(blocks: Iterable[Block]) -> None:
-    kept = tuple(blocks)
+    kept = tuple(block for block in blocks if not block.entered.left)
     OPEN.set(kept)
     torch._C._stash_obj_in_tls(STASH, kept)
 
 
 def enter(said: Mapping[Any, Strengths]) -> Block:
     """Open a block: from here on these carriers have these strengths, in this thread or task."""
-    block = Block({id(carrier): strengths for carrier, strengths in said.items()}, tuple(said))
+    block = Block({id(carrier): strengths for carrier, strengths in said.items()}, tuple(said), Entered())
     set_opened((*opened(), block))
     return block
 
 
 def leave(block: Block) -> None:
-    """Take the block out, wherever it stands among the open ones."""
-    set_opened(each for each in opened() if each.carriers is not block.carriers)
+    """Take the block out, wherever it stands among the open ones; of whoever entered it, where another one leaves."""
+    block.entered.left = block.entered.by != who()
+    set_opened(each for each in opened() if each.entered is not block.entered)
 
 
 def forget(carriers: Iterable[nn.Module], name: str | None = None) -> None:
@@ -104,7 +122,7 @@ def wanted(carrier: nn.Module, default: Strengths) -> Strengths:
 def overlaid(blocks: tuple[Block, ...], carrier: nn.Module, default: Strengths) -> Strengths:
     """The default, and over it what the last of the blocks that knows the carrier says."""
     for block in reversed(blocks):
-        if id(carrier) in block.said:
+        if id(carrier) in block.said and not block.entered.left:
             said = block.said[id(carrier)]
             return {name: said.get(name, strength) for name, strength in default.items()}
     return default

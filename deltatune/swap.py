@@ -11,6 +11,7 @@ import copyreg
 import functools
 import inspect
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from deltatune.host import Deltas, Host, deltas_of, hosts
 from deltatune.hosts import modules, stacks
 from deltatune.late import starts_later
 from deltatune.maps import CHILD, SWAP, Swap, original
-from deltatune.still import own_buffers
+from deltatune.still import hold_estimates, let_estimates_go, own_buffers, runs_in_eval
 from deltatune.structure import structure
 
 
@@ -168,18 +169,33 @@ def detach(model: nn.Module, *names: str) -> None:
     some = any(len(own) for _, own in carriers)
     for host, own in carriers:
         if not len(own) and not own._reads and not (some and own._still):
+            let_estimates_go(host)
             del host._modules[CHILD]
             host.__class__ = original(host)  # type: ignore[assignment]
             realign(host)
 
 
 def hold_still(model: nn.Module) -> None:
-    """From here on, modules with persistent buffers leave them as they are in training, where no delta moves them."""
-    if hosts(model):
-        for path, module in list(modules(model)):
-            if own_buffers(module) and "forward" not in module.__dict__ and not isinstance(module, ScriptModule):
-                check_host(path, module, {})
-                swapped(module)._still = True
+    """From here on, modules with persistent buffers leave them as they are in training, where no delta moves them.
+
+    A norm whose forward is patched on the instance cannot be held; a warning names it.
+    """
+    if not hosts(model):
+        return
+    for path, module in list(modules(model)):
+        if not own_buffers(module) or isinstance(module, ScriptModule):
+            continue
+        if "forward" in module.__dict__:
+            if runs_in_eval(module):
+                warnings.warn(
+                    f"{path}: forward is patched on the instance, so its running statistics move in training; keep it "
+                    "in eval mode",
+                    stacklevel=4,
+                )
+            continue
+        check_host(path, module, {})
+        swapped(module)._still = True
+        hold_estimates(module)
 
 
 def fast_paths(model: nn.Module) -> list[nn.TransformerEncoderLayer]:

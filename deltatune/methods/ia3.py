@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from deltatune.blocks import blocks
 from deltatune.core import DeltaError, DeltaModule, Frozen
@@ -45,6 +46,8 @@ class IA3(DeltaModule):
             raise DeltaError(f"IA3: form is 'output' or 'input', not {form!r}")
         if form == "input" and isinstance(host, nn.Embedding):
             raise DeltaError("IA3: an Embedding's input are ids; scale its output")
+        if parameter is not None and isinstance(host, _ConvTransposeNd):
+            raise DeltaError("IA3: a transposed convolution is scaled by channel; name the module, not its weight")
         self.layout = None if parameter is None else layout(host, parameter)
         self.parameter, self.shared, stack = parameter, shared, ()
         if self.layout is not None:

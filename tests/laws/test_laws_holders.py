@@ -263,3 +263,29 @@ def test_odd_names_are_names(tmp_path: Path) -> None:
     dt.save(model, tmp_path / "odd")
     dt.load(other, tmp_path / "odd")
     assert torch.equal(other(X), model(X))
+
+
+def test_spectral_norm_by_hooks_keeps_its_estimates() -> None:
+    model = pair()
+    torch.nn.utils.spectral_norm(model[0])  # type: ignore[index]
+    before, estimate = model.eval()(X), model[0].weight_u.clone()  # type: ignore[index]
+    dt.inject(model, dt.LoRA.on("0|2"))
+    model.train()(X)
+    assert torch.equal(model[0].weight_u, estimate)  # type: ignore[index]
+    torch.testing.assert_close(model.eval()(X), before)
+    dt.eject(model)
+    model.train()(X)
+    assert not torch.equal(model[0].weight_u, estimate)  # type: ignore[index]
+
+
+def test_a_norm_that_cannot_be_held_is_named() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    forward = model[1].forward
+    model[1].forward = lambda x: forward(x)  # type: ignore[method-assign]
+    with pytest.warns(UserWarning, match="1: forward is patched on the instance"):
+        dt.inject(model, dt.LoRA.on("0"))
+
+
+def test_a_transposed_convolution_is_scaled_by_channel_or_not_at_all() -> None:
+    with pytest.raises(dt.DeltaError, match="scaled by channel; name the module"):
+        dt.inject(nn.Sequential(nn.ConvTranspose1d(4, 6, 3)), dt.IA3.on("0.weight"))
