@@ -197,6 +197,10 @@ class Encoder:
         else:
             words = self.template.control.within([*strings([*example.messages, example.context]), example.completion])
             for name, where in self.template.unshown(example.messages, example.context):
-                yield "field_not_shown", f"the chat template does not show {name!r} {where}", name in MEANING
+                yield (
+                    "field_not_shown",
+                    f"the chat template does not show {name!r} {where}",
+                    name in (*MEANING, "content"),
+                )
         if words:
             yield "control_word", f"taken as text: {', '.join(map(repr, words))}", False

@@ -66,7 +66,10 @@ class Template:
                 "that was made for chats, write a chat_template.jinja into its directory, or give records of prompt "
                 "and completion"
             )
-        text = self.tokenizer.get_chat_template(tools=tools)
+        try:
+            text = self.tokenizer.get_chat_template(tools=tools)
+        except ValueError as error:  # of several templates none is the default one
+            raise ModelFault(f"the model at {name_of(self.tokenizer)}: {error}") from error
         # The line's end goes with the block before it, so that the template begins where a line begins.
         return f"{clock(self.today)}\n{text}" if "strftime_now" in text else text
 
@@ -89,7 +92,9 @@ class Template:
         if not words:
             text, places = self.rendered(turns, True, context) + self.lead, []
         else:
-            hidden = masked([*turns, context or {}], lambda word: f"{OPEN}{words.index(word[0])}{CLOSE}", self.control)
+            words.append(OPEN)  # where the data has one, it is masked as well
+            pattern = re.compile(f"{self.control.pattern.pattern}|{OPEN}")
+            hidden = masked([*turns, context or {}], lambda word: f"{OPEN}{words.index(word[0])}{CLOSE}", pattern)
             text, places = "", []
             for i, piece in enumerate(MASKED.split(self.rendered(hidden[:-1], True, hidden[-1]) + self.lead)):
                 places += [len(text) + 1] if i % 2 else []
@@ -151,10 +156,11 @@ class Template:
 
     @cached_property
     def added(self) -> re.Pattern[str]:
-        """Matches the tokens that were added to the vocabulary, which stand in a text as they are."""
+        """Matches the tokens that were added to the vocabulary, which stand in a text as they are; not those of white
+        space, which answers have too."""
         added = map(str, getattr(self.tokenizer, "added_tokens_decoder", {}).values())
-        words = sorted(added, key=lambda word: (-len(word), word))
-        return re.compile("|".join(map(re.escape, filter(None, words))) or "(?!)")
+        words = sorted(filter(str.strip, added), key=lambda word: (-len(word), word))
+        return re.compile("|".join(map(re.escape, words)) or "(?!)")
 
     @cached_property
     def control(self) -> ControlWords:
@@ -171,9 +177,19 @@ class Template:
 
     # ------------------------------------------------------------ what of a record is shown
 
+    def unwritten(self, turns: Sequence[Turn], context: Turn | None = None) -> list[int]:
+        """The turns whose content is not written: of a role that the template does not know, or earlier ones."""
+        marks = {i: f"SAID{i}Q" for i, turn in enumerate(turns) if turn["content"]}
+        try:
+            said = self.rendered([{**t, "content": marks.get(i, "")} for i, t in enumerate(turns)], True, context)
+        except Refused:
+            return []  # it looks into what is said
+        return [i for i, mark in marks.items() if mark not in said.upper()]
+
     def unshown(self, turns: Sequence[Turn], context: Turn | None = None) -> Iterator[tuple[str, str]]:
-        """The fields that have a value and leave the text as it is, each with where it stands. Raises Refused."""
+        """What has a value and is not in the text, each with where it stands. Raises Refused."""
         given = dict(context or {})
+        yield from (("content", f"of turn {i + 1}, {turns[i]['role']!r}") for i in self.unwritten(turns, given))
         options = given.get("chat_template_kwargs", {})
         others = [
             *(
@@ -247,10 +263,10 @@ def strings(value: Any) -> Iterator[str]:
         yield from (text for inner in value for text in strings(inner))
 
 
-def masked(value: Any, mask: Callable[[re.Match[str]], str], control: ControlWords) -> Any:
-    """The same nested values with a mask in the place of each control word."""
+def masked(value: Any, mask: Callable[[re.Match[str]], str], words: re.Pattern[str]) -> Any:
+    """The same nested values with a mask in the place of each word."""
     if isinstance(value, str):
-        return control.pattern.sub(mask, value)
+        return words.sub(mask, value)
     if isinstance(value, Mapping):
-        return {name: inner if name == "role" else masked(inner, mask, control) for name, inner in value.items()}
-    return [masked(inner, mask, control) for inner in value] if isinstance(value, Sequence) else value
+        return {name: inner if name == "role" else masked(inner, mask, words) for name, inner in value.items()}
+    return [masked(inner, mask, words) for inner in value] if isinstance(value, Sequence) else value

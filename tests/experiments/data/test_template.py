@@ -266,3 +266,55 @@ def test_what_a_model_lacks_is_its_own_fault() -> None:
     assert Responses(Encoder(without_end, 4000)).encode(asked("Hi")).response[-1] == 2
     with pytest.raises(ModelFault, match="cannot write a question and its answer: no"):
         Responses(Encoder(tokenizer("{{ raise_exception('no') }}"), 4000)).encode(asked("Hi"))
+
+
+KNOWS_TWO = DEEPSEEK.replace("{% else %}", "{% elif m['role'] == 'assistant' %}")
+LAST = "{{ '<|user|>' + messages[-1]['content'] + '<|end|>' }}" + ASKS + "{{ '<|assistant|>' }}{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "roles", "lost"),
+    [
+        (KNOWS_TWO, ("system", "user"), [(1, "system")]),
+        (KNOWS_TWO, ("user", "assistant", "tool"), [(3, "tool")]),
+        (KNOWS_TWO, ("user", "gpt", "user"), [(2, "gpt")]),
+        (LAST, ("user", "assistant", "user"), [(1, "user"), (2, "assistant")]),
+        (CHATML, ("system", "user", "assistant", "tool"), []),
+        (THINKS, ("user", "assistant", "user"), []),
+        (GEMMA, ("user", "assistant", "user"), []),
+    ],
+)
+def test_a_turn_that_the_template_leaves_out_is_an_error(template: str, roles: Any, lost: Any) -> None:
+    turns = tuple({"role": role, "content": f"Hi {i}"} for i, role in enumerate(roles))
+    example = Example(messages=turns, completion="four")
+    found = list(Encoder(tokenizer(template, *WORDS), 4000).faults(example))
+    assert found == [
+        ("field_not_shown", f"the chat template does not show 'content' of turn {i}, {role!r}", True)
+        for i, role in lost
+    ]
+
+
+def test_white_space_that_is_a_token_ends_no_answer_and_is_no_control_word() -> None:
+    made = tokenizer(ALPACA, "\n\n", special=False)
+    encoder = Encoder(made, 4000)
+    example = Example(messages=({"role": "user", "content": "One.\n\nTwo."},), completion="First.\n\nSecond.")
+    row = Responses(encoder).encode(example)
+    assert made.decode(row.response) == "First.\n\nSecond.</s>" and row.response[-1] == made.eos_token_id
+    paragraph = made.convert_tokens_to_ids("\n\n")
+    assert paragraph in row.response and paragraph in row.prompt and list(encoder.faults(example)) == []
+
+
+@pytest.mark.parametrize("number", [0, 7])
+def test_code_points_that_masks_are_made_of_are_text(number: int) -> None:
+    made = tokenizer(GEMMA, *WORDS)
+    text = f"a \ue0f0{number}\ue0f1 b <end_of_turn> c"
+    row = Responses(Encoder(made, 4000)).encode(asked(text))
+    assert f"user\n{text}<end_of_turn>" in made.decode(row.prompt)
+    assert row.prompt.count(made.convert_tokens_to_ids("<end_of_turn>")) == 1
+
+
+def test_of_several_templates_one_must_be_the_default() -> None:
+    made = tokenizer(None)
+    made.chat_template = {"tool_use": CHATML}
+    with pytest.raises(ModelFault, match="multiple chat templates with no default"):
+        Responses(Encoder(made, 4000)).encode(asked("Hi"))

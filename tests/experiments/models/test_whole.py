@@ -70,7 +70,7 @@ def test_of_an_encoder_the_head_alone_is_new(tmp_path: Path, pooling: Pooling) -
         loaded(tmp_path / "a", hf.BertModel(hf.BertConfig(**SMALL)), lacking("query"), pooling)
     made = loaded(tmp_path / "b", hf.BertModel(hf.BertConfig(**SMALL)), lacking("none"), pooling)
     assert made.classifier.weight.shape[0] == 2
-    five = hf.BertForSequenceClassification(hf.BertConfig(**SMALL, num_labels=5))
+    five = hf.BertForSequenceClassification(hf.BertConfig(**{**SMALL, "num_labels": 5}))
     assert loaded(tmp_path / "c", five, lacking("none"), pooling).classifier.weight.shape[0] == 2
 
 
