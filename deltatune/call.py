@@ -109,6 +109,9 @@ def run(host: nn.Module, args: Any, kwargs: Any) -> Any:
     if is_compiling():
         return run_live(host, args, kwargs)
     own = deltas_of(host)
+    if alone(host):
+        with swapping:  # so nobody else has them in hand while it runs
+            return run_live(host, args, kwargs)
     if own._swaps % 2:  # another thread has them in hand
         with swapping:
             swaps = own._swaps
@@ -123,14 +126,21 @@ def run(host: nn.Module, args: Any, kwargs: Any) -> Any:
     return out
 
 
+def alone(host: nn.Module) -> bool:
+    """Whether parameters stand replaced while it runs, so that one thread at a time may run it."""
+    own = deltas_of(host)
+    if own._reads or own._reader:
+        return True
+    return any(d.site == "parameters" for stack in stacks(host).values() for d in stack) and linear_map(host) is None
+
+
 def run_live(host: nn.Module, args: Any, kwargs: Any) -> Any:
     """The host's forward with its live deltas."""
     own = deltas_of(host)
     if own._late:
         start_late(host)
     if own._reads or own._reader:
-        with nullcontext() if is_compiling() else swapping:
-            return run_placed(host, own._reads, args, kwargs)
+        return run_placed(host, own._reads, args, kwargs)
     return run_sites(host, args, kwargs)
 
 

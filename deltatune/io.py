@@ -276,7 +276,8 @@ def check_base(
         if site["path"] not in here:
             raise BaseMismatch(f"{path} changes {site['path']!r}, which this {type(model).__name__} does not have")
         host = here[site["path"]]
-        if "_hf_hook" not in host.__dict__ and any(p.is_meta for p in host.parameters()):
+        away = any("_hf_hook" in m.__dict__ for m in host.modules())  # accelerate keeps the weights elsewhere
+        if not away and any(p.is_meta for p in host.parameters()):
             raise DeltaError(f"{path}: this {type(model).__name__} is on the meta device; materialise it, then load")
     held = held_by((here[s["path"]], table[s["method"]], s["hparams"]) for s in about["sites"])
     theirs, tensors = about["base"], base_tensors(model, held)

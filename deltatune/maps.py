@@ -90,7 +90,7 @@ class Swap(NamedTuple):
 def original(module: nn.Module) -> type[nn.Module]:
     """The module's class without deltatune's subclass."""
     swap = getattr(type(module), SWAP, None)
-    return type(module) if swap is None else swap.original
+    return swap.original if isinstance(swap, Swap) else type(module)
 
 
 def plain(p: Tensor) -> bool:

@@ -70,7 +70,7 @@ CASES: tuple[Case, ...] = (
 
 NO_SPAN = (dt.NoMatch, "no module spans the feed-forward part alone")
 NO_IDS = (dt.NoMatch, "has no token embedding")
-NO_SITE = (dt.NoMatch, "matches no module of")
+NO_SITE = (dt.NoMatch, "matches no module of|computes no softmax")
 NO_HEAD = (dt.NoMatch, "has no head beside a backbone")
 REFUSED: dict[tuple[str, str], tuple[type[dt.DeltaError], str]] = {
     ("Adapter-parallel", "bert"): NO_SPAN,
