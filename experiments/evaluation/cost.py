@@ -16,9 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import deltatune as dt
+from experiments.config.family import Family
 from experiments.config.schema import Trains
 from experiments.data.encode import Encoded
 from experiments.data.reader import Reader
+from experiments.models.positions import positions_of
 from experiments.models.weights import NAME, load_in_place
 from experiments.objectives.base import Objective
 from experiments.objectives.generation import written
@@ -70,8 +72,12 @@ def generate_tokens_per_s(reader: Reader, trains: Trains, rows: Sequence[Encoded
 
 
 def speed(reader: Reader, prompts: Sequence[list[int]]) -> float:
-    """New tokens a second."""
-    return len(prompts) * TOKENS / timed(lambda: written(reader, prompts, TOKENS), reader.device)
+    """New tokens a second; fewer of them where the model has no more places."""
+    positions = positions_of(reader.model)
+    apart = reader.family is Family.encoder_decoder
+    room = positions.n - (1 if apart else max(map(len, prompts))) if positions and positions.fixed else TOKENS
+    n_tokens = max(1, min(TOKENS, room))
+    return len(prompts) * n_tokens / timed(lambda: written(reader, prompts, n_tokens), reader.device)
 
 
 def flops(objective: Objective, reader: Reader, rows: Sequence[Encoded], n_tokens: int) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.config.family import Family
 from experiments.config.schema import Config
@@ -14,15 +13,8 @@ from experiments.data.encode import Encoded
 from experiments.data.reader import Reader
 from experiments.data.template import name_of
 from experiments.evaluation.forgetting import TEXT_TOKENS
+from experiments.models.positions import positions_of, word_table
 from experiments.objectives.base import Objective
-
-
-@dataclass(frozen=True)
-class Positions:
-    """The positions of a model that has a last one. fixed: each is a row of a table, so that none lies beyond."""
-
-    n: int
-    fixed: bool
 
 
 def check_sizes(config: Config, reader: Reader, objective: Objective, rows: Mapping[str, Sequence[Encoded]]) -> None:
@@ -59,7 +51,7 @@ def check_ids(config: Config, reader: Reader, objective: Objective, rows: Mappin
     """Raise ValueError for an id that is in no table of the model."""
     encoder, model = objective.encoder, cast(Any, reader.model)
     n_front, name = len(encoder.front), name_of(encoder.tokenizer)
-    n_read, n_said = table_size(model.get_input_embeddings()), table_size(model.get_output_embeddings())
+    n_read, n_said = table_size(word_table(model)), table_size(model.get_output_embeddings())
     types, classes = getattr(model.config, "type_vocab_size", 0) or None, len(objective.labels) or None
     if n_read is not None and not 0 <= encoder.pad < n_read:
         raise ValueError(
@@ -93,23 +85,3 @@ def table_size(table: Any) -> int | None:
 def apart(reader: Reader) -> bool:
     """Whether prompt and answer stand in rows of their own."""
     return reader.family is Family.encoder_decoder
-
-
-def positions_of(model: Any) -> Positions | None:
-    """How many places a row may have, by the configuration, where the model has a table of them or turns by them
-    (RoPE); None where nothing bounds it, as with biases of the distance."""
-    described = model.config.get_text_config()
-    n = getattr(described, "max_position_embeddings", None)
-    if not isinstance(n, int) or n < 1:
-        return None
-    # A table may have rows that are no place: those up to the padding's, or two that stand before all.
-    words = model.get_input_embeddings()
-    spent = [
-        0 if module.padding_idx is None or module.num_embeddings > n else module.padding_idx + 1
-        for module in model.modules()
-        if isinstance(module, nn.Embedding) and module is not words and n <= module.num_embeddings <= n + 2
-    ]
-    if spent or any(buffer.dim() > 1 and buffer.shape[0] == n for buffer in model.buffers()):
-        return Positions(n - max(spent, default=0), fixed=True)
-    turned = getattr(described, "rope_parameters", None) or getattr(described, "rope_theta", None)
-    return Positions(n, fixed=False) if turned else None

@@ -20,6 +20,7 @@ from experiments.data.reader import Reader
 from experiments.evaluation import cost, forgetting
 from experiments.evaluation.spectra import spectra
 from experiments.evaluation.tfidf import predictor
+from experiments.models.causal import check_causal
 from experiments.models.load import decoder_start, load_model
 from experiments.models.load import described as described_model
 from experiments.models.weights import file_of, save
@@ -93,6 +94,9 @@ def prepared(config: Config, directory: Path, device: torch.device, clock: Phase
         data, left_out = usable(config, data, objective)
         rows = {split: objective.rows(examples) for split, examples in asked(config, data).items()}
         check_sizes(config, Reader(loaded.model, encoder, device), objective, rows)
+        if loaded.family is Family.decoder:
+            row = rows["train"][0]
+            check_causal(loaded.model, [*row.prompt, *row.response], config.model.name)
         answering = predictor(config.method.predictor, data) if config.method.predictor else None
         replayed = replay.load(config.data, data, objective)
     base = None
