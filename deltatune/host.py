@@ -176,6 +176,27 @@ def names(model: nn.Module) -> list[str]:
     return list(dict.fromkeys(n for _, host in hosts(model) for n in deltas_of(host)))
 
 
+EXCUSED = "_ddp_params_and_buffers_to_ignore"  # which DistributedDataParallel looks for
+
+
+def excuse(model: nn.Module) -> None:
+    """Tell who distributes the model which deltas are switched off by default; no gradient comes for them.
+
+    They still need one where a block switches them on, so `requires_grad` does not say it.
+    """
+    others = [n for n in vars(model).get(EXCUSED, ()) if f"{CHILD}." not in n]
+    off = [
+        f"{path}.{CHILD}.{name}.{parameter}".lstrip(".")
+        for path, host in hosts(model)
+        for name, stack in deltas_of(host).items()
+        if deltas_of(host)._strengths[name] == 0
+        for parameter, _ in stack.named_parameters(remove_duplicate=False)
+    ]
+    vars(model).pop(EXCUSED, None)
+    if others or off:
+        vars(model)[EXCUSED] = [*others, *off]
+
+
 def record_of(model: nn.Module, name: str) -> Record:
     """The record of a delta's injection, with paths from this model.
 

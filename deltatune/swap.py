@@ -22,7 +22,7 @@ from torch.nn.parameter import UninitializedParameter
 from deltatune.call import run
 from deltatune.containers import unseen
 from deltatune.core import DeltaError, DeltaModule, NotReached
-from deltatune.host import Deltas, Host, deltas_of, hosts
+from deltatune.host import Deltas, Host, deltas_of, excuse, hosts
 from deltatune.hosts import modules, stacks
 from deltatune.late import starts_later
 from deltatune.maps import CHILD, SWAP, Swap, original
@@ -166,6 +166,7 @@ def detach(model: nn.Module, *names: str) -> None:
             others = deltas_of(reader)
             others._reads = tuple(m for m in others._reads if m is not host)
         own._reader = own._reader if len(own) else ()
+    excuse(model)
     some = any(len(own) for _, own in carriers)
     for host, own in carriers:
         if not len(own) and not own._reads and not (some and own._still):

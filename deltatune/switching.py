@@ -9,38 +9,23 @@ from typing import cast
 from torch import nn
 
 from deltatune.core import DeltaError, NoMatch
-from deltatune.host import Deltas, deltas_of, hosts, merged_strengths, names, record_of
+from deltatune.host import Deltas, deltas_of, excuse, hosts, merged_strengths, names, record_of
 from deltatune.strengths import enter, forget, leave
 
 
 def use(model: nn.Module, /, *on: str, **strengths: float) -> None:
     """Which deltas are live, at what strength: use(m, "sql"), use(m, sql=1.0, chat=0.5); use(m) is the base.
 
-    What is switched off needs no gradient until it is on again, so that DistributedDataParallel, made after this, asks
-    for none. It holds until the next `use`, in every thread and task, where no `active` block says otherwise; those of
-    this thread or task that are open say nothing of the model from here on. Raises NoMatch for a name not injected,
-    DeltaError where weights stand merged at another strength.
+    It holds until the next `use`, in every thread and task, where no `active` block says otherwise; those of this
+    thread or task that are open say nothing of the model from here on. DistributedDataParallel, made of this model
+    after this, waits for no gradient of what is off. Raises NoMatch for a name that is not injected, DeltaError where
+    weights stand merged at another strength.
     """
     said = to_say(model, on, strengths)
     for carrier, each in said.items():
         carrier._strengths = each
-        for name, stack in carrier.items():
-            put_to_sleep(stack) if each[name] == 0 else wake(stack)
+    excuse(model)
     forget(said)
-
-
-def put_to_sleep(stack: nn.Module) -> None:
-    for delta in stack.modules():
-        for p in delta.parameters(recurse=False):
-            if p.requires_grad:
-                delta._asleep = [*getattr(delta, "_asleep", []), p]  # type: ignore[assignment]
-                p.requires_grad_(False)
-
-
-def wake(stack: nn.Module) -> None:
-    for delta in stack.modules():
-        for p in delta.__dict__.pop("_asleep", []):
-            p.requires_grad_(True)
 
 
 @contextmanager

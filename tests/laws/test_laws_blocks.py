@@ -402,3 +402,19 @@ def test_an_async_generator_that_is_not_finished_leaves_its_block() -> None:
         return model(X)
 
     assert torch.equal(asyncio.run(main()), both)
+
+
+@pytest.mark.parametrize("when", ["switched on in a block", "switched off before the backward"])
+def test_a_delta_that_was_live_in_the_forward_gets_its_gradient(when: str) -> None:
+    model = small()
+    if when == "switched on in a block":
+        dt.use(model, "b")
+        with dt.active(model, "a", "b"):
+            model(X).square().sum().backward()
+    else:
+        out = model(X).square().sum()
+        dt.use(model, "b")
+        out.backward()
+    assert all(p.grad is not None and p.grad.any() for _, p in dt.parameters(model))
+    dt.eject(model, "a")
+    assert "_ddp_params_and_buffers_to_ignore" not in vars(model)
