@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import deltatune as dt
-from deltatune.host import hosts, names
+from deltatune.host import Deltas, hosts, names
 from tests.laws import LAWS, Law, holds_on, image
 from tests.support.cases import CASES, Case, assert_changed, assert_close, base_output, run, shaken
 from tests.support.hosts import HOSTS, SIZES, Host, Llama, Nano
@@ -130,7 +130,7 @@ def test_merging_one_of_two_keeps_the_other() -> None:
         dt.merge(model, "a")
 
 
-RESERVED = dir(nn.ModuleDict())  # names that a module's own attributes have
+RESERVED = {*dir(Deltas())}
 NAMES = st.text(min_size=1, max_size=12).filter(lambda s: s.isprintable() and "." not in s)
 
 
