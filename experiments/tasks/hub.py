@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tasks.base import TRAITS, TaskData, TaskError
-from experiments.tasks.forms import KINDS, Named
+from experiments.tasks.forms import CONTEXT, FORMS, KINDS, Named
 from experiments.tasks.jsonl import assembled, examples
 from experiments.tasks.split import sized
 
 COMMIT = re.compile(r"@([0-9a-f]{40})(?:/|$)")  # how the library writes where it read a file
+FIELDS = tuple(dict.fromkeys(field for fields in FORMS.values() for field in fields))
+OTHERS = ("text_pair", "references", "input", *CONTEXT)  # fields that a record of some form may have
 INSTALL = "pip install -c constraints.txt -e '.[experiments,hub]'"
 
 
@@ -25,6 +27,10 @@ def load(config: Any, seed: int = 0) -> TaskData:
     datasets = library()
     splits = {"train": config.train, "val": config.val, "test": config.test}
     named = Named(config.group, config.part)
+    if odd := [field for field in config.fields if field not in (*FIELDS, *OTHERS, config.group, config.part)]:
+        raise TaskError(
+            f"task.fields={{{odd[0]}: …}}: no form has that field; there are: {', '.join((*FIELDS, *OTHERS))}"
+        )
     read, forms, sources = {}, {}, {}
     for part, split in splits.items():
         if split is None:

@@ -32,8 +32,12 @@ def sized(read: Parts, config: Any, seed: int, labelled: bool = False) -> Parts:
         parts[part], parts["train"] = taken(part, parts["train"], n, seed, labelled)
         if not parts["train"]:
             split_off = [f"task.n_{p}" for p in ("val", "test") if p not in read]
+            together = len({rank(row, seed) for row in read["train"]})
+            what = "groups" if any(row.group for row in read["train"]) else "prompts"
+            kept = f", of {together} different {what}, which are never divided," if together < n_read else ""
             raise TaskError(
-                f"{config.train}: {n_read} records leave none to train on; lower {' or '.join(split_off)} or give files"
+                f"{config.train}: {n_read} records{kept} leave none to train on; "
+                f"lower {' or '.join(split_off)} or give files"
             )
     if config.n_train is not None:
         parts["train"], _ = taken("train", parts["train"], config.n_train, seed)

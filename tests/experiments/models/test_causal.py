@@ -43,7 +43,8 @@ def test_a_causal_model_is_taken(name: str, dtype: torch.dtype) -> None:
 def test_a_model_that_sees_what_follows_is_refused(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     config = hf.XLNetConfig(vocab_size=64, d_model=16, n_layer=2, n_head=2, d_inner=16, initializer_range=0.5)
-    model = hf.XLNetLMHeadModel(config).to(dtype).eval()
+    made: Any = hf.XLNetLMHeadModel(config)
+    model = made.to(dtype).eval()
     with pytest.raises(ModelError, match="XLNetLMHeadModel reads the tokens after a place"):
         check_causal(model, IDS, "hf")
     check_causal(model, [5, 5, 5], "hf")  # nothing could be told by these
@@ -52,5 +53,5 @@ def test_a_model_that_sees_what_follows_is_refused(dtype: torch.dtype) -> None:
 def test_places_by_the_configurations_own_names() -> None:
     mpt = hf.MptForCausalLM(hf.MptConfig(vocab_size=64, d_model=16, n_heads=2, n_layers=1, max_seq_len=20))
     assert positions_of(mpt) == Positions(20, fixed=True)
-    canine = hf.CanineModel(hf.CanineConfig(**{"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}))
+    canine = hf.CanineModel(hf.CanineConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
     assert positions_of(canine) == Positions(16384, fixed=True)

@@ -316,8 +316,8 @@ def test_a_model_whose_places_are_all_taken_is_trained_and_measured(tmp_path: Pa
     import transformers as hf
 
     place = tmp_path / "model"
-    sizes = {"vocab_size": 320, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 24}
-    hf.GPT2LMHeadModel(hf.GPT2Config(**sizes, bos_token_id=1, eos_token_id=2)).save_pretrained(place)
+    sizes = hf.GPT2Config(vocab_size=320, n_embd=16, n_layer=1, n_head=2, n_positions=24, eos_token_id=2)
+    hf.GPT2LMHeadModel(sizes).save_pretrained(place)
     byte_tokenizer().save_pretrained(place)
     given = ("model=hf", f"model.path={place}", "model.dtype=fp32", "optim.max_length=24", *QUICK)
     assert run(config(*overrides(tmp_path, *given)))["cost"]["generate_tokens_per_s"]["unmerged"] > 0

@@ -115,3 +115,10 @@ def test_the_commit_is_where_the_rows_were_read() -> None:
     info = SimpleNamespace(download_checksums={f"hf://datasets/a/b@{commit}/train.parquet": {}})
     assert version_of(SimpleNamespace(info=info), "main") == commit
     assert version_of(SimpleNamespace(), "v1") == "v1" and version_of(SimpleNamespace(), None) == "newest"
+
+
+def test_a_mapping_to_a_field_that_no_form_has_is_refused(tmp_path: Path) -> None:
+    path = reviews(tmp_path / "reviews")
+    with pytest.raises(TaskError, match=r"task\.fields=\{lable: …\}: no form has that field; there are: text, label"):
+        load_task(task(path, fields={**FIELDS, "lable": "lang"}))
+    assert load_task(task(path, fields={**FIELDS, "topic": "lang"}, part="topic")).train[0].part in ("en", "de")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from experiments.config.tasks import JsonlConfig
 from experiments.tasks import load_task
-from experiments.tasks.base import Example
+from experiments.tasks.base import Example, TaskError
 from experiments.tasks.split import taken
 
 
@@ -53,3 +53,13 @@ def test_sizes_fit_the_file(tmp_path: Path, n: int) -> None:
     data = load_task(JsonlConfig(name="jsonl", train=str(file)))
     assert len(data.train) >= 0.7 * n
     assert (len(data.val), len(data.test)) == (min(100, n // 10), min(200, n // 5))
+
+
+@pytest.mark.parametrize(("field", "what"), [("g", "2 different groups"), (None, "1 different prompts")])
+def test_records_that_stand_together_are_said_to(tmp_path: Path, field: str | None, what: str) -> None:
+    file = tmp_path / "all.jsonl"
+    prompt = "p{i}" if field else "p"
+    records = [{"prompt": prompt.format(i=i), "completion": "c", "g": i % 2} for i in range(30)]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(TaskError, match=f"30 records, of {what}, which are never divided, leave none to train on"):
+        load_task(JsonlConfig(name="jsonl", train=str(file), group=field))
