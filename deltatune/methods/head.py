@@ -28,7 +28,10 @@ class Head(DeltaModule):
     def __init__(self, host: nn.Module, *, only: tuple[str, ...] | None = None):
         super().__init__()
         self.only = None if only is None else tuple(only)
-        own = {n: p for n, p in own_parameters(host).items() if p is not None and (only is None or n in only)}
+        there = {n: p for n, p in own_parameters(host).items() if p is not None}
+        if missing := set(only or ()) - set(there):
+            raise DeltaError(f"Head: the host has no parameter {', '.join(sorted(missing))}; it has {', '.join(there)}")
+        own = {n: p for n, p in there.items() if only is None or n in only}
         if not own:
             raise DeltaError(f"Head: {type(host).__name__} owns no parameters; choose the layers inside it")
         if packed := [n for n, p in own.items() if not plain(p)]:

@@ -57,6 +57,8 @@ class IA3(DeltaModule):
             (into, out), (first_axis, last_axis) = features(host), axes(host)
             self.axis = last_axis if form == "output" else first_axis
         width = out if form == "output" else into
+        if span is not None and len(span) not in (2, 3):
+            raise DeltaError(f"IA3: span is (first, last) or (first, last, period), not {span}")
         first, last, period = (*((0, width) if span is None else span), width)[:3]
         if not 0 <= first < last <= period or width % period:
             raise DeltaError(f"IA3: span {span} does not lie in the host's {width} features")

@@ -57,6 +57,15 @@ class Rows(DeltaModule):
     def holds(cls, host: nn.Module, hparams: dict[str, Any]) -> dict[str, Sequence[int] | None]:
         return {"weight": hparams["tokens"]}
 
+    def fits(self, host: nn.Module) -> None:
+        table = host._parameters.get("weight")
+        size = 0 if table is None else len(table)
+        if size <= max(self.tokens):
+            raise DeltaError(
+                f"Rows: the table was cut to {size} rows after the injection, below token {max(self.tokens)}; eject "
+                "these rows, or give the table back its own"
+            )
+
     def forward(self, base: Callable[..., Any], *args: Any, strength: float = 1.0, **kwargs: Any) -> Any:
         own = base()
         table = own["weight"]

@@ -83,7 +83,7 @@ class Tied(nn.Module):
         return self.b(self.a(x).relu())
 
 
-def pair() -> nn.Module:
+def pair() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4))
 
@@ -144,7 +144,7 @@ def test_a_base_trained_under_a_full_delta_is_loaded_as_it_was_saved(tmp_path: P
     dt.inject(model, dt.Full.on("0"))
     shaken(model)
     with torch.no_grad():
-        model[0].weight.add_(1.0)  # type: ignore[index, union-attr]
+        model[0].weight.add_(1.0)  # type: ignore[union-attr]
     with pytest.warns(UserWarning, match="changed since the injection"):
         dt.save(model, tmp_path / "moved")
     dt.load(plain, tmp_path / "moved")
@@ -179,7 +179,7 @@ def test_a_parameter_that_is_no_more_there_is_missed(change: Callable[[nn.Module
     model = pair()
     dt.inject(model, rule)
     shaken(model)
-    before, host = model(X), model[0]  # type: ignore[index]
+    before, host = model(X), model[0]
     keeps = "weight" if change is biasless else "bias"
     alone = {"LoRA": "weight", "BitFit": "bias"}.get(rule.method.__name__)
     change(host)
@@ -235,7 +235,7 @@ def test_a_delta_has_no_name_that_its_carrier_needs(name: str) -> None:
     model = pair()
     with pytest.raises(dt.DeltaError, match="cannot name a delta"):
         dt.inject(model, dt.LoRA.on("0"), name=name)
-    assert type(model[0]) is nn.Linear  # type: ignore[index]
+    assert type(model[0]) is nn.Linear
 
 
 class Odd(nn.Module):
@@ -267,15 +267,15 @@ def test_odd_names_are_names(tmp_path: Path) -> None:
 
 def test_spectral_norm_by_hooks_keeps_its_estimates() -> None:
     model = pair()
-    torch.nn.utils.spectral_norm(model[0])  # type: ignore[index]
-    before, estimate = model.eval()(X), model[0].weight_u.clone()  # type: ignore[index]
+    torch.nn.utils.spectral_norm(model[0])
+    before, estimate = model.eval()(X), model.get_buffer("0.weight_u").clone()
     dt.inject(model, dt.LoRA.on("0|2"))
     model.train()(X)
-    assert torch.equal(model[0].weight_u, estimate)  # type: ignore[index]
+    assert torch.equal(model.get_buffer("0.weight_u"), estimate)
     torch.testing.assert_close(model.eval()(X), before)
     dt.eject(model)
     model.train()(X)
-    assert not torch.equal(model[0].weight_u, estimate)  # type: ignore[index]
+    assert not torch.equal(model.get_buffer("0.weight_u"), estimate)
 
 
 def test_a_norm_that_cannot_be_held_is_named() -> None:
@@ -289,3 +289,23 @@ def test_a_norm_that_cannot_be_held_is_named() -> None:
 def test_a_transposed_convolution_is_scaled_by_channel_or_not_at_all() -> None:
     with pytest.raises(dt.DeltaError, match="scaled by channel; name the module"):
         dt.inject(nn.Sequential(nn.ConvTranspose1d(4, 6, 3)), dt.IA3.on("0.weight"))
+
+
+def test_rows_of_a_table_that_was_cut_are_missed() -> None:
+    model = nn.Sequential(nn.Embedding(9, 4))
+    dt.inject(model, dt.Rows.on("0", tokens=(1, 8)))
+    table = model.get_parameter("0.weight")
+    table.data = table.data[:5].clone()
+    with pytest.raises(dt.DeltaError, match="cut to 5 rows after the injection, below token 8"):
+        model(torch.tensor([1]))
+
+
+@pytest.mark.parametrize("rule", [dt.IA3.on("0", span=(0,)), dt.IA3.on("0", span=(0, 1, 2, 3))], ids=str)
+def test_a_span_has_two_numbers_or_three(rule: dt.Rule) -> None:
+    with pytest.raises(dt.DeltaError, match="span is"):
+        dt.inject(pair(), rule)
+
+
+def test_a_head_holds_what_it_was_told_to() -> None:
+    with pytest.raises(dt.DeltaError, match="no parameter wieght; it has weight, bias"):
+        dt.inject(pair(), dt.Head.on("0", only=("bias", "wieght")))
