@@ -112,10 +112,7 @@ def run(host: nn.Module, args: Any, kwargs: Any) -> Any:
     if alone(host):
         with swapping:  # so nobody else has them in hand while it runs
             return run_live(host, args, kwargs)
-    if own._swaps % 2:  # another thread has them in hand
-        with swapping:
-            swaps = own._swaps
-    else:
+    with swapping if own._swaps % 2 else nullcontext():  # odd while another thread has them in hand
         swaps = own._swaps
     out = run_live(host, args, kwargs)
     if own._swaps != swaps:
@@ -129,9 +126,8 @@ def run(host: nn.Module, args: Any, kwargs: Any) -> Any:
 def alone(host: nn.Module) -> bool:
     """Whether parameters stand replaced while it runs, so that one thread at a time may run it."""
     own = deltas_of(host)
-    if own._reads or own._reader:
-        return True
-    return any(d.site == "parameters" for stack in stacks(host).values() for d in stack) and linear_map(host) is None
+    changed = any(delta.site == "parameters" for stack in stacks(host).values() for delta in stack)
+    return bool(own._reads or own._reader) or (changed and linear_map(host) is None)
 
 
 def run_live(host: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -139,9 +135,7 @@ def run_live(host: nn.Module, args: Any, kwargs: Any) -> Any:
     own = deltas_of(host)
     if own._late:
         start_late(host)
-    if own._reads or own._reader:
-        return run_placed(host, own._reads, args, kwargs)
-    return run_sites(host, args, kwargs)
+    return run_placed(host, own._reads, args, kwargs)
 
 
 def start_late(host: nn.Module) -> None:

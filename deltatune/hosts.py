@@ -282,15 +282,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def linears(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     """The linear layers at and below a module that its forward calls."""
-    skipped = {id(m.out_proj) for _, m in modules(module) if isinstance(m, nn.MultiheadAttention)}
-    return [(p, m) for p, m in modules(module, prefix) if is_linear(m) and id(m) not in skipped]
+    return [(p, m) for p, m in maps(module, prefix) if is_linear(m)]
 
 
 def maps(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     """The linear layers and convolutions at and below a module that its forward calls."""
     skipped = {id(m.out_proj) for _, m in modules(module) if isinstance(m, nn.MultiheadAttention)}
-    inside = modules(module, prefix)
-    return [(p, m) for p, m in inside if id(m) not in skipped and is_map(m)]
+    return [(p, m) for p, m in modules(module, prefix) if id(m) not in skipped and is_map(m)]
 
 
 def unreachable(model: nn.Module) -> dict[str, str]:

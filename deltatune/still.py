@@ -17,7 +17,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from deltatune.maps import original
 
-ITERATIONS = "deltatune_iterations"  # under which a hook keeps its number of them
+ITERATIONS = "deltatune_iterations"  # the key under which a hook keeps its number of them
 
 
 def own_buffers(host: nn.Module) -> dict[str, Tensor]:

@@ -68,7 +68,7 @@ class Template:
             )
         try:
             text = self.tokenizer.get_chat_template(tools=tools)
-        except ValueError as error:  # of several templates none is the default one
+        except ValueError as error:  # there are several templates and none is the default one
             raise ModelFault(f"the model at {name_of(self.tokenizer)}: {error}") from error
         # The line's end goes with the block before it, so that the template begins where a line begins.
         return f"{clock(self.today)}\n{text}" if "strftime_now" in text else text
