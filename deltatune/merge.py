@@ -16,7 +16,7 @@ from deltatune.call import changed_parameters, put, read_by, swapping
 from deltatune.core import BaseMismatch, DeltaError, DeltaModule, NoMatch, NotFoldable, Stacked
 from deltatune.host import Host, deltas, deltas_of, hosts, in_order, merged_strengths, names, strengths_of
 from deltatune.hosts import delta_dtype, extend, modules, own_parameters, stacks, unreachable
-from deltatune.inject import check_name, put_in
+from deltatune.inject import check_called, check_name, put_in
 from deltatune.maps import frozen, original, stored
 from deltatune.methods.full import Full
 from deltatune.methods.statistics import Statistics
@@ -261,6 +261,7 @@ def diff(tuned: nn.Module, base: nn.Module, name: str = "default", example: Mapp
             statistics = Statistics(host, only=tuple(moved))
             for n, b in moved.items():
                 statistics._buffers[n].copy_(b)  # type: ignore[union-attr]
+            check_called(path, host, statistics, known_structure)
             built.append((path, host, statistics))
         for n, p in own_parameters(host).items():
             q = theirs.get(n)

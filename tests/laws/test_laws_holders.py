@@ -309,3 +309,12 @@ def test_a_span_has_two_numbers_or_three(rule: dt.Rule) -> None:
 def test_a_head_holds_what_it_was_told_to() -> None:
     with pytest.raises(dt.DeltaError, match="no parameter wieght; it has weight, bias"):
         dt.inject(pair(), dt.Head.on("0", only=("bias", "wieght")))
+
+
+def test_a_difference_in_a_buffer_that_no_one_runs_is_refused() -> None:
+    tuned, base = Scaled("module"), Scaled("module")
+    for model in (tuned, base):
+        model.held.register_buffer("offset", torch.randn(4))
+    with pytest.raises(dt.NotReached, match="held: Module has no forward of its own"):
+        dt.diff(tuned, base)
+    assert type(base.map) is nn.Linear
