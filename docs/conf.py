@@ -28,8 +28,9 @@ nitpicky = True
 # Types of other packages, and aliases and type variables, which have no entry of their own.
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|nn|collections|os|pathlib|typing|numpy|transformers)\b.*"),
-    ("py:class", r"(experiments\..*\.)?(Delta|Draw|Dtype|Learned|Load|LossOn|Maker|Scoring|Trains)"),
-    ("py:class", r"deltatune\..*\.(PlannedSite|Row)"),
+    ("py:class", r"(experiments\..*\.)?(Delta|Draw|Dtype|Ending|Family|Learned|Load|LossOn|Maker|Scoring|Trains)"),
+    ("py:class", r"deltatune\..*\.(PlannedSite|Row|Written)"),
+    ("py:class", r"Tensor|Callable\[\.\.\."),  # the fields of Frozen, whose default is no Python
 ]
 autodoc_member_order = "bysource"
 html_theme = "furo"
